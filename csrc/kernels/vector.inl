@@ -1,0 +1,26 @@
+/* vector.inl -- loads, stores and selection for the real type in force (include after real_f32.h or real_f64.h). */
+
+FBP_INLINE V R(v_splat)(T x) {
+    V v;
+    for (int i = 0; i < LANES; i++) v[i] = x;
+    return v;
+}
+FBP_INLINE V R(v_load)(const T *p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+FBP_INLINE void R(v_store)(T *p, V v) { memcpy(p, &v, sizeof v); }
+
+/* The first n < LANES elements; the rest of the vector is zero / left alone. */
+FBP_INLINE V R(v_load_part)(const T *p, int64_t n) {
+    V v = {0};
+    for (int64_t i = 0; i < n; i++) ((T *)&v)[i] = p[i];
+    return v;
+}
+FBP_INLINE void R(v_store_part)(T *p, V v, int64_t n) {
+    for (int64_t i = 0; i < n; i++) p[i] = ((const T *)&v)[i];
+}
+
+/* mask is a comparison's result: all bits or none per lane. */
+FBP_INLINE V R(v_select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask & (VI)no)); }
