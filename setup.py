@@ -1,0 +1,66 @@
+"""Builds the one extension module, fastbp._core, from src/fastbp/_core.pyx and the C core.
+
+Everything that is not about compiling stands in pyproject.toml; how the core is compiled stands in tools/core_build.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))  # the build backend does not put the project's own folder on the path
+
+import core_build  # noqa: E402
+
+GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fastbp/_generated.pxi
+BUILD = ROOT / "build"  # fixed, so that editable installs and wheels share fresh objects
+HIDDEN = "-fvisibility=hidden"  # PyInit__core is the only name that leaves the extension
+
+CYTHON_DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "embedsignature": False,  # binding functions answer inspect.signature; a copy in the docstring would show twice
+}
+
+
+class BuildCore(build_ext):
+    """Generates sources, compiles the C core to objects, then lets setuptools build the extension with them."""
+
+    def build_extension(self, ext: Extension) -> None:
+        from Cython.Build import cythonize  # needed for building only, not for metadata or sdist
+
+        if GENERATOR.exists():
+            subprocess.run([sys.executable, str(GENERATOR)], cwd=ROOT, check=True)
+        bare = Extension(ext.name, list(ext.sources), language="c")
+        (module,) = cythonize(
+            [bare], build_dir=str(BUILD / "cython"), compiler_directives=CYTHON_DIRECTIVES, quiet=True
+        )
+        ext.sources = module.sources
+        objects = core_build.build_objects(BUILD / "core", extra_flags=(HIDDEN,), jobs=self.parallel)
+        toolchain = core_build.make_toolchain()
+        ext.extra_objects = [str(path) for path in objects]
+        ext.depends = [*ext.depends, *ext.extra_objects]  # relink when the core changed
+        ext.extra_link_args = [*toolchain.link_flags, *ext.extra_link_args]
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "fastbp._core",
+            sources=["src/fastbp/_core.pyx"],
+            include_dirs=["csrc"],
+            language="c",
+            extra_compile_args=["-O2", "-g0", HIDDEN],
+            extra_link_args=["-g0"],
+        )
+    ],
+    cmdclass={"build_ext": BuildCore},
+)

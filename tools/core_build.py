@@ -1,0 +1,400 @@
+#!/usr/bin/env python3
+"""How the C core is compiled: the one list of its flags, instruction sets and files.
+
+``setup.py`` calls :func:`build_objects`; the command line below serves developers and CI::
+
+    python tools/core_build.py --out build/check --tests --sanitize --werror
+    python tools/core_build.py --out build/arm --target aarch64 --tests
+    python tools/core_build.py --out /tmp/x --tests --only test_math --keep-going
+
+Files of csrc/base, graph, ops, diff, plan and exec are compiled once.  Files of csrc/kernels are compiled once per
+instruction set, except those named dispatch*, which choose among the sets and are told which ones exist.
+An object is rebuilt when its command line, its source or any header that it included (gcc's -MMD list) changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "csrc"
+PLAIN_FOLDERS = ("base", "graph", "ops", "diff", "plan", "exec")
+PER_ISA_MARKER = "/* per-isa */"  # first line of a test file that includes kernel texts itself
+TEST_TIMEOUT_SECONDS = 900  # the slowest test under emulation stays far below
+
+COMMON_FLAGS = ("-std=c11", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Icsrc")
+WARNING_FLAGS = ("-Wall", "-Wextra")
+SANITIZE_FLAGS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-g",
+)
+# Random bits must be the same on every instruction set, so that no multiply-add of this file may be fused.
+FILE_FLAGS = {"random.c": ("-ffp-contract=off",)}
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """A set for which every kernel file is compiled: its name, vector width in bytes and compiler flags."""
+
+    name: str
+    vector_bytes: int
+    flags: tuple[str, ...] = ()
+
+    def all_flags(self) -> tuple[str, ...]:
+        return (f"-DFBP_ISA={self.name}", f"-DFBP_VECTOR_BYTES={self.vector_bytes}", *self.flags)
+
+
+SCALAR = InstructionSet("scalar", 0, ("-fno-tree-vectorize",))
+AVX512_FLAGS = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512")
+INSTRUCTION_SETS = {
+    "x86_64": (
+        SCALAR,
+        InstructionSet("sse2", 16),
+        InstructionSet("avx2", 32, ("-mavx2", "-mfma")),
+        InstructionSet("avx512", 64, AVX512_FLAGS),
+    ),
+    "aarch64": (SCALAR, InstructionSet("neon", 16)),
+}
+MACHINE_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A compiler, the machine that it compiles for, and what the machine's programs run under."""
+
+    cc: tuple[str, ...]
+    machine: str
+    ar: str = "ar"
+    runner: tuple[str, ...] = ()
+    extra_flags: tuple[str, ...] = ()
+    optimise: tuple[str, str] = ("-O2", "-O3")  # files compiled once, kernel files
+    openmp: tuple[str, ...] = field(default=("-fopenmp",))
+
+    @property
+    def instruction_sets(self) -> tuple[InstructionSet, ...]:
+        return INSTRUCTION_SETS.get(self.machine, (SCALAR,))
+
+    @property
+    def link_flags(self) -> tuple[str, ...]:
+        """Flags that a program or extension linked from the objects needs."""
+        openmp = tuple(flag for flag in self.openmp if flag == "-fopenmp")
+        sanitize = tuple(flag for flag in self.extra_flags if flag.startswith("-fsanitize"))
+        return (*sanitize, *openmp, "-lm", "-lpthread")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One object file to be: its source, its name and the flags that are its own."""
+
+    source: Path
+    object_name: str
+    flags: tuple[str, ...]
+
+
+class BuildError(Exception):
+    """A file did not compile or link; the compiler's own words are the message."""
+
+
+def target_machine() -> str:
+    """Name of this machine's architecture as INSTRUCTION_SETS spells it."""
+    machine = platform.machine().lower()
+    return MACHINE_ALIASES.get(machine, machine)
+
+
+def openmp_flags(cc: Sequence[str]) -> tuple[str, ...]:
+    """``-fopenmp`` where a program links with it, else ``-fopenmp-simd`` (pragmas only), else nothing."""
+    program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+    simd_program = "int main(void) { return 0; }\n"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        for flag, text in (("-fopenmp", program), ("-fopenmp-simd", simd_program)):
+            source.write_text(text)
+            command = [*cc, flag, str(source), "-o", str(Path(folder, "probe"))]
+            try:
+                if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                    return (flag,)
+            except OSError as error:
+                raise BuildError(f"no C compiler: cannot run {cc[0]!r} ({error}); set CC or install gcc") from error
+    return ()
+
+
+def make_toolchain(
+    cc: str | None = None,
+    *,
+    target: str | None = None,
+    sanitize: bool = False,
+    werror: bool = False,
+    extra_flags: Sequence[str] = (),
+) -> Toolchain:
+    """The toolchain for this machine, or for ``target`` ("aarch64") with a cross compiler and qemu."""
+    machine, runner, archiver = target_machine(), (), "ar"
+    if target and target != machine:
+        if target != "aarch64":
+            raise BuildError(f"unknown target {target!r}: this machine ({machine}) or aarch64")
+        triple = "aarch64-linux-gnu"
+        machine, archiver = target, f"{triple}-ar"
+        cc = cc or f"{triple}-gcc"
+        runner = ("qemu-aarch64", "-L", f"/usr/{triple}")
+    command = tuple(shlex.split(cc or os.environ.get("CC") or "cc"))
+    flags = (
+        *WARNING_FLAGS,
+        *(("-Werror",) if werror else ()),
+        *(SANITIZE_FLAGS if sanitize else ()),
+        *extra_flags,
+    )
+    return Toolchain(
+        cc=command,
+        machine=machine,
+        ar=archiver,
+        runner=runner,
+        extra_flags=flags,
+        optimise=("-O1", "-O1") if sanitize else ("-O2", "-O3"),
+        openmp=openmp_flags(command),
+    )
+
+
+def list_units(toolchain: Toolchain) -> list[Unit]:
+    """Every object of the core, in a fixed order."""
+    plain, kernel = toolchain.optimise
+    units = []
+    for folder in PLAIN_FOLDERS:
+        for source in sorted((SOURCE / folder).glob("*.c")):
+            units.append(Unit(source, f"{folder}.{source.stem}.o", (plain, *FILE_FLAGS.get(source.name, ()))))
+    have = tuple(f"-DFBP_HAVE_ISA_{isa.name}=1" for isa in toolchain.instruction_sets)
+    for source in sorted((SOURCE / "kernels").glob("*.c")):
+        own = FILE_FLAGS.get(source.name, ())
+        if source.name.startswith("dispatch"):
+            units.append(Unit(source, f"kernels.{source.stem}.o", (plain, *have, *own)))
+            continue
+        for isa in toolchain.instruction_sets:
+            flags = (kernel, *isa.all_flags(), *own)
+            units.append(Unit(source, f"kernels.{source.stem}.{isa.name}.o", flags))
+    return units
+
+
+def compile_command(toolchain: Toolchain, unit: Unit, target: Path) -> list[str]:
+    """The command line that makes ``target`` from ``unit``; run from ROOT, so that paths stay relative."""
+    return [
+        *toolchain.cc,
+        *COMMON_FLAGS,
+        *toolchain.openmp,
+        *toolchain.extra_flags,
+        *unit.flags,
+        "-MMD",
+        "-MF",
+        str(target.with_suffix(".d")),
+        "-c",
+        str(unit.source.relative_to(ROOT)),
+        "-o",
+        str(target),
+    ]
+
+
+def is_fresh(target: Path, command: Sequence[str]) -> bool:
+    """Whether ``target`` was made by this very command from files that have not changed since."""
+    record, dependencies = target.with_suffix(".cmd"), target.with_suffix(".d")
+    try:
+        if record.read_text() != shlex.join(command):
+            return False
+        made = target.stat().st_mtime_ns
+        text = dependencies.read_text().split(":", 1)[1].replace("\\\n", " ")
+        return all((ROOT / name).stat().st_mtime_ns <= made for name in shlex.split(text))
+    except (OSError, IndexError):
+        return False
+
+
+def run_command(command: Sequence[str]) -> None:
+    """Run a build command from ROOT; BuildError with its output when it fails."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"cannot run {command[0]!r}: {error}") from error
+    if done.returncode != 0:
+        raise BuildError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
+    if done.stderr:
+        print(done.stderr, file=sys.stderr, end="")
+
+
+def compile_unit(toolchain: Toolchain, unit: Unit, build_dir: Path) -> Path:
+    """Make one object unless it is fresh; returns its path."""
+    target = build_dir / unit.object_name
+    command = compile_command(toolchain, unit, target)
+    if not is_fresh(target, command):
+        target.unlink(missing_ok=True)
+        run_command(command)
+        target.with_suffix(".cmd").write_text(shlex.join(command))
+    return target
+
+
+def compile_all(
+    toolchain: Toolchain, build_dir: Path, jobs: int | None, keep_going: bool = False
+) -> tuple[list[Path], list[str]]:
+    """Make every object, ``jobs`` at a time; returns the objects and the failures' texts (empty unless keep_going)."""
+    build_dir = build_dir.resolve()
+    build_dir.mkdir(parents=True, exist_ok=True)
+    objects: list[Path] = []
+    failures: list[str] = []
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        pending = [pool.submit(compile_unit, toolchain, unit, build_dir) for unit in list_units(toolchain)]
+        for future in pending:
+            try:
+                objects.append(future.result())
+            except BuildError as error:
+                failures.append(str(error))
+                if not keep_going:
+                    pool.shutdown(cancel_futures=True)
+                    break
+    if failures and not keep_going:
+        raise BuildError(failures[0])
+    return objects, failures
+
+
+def build_objects(
+    build_dir: str | os.PathLike[str],
+    extra_flags: Sequence[str] = (),
+    jobs: int | None = None,
+    *,
+    cc: str | None = None,
+) -> list[Path]:
+    """Compile the core for this machine into ``build_dir``.
+
+    Parameters
+    ----------
+    build_dir : path
+        Where objects and their records are kept; what is there already and fresh is reused.
+    extra_flags : sequence of str
+        Added to every compile command.
+    jobs : int, optional
+        Compilers at a time; default one per core.
+    cc : str, optional
+        Compiler; default ``$CC``, else ``cc``.
+
+    Returns
+    -------
+    list of Path
+        All object files, in a fixed order.
+
+    Raises
+    ------
+    BuildError
+        When a file does not compile.
+    """
+    objects, _ = compile_all(make_toolchain(cc, extra_flags=extra_flags), Path(build_dir), jobs)
+    return objects
+
+
+def make_archive(toolchain: Toolchain, objects: Sequence[Path], build_dir: Path) -> Path:
+    """Collect the objects in one library, so that a test pulls in only what it uses."""
+    archive = build_dir / "libfastbp.a"
+    archive.unlink(missing_ok=True)  # made anew each time: a removed source must not live on in it
+    run_command([toolchain.ar, "qcs", str(archive), *map(str, objects)])
+    return archive
+
+
+PROBE = """#include "base/cpu.h"
+int main(int count, char **names) { return count == 2 && fbp_cpu_has_isa(names[1]) ? 0 : 1; }
+"""
+
+
+def runnable_sets(toolchain: Toolchain, archive: Path, build_dir: Path) -> list[InstructionSet]:
+    """The instruction sets that the machine at hand can run, by the core's own judgement."""
+    source, program = build_dir / "probe_isa.c", build_dir / "probe_isa"
+    source.write_text(PROBE)
+    flags = (*COMMON_FLAGS, *toolchain.extra_flags)
+    run_command([*toolchain.cc, *flags, str(source), str(archive), "-o", str(program), *toolchain.link_flags])
+    found = []
+    for isa in toolchain.instruction_sets:
+        done = subprocess.run([*toolchain.runner, str(program), isa.name], check=False)
+        if done.returncode == 0:
+            found.append(isa)
+    return found
+
+
+def run_test(
+    toolchain: Toolchain, source: Path, isa: InstructionSet | None, archive: Path, build_dir: Path
+) -> tuple[str, bool, str]:
+    """Compile, link and run one test program; returns its label, whether it passed, and its output."""
+    name = source.stem + (f".{isa.name}" if isa else "")
+    program = build_dir / name
+    plain, kernel = toolchain.optimise
+    own = (kernel, *isa.all_flags()) if isa else (plain,)
+    command = [
+        *toolchain.cc, *COMMON_FLAGS, *toolchain.openmp, *toolchain.extra_flags, *own,
+        str(source.relative_to(ROOT)), str(archive), "-o", str(program), *toolchain.link_flags,
+    ]  # fmt: skip
+    try:
+        run_command(command)
+        done = subprocess.run(
+            [*toolchain.runner, str(program)],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT_SECONDS,
+        )  # fmt: skip
+    except BuildError as error:
+        return name, False, str(error)
+    except subprocess.TimeoutExpired:
+        return name, False, f"did not end within {TEST_TIMEOUT_SECONDS} s"
+    return name, done.returncode == 0, f"{done.stdout}{done.stderr}exit status {done.returncode}"
+
+
+def run_tests(toolchain: Toolchain, objects: Sequence[Path], build_dir: Path, only: Sequence[str]) -> bool:
+    """Run every csrc/tests/test_*.c (or those named in ``only``), print one line each; True when all passed."""
+    build_dir = build_dir.resolve()
+    archive = make_archive(toolchain, objects, build_dir)
+    sets = runnable_sets(toolchain, archive, build_dir)
+    sources = [s for s in sorted((SOURCE / "tests").glob("test_*.c")) if not only or s.stem in only]
+    if missing := set(only) - {source.stem for source in sources}:
+        raise BuildError(f"no such test: {', '.join(sorted(missing))}")
+    passed = True
+    for source in sources:
+        with source.open() as file:
+            per_isa = file.readline().startswith(PER_ISA_MARKER)
+        for isa in sets if per_isa else [None]:
+            name, good, output = run_test(toolchain, source, isa, archive, build_dir)
+            print(f"{'ok  ' if good else 'FAIL'} {name}", flush=True)
+            if not good:
+                passed = False
+                print(output, flush=True)
+    print(f"{len(sources)} test files, sets: {' '.join(isa.name for isa in sets)}: {'ok' if passed else 'FAILED'}")
+    return passed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; exit status 0 when everything compiled and passed."""
+    parser = argparse.ArgumentParser(description="Compile the C core and run its tests.")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for objects and programs")
+    parser.add_argument("--tests", action="store_true", help="compile and run csrc/tests/test_*.c")
+    parser.add_argument("--only", default="", metavar="NAMES", help="tests to run, e.g. test_base,test_math")
+    parser.add_argument("--sanitize", action="store_true", help="AddressSanitizer and UBSan, -O1 -g")
+    parser.add_argument("--werror", action="store_true", help="warnings are errors")
+    parser.add_argument("--keep-going", action="store_true", help="test what compiles; still fails at the end")
+    parser.add_argument("--cc", help="compiler; default $CC, else cc")
+    parser.add_argument("--target", help="machine to compile for; default this one; else aarch64 (gcc cross, qemu)")
+    parser.add_argument("--jobs", type=int, help="compilers at a time; default one per core")
+    options = parser.parse_args(arguments)
+    only = [name for name in options.only.split(",") if name]
+    try:
+        toolchain = make_toolchain(options.cc, target=options.target, sanitize=options.sanitize, werror=options.werror)
+        objects, failures = compile_all(toolchain, options.out, options.jobs, options.keep_going)
+        print(f"{len(objects)} objects for {toolchain.machine} in {options.out}", flush=True)
+        passed = run_tests(toolchain, objects, options.out, only) if options.tests else True
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 0 if passed and not failures else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
