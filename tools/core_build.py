@@ -20,10 +20,9 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,14 +31,21 @@ PLAIN_FOLDERS = ("base", "graph", "ops", "diff", "plan", "exec")
 PER_ISA_MARKER = "/* per-isa */"  # first line of a test file that includes kernel texts itself
 TEST_TIMEOUT_SECONDS = 900  # the slowest test under emulation stays far below
 
-COMMON_FLAGS = ("-std=c11", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Icsrc")
-WARNING_FLAGS = ("-Wall", "-Wextra")
-SANITIZE_FLAGS = (
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-    "-g",
+COMMON_FLAGS = (
+    "-std=c11",
+    "-fPIC",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",  # reads `#pragma omp simd`, links no OpenMP: threads are csrc/base/threads.c's own
+    "-Icsrc",
 )
+LINK_FLAGS = ("-pthread", "-lm")
+WARNING_FLAGS = ("-Wall", "-Wextra")
+SANITIZERS = {
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"),
+    "thread": ("-fsanitize=thread", "-g"),
+}
 # Random bits must be the same on every instruction set, so that no multiply-add of this file may be fused.
 FILE_FLAGS = {"random.c": ("-ffp-contract=off",)}
 
@@ -80,7 +86,6 @@ class Toolchain:
     runner: tuple[str, ...] = ()
     extra_flags: tuple[str, ...] = ()
     optimise: tuple[str, str] = ("-O2", "-O3")  # files compiled once, kernel files
-    openmp: tuple[str, ...] = field(default=("-fopenmp",))
 
     @property
     def instruction_sets(self) -> tuple[InstructionSet, ...]:
@@ -89,9 +94,7 @@ class Toolchain:
     @property
     def link_flags(self) -> tuple[str, ...]:
         """Flags that a program or extension linked from the objects needs."""
-        openmp = tuple(flag for flag in self.openmp if flag == "-fopenmp")
-        sanitize = tuple(flag for flag in self.extra_flags if flag.startswith("-fsanitize"))
-        return (*sanitize, *openmp, "-lm", "-lpthread")
+        return (*(flag for flag in self.extra_flags if flag.startswith("-fsanitize")), *LINK_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -113,28 +116,11 @@ def target_machine() -> str:
     return MACHINE_ALIASES.get(machine, machine)
 
 
-def openmp_flags(cc: Sequence[str]) -> tuple[str, ...]:
-    """``-fopenmp`` where a program links with it, else ``-fopenmp-simd`` (pragmas only), else nothing."""
-    program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-    simd_program = "int main(void) { return 0; }\n"
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.c")
-        for flag, text in (("-fopenmp", program), ("-fopenmp-simd", simd_program)):
-            source.write_text(text)
-            command = [*cc, flag, str(source), "-o", str(Path(folder, "probe"))]
-            try:
-                if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                    return (flag,)
-            except OSError as error:
-                raise BuildError(f"no C compiler: cannot run {cc[0]!r} ({error}); set CC or install gcc") from error
-    return ()
-
-
 def make_toolchain(
     cc: str | None = None,
     *,
     target: str | None = None,
-    sanitize: bool = False,
+    sanitize: str | None = None,
     werror: bool = False,
     extra_flags: Sequence[str] = (),
 ) -> Toolchain:
@@ -151,7 +137,7 @@ def make_toolchain(
     flags = (
         *WARNING_FLAGS,
         *(("-Werror",) if werror else ()),
-        *(SANITIZE_FLAGS if sanitize else ()),
+        *(SANITIZERS[sanitize] if sanitize else ()),
         *extra_flags,
     )
     return Toolchain(
@@ -161,7 +147,6 @@ def make_toolchain(
         runner=runner,
         extra_flags=flags,
         optimise=("-O1", "-O1") if sanitize else ("-O2", "-O3"),
-        openmp=openmp_flags(command),
     )
 
 
@@ -189,7 +174,6 @@ def compile_command(toolchain: Toolchain, unit: Unit, target: Path) -> list[str]
     return [
         *toolchain.cc,
         *COMMON_FLAGS,
-        *toolchain.openmp,
         *toolchain.extra_flags,
         *unit.flags,
         "-MMD",
@@ -220,7 +204,7 @@ def run_command(command: Sequence[str]) -> None:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise BuildError(f"cannot run {command[0]!r}: {error}") from error
+        raise BuildError(f"cannot run {command[0]!r} ({error}); install a C compiler (gcc, clang) or set CC") from error
     if done.returncode != 0:
         raise BuildError(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")
     if done.stderr:
@@ -331,7 +315,7 @@ def run_test(
     plain, kernel = toolchain.optimise
     own = (kernel, *isa.all_flags()) if isa else (plain,)
     command = [
-        *toolchain.cc, *COMMON_FLAGS, *toolchain.openmp, *toolchain.extra_flags, *own,
+        *toolchain.cc, *COMMON_FLAGS, *toolchain.extra_flags, *own,
         str(source.relative_to(ROOT)), str(archive), "-o", str(program), *toolchain.link_flags,
     ]  # fmt: skip
     try:
@@ -375,7 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for objects and programs")
     parser.add_argument("--tests", action="store_true", help="compile and run csrc/tests/test_*.c")
     parser.add_argument("--only", default="", metavar="NAMES", help="tests to run, e.g. test_base,test_math")
-    parser.add_argument("--sanitize", action="store_true", help="AddressSanitizer and UBSan, -O1 -g")
+    parser.add_argument(
+        "--sanitize", nargs="?", const="address", choices=SANITIZERS, help="address (default; with UBSan) or thread"
+    )
     parser.add_argument("--werror", action="store_true", help="warnings are errors")
     parser.add_argument("--keep-going", action="store_true", help="test what compiles; still fails at the end")
     parser.add_argument("--cc", help="compiler; default $CC, else cc")

@@ -3,6 +3,7 @@
 #include "base/cpu.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -133,4 +134,97 @@ bool fbp_cpu_has_isa(const char *name) {
     if (strcmp(name, "avx2") == 0) return here->has_avx2;
     if (strcmp(name, "avx512") == 0) return here->has_avx512;
     return strcmp(name, "neon") == 0 && here->has_neon;
+}
+
+/* Least of two limits, where 0 says that there is none. */
+static int least_limit(int a, int b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+/* Limit in whole cores that `quota` microseconds of each `period` amount to, 0 = none (quota -1 or "max"). */
+static int cores_of_quota(double quota, double period) {
+    if (!(quota > 0 && period > 0)) return 0;
+    double cores = quota / period;
+    return cores >= 1e6 ? 0 : (int)cores + (cores > (int)cores);
+}
+
+/* First two numbers in a file of one line; false when there are fewer. */
+static bool read_numbers(const char *path, int count, double *numbers) {
+    FILE *file = fopen(path, "r");
+    if (!file) return false;
+    bool read = fscanf(file, "%lf", &numbers[0]) == 1 && (count < 2 || fscanf(file, "%lf", &numbers[1]) == 1);
+    fclose(file);
+    return read;
+}
+
+/* The limit that stands in one folder of the tree: cpu.max in version 2, two files in version 1. */
+static int folder_quota(const char *folder) {
+    char path[640];
+    double numbers[2];
+    snprintf(path, sizeof path, "%s/cpu.max", folder);
+    if (read_numbers(path, 2, numbers)) return cores_of_quota(numbers[0], numbers[1]); /* "max 100000" does not read */
+    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
+    if (!read_numbers(path, 1, &numbers[0])) return 0;
+    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
+    return read_numbers(path, 1, &numbers[1]) ? cores_of_quota(numbers[0], numbers[1]) : 0;
+}
+
+/* Least limit from the group `path` up to the root of its tree at `mount`/`tree`.  In a container the
+ * path may be the host's and not exist here: then the parents that do, at last the root, count. */
+static int tree_quota(const char *mount, const char *tree, const char *path) {
+    char folder[512];
+    int least = 0;
+    int root = snprintf(folder, sizeof folder, "%s%s%s", mount, *tree ? "/" : "", tree);
+    if (root < 0 || root >= (int)sizeof folder) return 0;
+    if (snprintf(folder + root, sizeof folder - (size_t)root, "%s", path) >= (int)sizeof folder - root)
+        folder[root] = '\0'; /* too deep to follow: the root alone */
+    for (;;) {
+        least = least_limit(least, folder_quota(folder));
+        char *slash = strrchr(folder, '/');
+        if (!slash || slash < folder + root) return least;
+        *slash = '\0';
+    }
+}
+
+/* Whether "cpu" is among the comma-separated controllers ("cpu,cpuacct"; not "cpuset"). */
+static bool lists_cpu(const char *controllers) {
+    for (const char *name = controllers; *name;) {
+        size_t length = strcspn(name, ",");
+        if (length == 3 && strncmp(name, "cpu", 3) == 0) return true;
+        name += length + (name[length] == ',');
+    }
+    return false;
+}
+
+int fbp_cpu_quota(const char *membership, const char *mount) {
+    char line[512];
+    int least = 0;
+    FILE *file = fopen(membership, "r");
+    /* Lines read "number:controllers:path"; version 2 has no controllers. */
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path) continue;
+        *controllers++ = '\0';
+        *path++ = '\0';
+        if (*controllers == '\0') { /* version 2, alone or beside version 1 */
+            least = least_limit(least, tree_quota(mount, "", path));
+            least = least_limit(least, tree_quota(mount, "unified", path));
+        } else if (lists_cpu(controllers)) {
+            least = least_limit(least, tree_quota(mount, controllers, path));
+            least = least_limit(least, tree_quota(mount, "cpu", path));
+        }
+    }
+    if (file) fclose(file);
+    return least;
+}
+
+int fbp_cpu_usable(void) {
+    int usable = fbp_cpu_get()->cores;
+#if defined(__linux__)
+    cpu_set_t set;
+    /* Fails on machines of more than 1024 cores; their online count then stands. */
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) usable = CPU_COUNT(&set);
+    usable = least_limit(usable, fbp_cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup"));
+#endif
+    return usable;
 }

@@ -25,4 +25,12 @@ const fbp_cpu *fbp_cpu_get(void);
  * "avx512", "neon") run here.  False for a name that it does not know, and for NULL. */
 bool fbp_cpu_has_isa(const char *name);
 
+/* Cores that this process may use: the smaller of its affinity and its container's CPU quota; at least 1. */
+int fbp_cpu_usable(void);
+
+/* CPU quota in whole cores, rounded up, of the control group named in the file `membership`
+ * (/proc/self/cgroup) below the folder `mount` (/sys/fs/cgroup): the least over the group and
+ * its parents, in version 1, 2 or both; 0 when there is none or it cannot be read. */
+int fbp_cpu_quota(const char *membership, const char *mount);
+
 #endif

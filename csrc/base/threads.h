@@ -1,8 +1,14 @@
-/* threads.h -- the one door to OpenMP.
+/* threads.h -- the one door to threads.
  *
- * Nothing else in the core mentions OpenMP.  Work is handed over as a count of
- * independent tasks; which thread runs which task must never change a result:
- * a task writes only what is its own, and no sum crosses tasks.
+ * Nothing else in the core makes a thread.  Work is handed over as a count of independent tasks;
+ * which thread runs which task must never change a result: a task writes only what is its own,
+ * and no sum crosses tasks.
+ *
+ *     static void scale(void *context, int64_t begin, int64_t end) {
+ *         double *x = context;
+ *         for (int64_t i = begin; i < end; i++) x[i] *= 2;
+ *     }
+ *     fbp_parallel(n, fbp_grain(n, 0.3 * n), scale, x);
  */
 #ifndef FBP_BASE_THREADS_H
 #define FBP_BASE_THREADS_H
@@ -12,20 +18,26 @@
 /* Run tasks begin <= i < end.  `context` is the caller's. */
 typedef void (*fbp_task_fn)(void *context, int64_t begin, int64_t end);
 
-/* Call `run` over [0, count) in contiguous pieces of at least `grain` tasks, on as many threads
- * as that allows (one thread: a plain call).  Returns when all is done.  Inside a
- * parallel region, and in a forked child, it runs on the calling thread. */
+/* Call `run` over [0, count) in contiguous pieces of at least `grain` tasks, each index once, in at most
+ * fbp_threads_get() pieces (one piece: a plain call).  Returns when all is done; what the tasks
+ * wrote is then visible to the caller.  It runs as one piece on the calling thread inside another
+ * fbp_parallel, while another host thread's fbp_parallel runs, and in a forked child that has not
+ * called fbp_threads_set.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
 void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context);
 
-/* Tasks for which the whole of `work` (in rough nanoseconds of one core) is worth waking
- * threads: the grain to hand to fbp_parallel for `count` equal tasks. */
+/* The grain to hand to fbp_parallel for `count` equal tasks which together take about `nanoseconds`
+ * on one core: pieces are worth the cost of waking a thread.  At least 1; `count` when no split pays. */
 int64_t fbp_grain(int64_t count, double nanoseconds);
 
 /* Threads the next fbp_parallel may use; default = min(affinity, cgroup CPU quota,
- * OMP_NUM_THREADS, FASTBP_NUM_THREADS). */
+ * OMP_NUM_THREADS, FASTBP_NUM_THREADS), and 1 in a forked child. */
 int fbp_threads_get(void);
+/* Counts below 1 count as 1, those above FBP_THREADS_MOST as that.  In a forked child it permits the child threads of its own. */
 void fbp_threads_set(int count);
-/* 0 on the calling thread outside a region, else the index within the region; < fbp_threads_get(). */
+enum { FBP_THREADS_MOST = 256 };
+
+/* 0 on the calling thread, else the index of the helper that runs the piece; < fbp_threads_get(), and
+ * no two pieces of one fbp_parallel that run at once have the same. */
 int fbp_thread_index(void);
 
 #endif
