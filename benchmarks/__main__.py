@@ -87,13 +87,6 @@ def main() -> int:
     options = arguments()
     processors = environment.available_processors()
     environment.prepare(1, processors)
-    trouble = environment.disturbance()
-    if trouble is not None:
-        print(f"{'warning' if options.force or options.quick else 'error'}: {trouble}", file=sys.stderr)
-        if not (options.force or options.quick):
-            print("wait for a quiet machine, or pass --force and do not quote the figures", file=sys.stderr)
-            return 2
-
     # From here on NumPy is loaded: the environment is settled.
     from benchmarks import peak, report
     from benchmarks.results import Context
@@ -112,6 +105,13 @@ def main() -> int:
     if subject is None:
         print("error: fastbp is not installed in this Python", file=sys.stderr)
         return 2
+    trouble = environment.disturbance()
+    if trouble is not None:
+        print(f"{'warning' if options.force or options.quick else 'error'}: {trouble}", file=sys.stderr)
+        if not (options.force or options.quick):
+            print("wait for a quiet machine, or pass --force and do not quote the figures", file=sys.stderr)
+            return 2
+
     torch = None if options.no_torch else import_or_none("torch")
     for module in filter(None, (subject, torch)):
         module.set_num_threads(1)
@@ -127,7 +127,8 @@ def main() -> int:
     watch = environment.Watch.start()
     measured = measure(context, {name: sections[name] for name in options.only or sections})
     facts |= {"others_share": watch.busy_share(), "stolen_share": watch.stolen_share()}
-    facts["peak"] = measured_peak(context, measured)
+    if rates := measured_peak(context, measured):
+        facts["peak"] = rates
     print("\n" + "\n".join([*report.machine_lines(facts)[5:], report.summary(measured)]))
     if facts["others_share"] > environment.BUSY_LIMIT:
         print("warning: the machine was not quiet; do not quote these figures", file=sys.stderr)

@@ -23,8 +23,8 @@ DTYPES = ("float32", "float64")
 THREADED_SQUARES = (512, 1024, 2048)
 
 # Sums of k rounded products differ by some sqrt(k) units in the last place between orders of summation, relative
-# to the largest entry; the factor 50 keeps the check quiet and far below any wrong element.
-UNITS_OF_ERROR = 50
+# to the largest entry; the factor 8 keeps the check quiet.
+UNITS_OF_ERROR = 8
 
 
 @dataclass(frozen=True)
