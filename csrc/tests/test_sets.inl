@@ -52,28 +52,28 @@ static long checks;
     } while (0)
 
 /* Print the verdict; the value for main to return. */
-static int report(const char *name) {
+static inline int report(const char *name) {
     printf("%s: %ld checks on %d kernel sets, %d failures\n", name, checks, set_count(), failures);
     return failures != 0;
 }
 
 static uint64_t case_state = 0x9E3779B97F4A7C15u;
-static uint64_t any_bits(void) {
+static inline uint64_t any_bits(void) {
     case_state ^= case_state << 13;
     case_state ^= case_state >> 7;
     case_state ^= case_state << 17;
     return case_state;
 }
 /* An integer in [low, high]. */
-static int64_t any_in(int64_t low, int64_t high) { return low + (int64_t)(any_bits() % (uint64_t)(high - low + 1)); }
-static void any_fill(void *buffer, int64_t bytes) {
+static inline int64_t any_in(int64_t low, int64_t high) { return low + (int64_t)(any_bits() % (uint64_t)(high - low + 1)); }
+static inline void any_fill(void *buffer, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i++) ((uint8_t *)buffer)[i] = (uint8_t)(any_bits() >> 11);
 }
 
 /* Buffers stand between two guards that no kernel may touch. */
 enum { GUARD = 64, GUARD_BYTE = 0xA5 };
 
-static void *guarded_new(int64_t bytes) {
+static inline void *guarded_new(int64_t bytes) {
     uint8_t *memory = malloc((size_t)(bytes + 2 * GUARD));
     if (!memory) {
         fputs("no memory\n", stderr);
@@ -84,7 +84,7 @@ static void *guarded_new(int64_t bytes) {
 }
 
 /* Check the guards and free. */
-static void guarded_free(void *buffer, int64_t bytes) {
+static inline void guarded_free(void *buffer, int64_t bytes) {
     const uint8_t *memory = (uint8_t *)buffer - GUARD;
     bool intact = true;
     for (int64_t i = 0; i < GUARD; i++) intact &= memory[i] == GUARD_BYTE && memory[GUARD + bytes + i] == GUARD_BYTE;
