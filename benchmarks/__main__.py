@@ -82,6 +82,20 @@ def measured_peak(context: Context, sections: dict[str, list[Row]]) -> dict[str,
     return {dtype: statistics.median(rates) for dtype, rates in found.items()}
 
 
+def reason_to_refuse(options: argparse.Namespace, names: list[str], installed: bool) -> str | None:
+    """Return why nothing should be measured, None when all is well; with --quick or --force a busy machine only warns."""
+    unknown = sorted(set(options.only or ()) - set(names))
+    if unknown:
+        return f"no section named {', '.join(unknown)}; there are {', '.join(names)}"
+    if not installed:
+        return "fastbp is not installed in this Python"
+    trouble = environment.disturbance()
+    if trouble is not None and (options.force or options.quick):
+        print(f"warning: {trouble}", file=sys.stderr)
+        return None
+    return trouble and f"{trouble}; wait for a quiet machine, or pass --force and do not quote the figures"
+
+
 def main() -> int:
     """Prepare the process, measure, report; return the exit status."""
     options = arguments()
@@ -97,21 +111,11 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{name:10} {title}" for name, (title, _) in sections.items()))
         return 0
-    unknown = set(options.only or ()) - set(sections)
-    if unknown:
-        print(f"error: no section named {', '.join(sorted(unknown))}; there are {', '.join(sections)}", file=sys.stderr)
-        return 2
     subject = import_or_none("fastbp")
-    if subject is None:
-        print("error: fastbp is not installed in this Python", file=sys.stderr)
+    refusal = reason_to_refuse(options, list(sections), subject is not None)
+    if refusal is not None or subject is None:
+        print(f"error: {refusal}", file=sys.stderr)
         return 2
-    trouble = environment.disturbance()
-    if trouble is not None:
-        print(f"{'warning' if options.force or options.quick else 'error'}: {trouble}", file=sys.stderr)
-        if not (options.force or options.quick):
-            print("wait for a quiet machine, or pass --force and do not quote the figures", file=sys.stderr)
-            return 2
-
     torch = None if options.no_torch else import_or_none("torch")
     for module in filter(None, (subject, torch)):
         module.set_num_threads(1)
