@@ -83,7 +83,10 @@ def measured_peak(context: Context, sections: dict[str, list[Row]]) -> dict[str,
 
 
 def reason_to_refuse(options: argparse.Namespace, names: list[str], installed: bool) -> str | None:
-    """Return why nothing should be measured, None when all is well; with --quick or --force a busy machine only warns."""
+    """Return why nothing should be measured, None when all is well.
+
+    With --quick or --force a busy machine is only worth a warning.
+    """
     unknown = sorted(set(options.only or ()) - set(names))
     if unknown:
         return f"no section named {', '.join(unknown)}; there are {', '.join(names)}"
