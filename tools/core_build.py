@@ -30,6 +30,10 @@ SOURCE = ROOT / "csrc"
 PLAIN_FOLDERS = ("base", "graph", "ops", "diff", "plan", "exec")
 PER_ISA_MARKER = "/* per-isa */"  # first line of a test file that includes kernel texts itself
 TEST_TIMEOUT_SECONDS = 900  # the slowest test under emulation stays far below
+TEST_ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("FASTBP_")},
+    "TSAN_OPTIONS": "die_after_fork=0",  # test_base forks on purpose
+}
 
 COMMON_FLAGS = (
     "-std=c11",
@@ -90,6 +94,11 @@ class Toolchain:
     @property
     def instruction_sets(self) -> tuple[InstructionSet, ...]:
         return INSTRUCTION_SETS.get(self.machine, (SCALAR,))
+
+    @property
+    def have_flags(self) -> tuple[str, ...]:
+        """What tells a file that is compiled once for which sets the kernels exist."""
+        return tuple(f"-DFBP_HAVE_ISA_{isa.name}=1" for isa in self.instruction_sets)
 
     @property
     def link_flags(self) -> tuple[str, ...]:
@@ -157,11 +166,10 @@ def list_units(toolchain: Toolchain) -> list[Unit]:
     for folder in PLAIN_FOLDERS:
         for source in sorted((SOURCE / folder).glob("*.c")):
             units.append(Unit(source, f"{folder}.{source.stem}.o", (plain, *FILE_FLAGS.get(source.name, ()))))
-    have = tuple(f"-DFBP_HAVE_ISA_{isa.name}=1" for isa in toolchain.instruction_sets)
     for source in sorted((SOURCE / "kernels").glob("*.c")):
         own = FILE_FLAGS.get(source.name, ())
         if source.name.startswith("dispatch"):
-            units.append(Unit(source, f"kernels.{source.stem}.o", (plain, *have, *own)))
+            units.append(Unit(source, f"kernels.{source.stem}.o", (plain, *toolchain.have_flags, *own)))
             continue
         for isa in toolchain.instruction_sets:
             flags = (kernel, *isa.all_flags(), *own)
@@ -313,7 +321,7 @@ def run_test(
     name = source.stem + (f".{isa.name}" if isa else "")
     program = build_dir / name
     plain, kernel = toolchain.optimise
-    own = (kernel, *isa.all_flags()) if isa else (plain,)
+    own = (kernel, *isa.all_flags()) if isa else (plain, *toolchain.have_flags)
     command = [
         *toolchain.cc, *COMMON_FLAGS, *toolchain.extra_flags, *own,
         str(source.relative_to(ROOT)), str(archive), "-o", str(program), *toolchain.link_flags,
@@ -321,8 +329,8 @@ def run_test(
     try:
         run_command(command)
         done = subprocess.run(
-            [*toolchain.runner, str(program)],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT_SECONDS,
+            [*toolchain.runner, str(program), *(["--emulated"] if toolchain.runner else [])],
+            cwd=ROOT, env=TEST_ENVIRONMENT, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT_SECONDS,
         )  # fmt: skip
     except BuildError as error:
         return name, False, str(error)

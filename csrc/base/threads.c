@@ -74,7 +74,6 @@ static helper helpers[FBP_THREADS_MOST]; /* [0] is unused: the caller has no slo
 
 static atomic_int limit; /* threads to use */
 static pthread_once_t limit_once = PTHREAD_ONCE_INIT;
-static _Thread_local bool inside_region;
 static _Thread_local int thread_index;
 
 /* ---- small tools ---- */
@@ -177,7 +176,6 @@ static void sleep_until_woken(helper *self) {
 /* A helper's life; it ends with the process. */
 static void *helper_main(void *argument) {
     helper *self = argument;
-    inside_region = true; /* whatever it runs is a piece: nested calls are plain */
     thread_index = self->index;
     for (;;) {
         if (!watch(self->index)) sleep_until_woken(self);
@@ -269,17 +267,16 @@ static void run_region(int64_t count, int pieces, fbp_task_fn run, void *context
     atomic_store(&pool.unfinished, pieces);
     atomic_store(&pool.ticket, region << 32 | (uint64_t)pieces << 16);
     for (int index = 1; index < pieces; index++) wake_helper(&helpers[index]);
-    inside_region = true;
     run_pieces(0);
-    inside_region = false;
     wait_unfinished();
 }
 
 void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context) {
     if (count <= 0) return;
     int64_t most = count / (grain > 1 ? grain : 1);
-    int threads = inside_region || most < 2 ? 1 : fbp_threads_get();
+    int threads = most < 2 ? 1 : fbp_threads_get();
     int pieces = most < threads ? (int)most : threads;
+    /* The door is shut inside a region too, on its caller as on its helpers: nesting needs no case of its own. */
     if (pieces < 2 || pthread_mutex_trylock(&pool.door) != 0) {
         run(context, 0, count);
         return;

@@ -20,9 +20,9 @@ typedef void (*fbp_task_fn)(void *context, int64_t begin, int64_t end);
 
 /* Call `run` over [0, count) in contiguous pieces of at least `grain` tasks, each index once, in at most
  * fbp_threads_get() pieces (one piece: a plain call).  Returns when all is done; what the tasks
- * wrote is then visible to the caller.  It runs as one piece on the calling thread inside another
- * fbp_parallel, while another host thread's fbp_parallel runs, and in a forked child that has not
- * called fbp_threads_set.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
+ * wrote is then visible to the caller.  One call at a time is shared out: a call made meanwhile, by a
+ * task of the first or by another thread of the host, runs as one piece on the thread that makes it.  So
+ * does every call in a forked child that has not called fbp_threads_set.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
 void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context);
 
 /* The grain to hand to fbp_parallel for `count` equal tasks which together take about `nanoseconds`
