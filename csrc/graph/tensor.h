@@ -33,7 +33,8 @@ typedef struct fbp_storage {
     void *owner;
     struct fbp_tensor *latest;      /* borrowed: newest node over the whole storage after an in-place change through a view */
     uint32_t block_bytes;           /* size of this header's block, inline data included */
-    uint32_t read_only;             /* elements may not be written */
+    uint16_t read_only;             /* elements may not be written */
+    uint16_t latest_lost;           /* there was a `latest`, and it is gone */
 } fbp_storage;
 
 struct fbp_tensor;
@@ -60,7 +61,8 @@ enum fbp_tensor_flag {
     FBP_RETAINS_GRAD = 16,   /* non-leaf that keeps its gradient */
     FBP_HOLDS_OWN_VALUE = 32,/* its rule reads its own output */
     FBP_CONTIGUOUS = 64,     /* row-major without gaps */
-    FBP_IN_BACKWARD = 128,   /* a backward pass is at work on this node */
+    FBP_VISITED = 128,       /* scratch mark of a walk over the graph */
+    FBP_WANTED = 256,        /* scratch mark: a path leads from here to a requested input */
 };
 
 typedef struct fbp_tensor {
@@ -110,6 +112,7 @@ typedef struct fbp_layout {
 /* Fill a layout for a fresh row-major array.  ValueError/RuntimeError for negative or overflowing sizes, too many dimensions. */
 fbp_status fbp_layout_contiguous(fbp_layout *layout, fbp_dtype dtype, int ndim, const int64_t *shape);
 bool fbp_layout_is_contiguous(const fbp_layout *layout);
+void fbp_layout_of(const fbp_tensor *t, fbp_layout *layout);
 
 /* Room for edges and attributes is laid out with the node, once; both are filled by the caller. */
 fbp_status fbp_tensor_new(const fbp_layout *layout, fbp_storage *storage, char *data, int edge_count,
@@ -144,8 +147,10 @@ void fbp_saved_release(fbp_tensor *t);
 /* The rare extras, made on demand.  NULL when memory is out. */
 fbp_autograd *fbp_autograd_get(fbp_tensor *t);
 
-/* Host callbacks for objects hung on a node (hooks, custom functions): set once by the binding. */
+/* Callbacks into the binding, set once by it: drop an object hung on a node (hooks, custom functions);
+ * make a live wrapper stand for another tensor. */
 extern void (*fbp_host_release)(void *object);
+extern void (*fbp_host_adopt)(void *handle, fbp_tensor *t);
 
 /* "(2, 3)" into a ring of per-thread buffers, for messages. */
 const char *fbp_shape_text(int ndim, const int64_t *shape);

@@ -1,0 +1,325 @@
+/* apply.c -- one op, now: cast the inputs, infer the result's layout, compute, record. */
+#include "exec/apply.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "exec/views.h"
+#include "kernels/kernels.h"
+
+enum { INPUTS_INSIDE = 8 };
+
+fbp_mode *fbp_mode_get(void) {
+    static _Thread_local fbp_mode mode = {.grad_enabled = true};
+    return &mode;
+}
+
+/* ---- moving elements ------------------------------------------------------------------------------------------------- */
+
+static void byte_strides(const fbp_tensor *t, int64_t *strides) {
+    for (int i = 0; i < t->ndim; i++) strides[i] = fbp_strides(t)[i] * fbp_dtype_size(t->dtype);
+}
+
+void fbp_elements_copy(fbp_tensor *target, const fbp_tensor *source) {
+    int64_t to[FBP_MAX_NDIM], from[FBP_MAX_NDIM];
+    byte_strides(target, to);
+    byte_strides(source, from);
+    fbp_kernels->copy->strided(target->ndim, fbp_shape(target), fbp_dtype_size(target->dtype), target->data, to, source->data, from);
+}
+
+fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out) {
+    fbp_layout layout;
+    FBP_TRY(fbp_layout_contiguous(&layout, x->dtype, x->ndim, fbp_shape(x)));
+    FBP_TRY(fbp_tensor_empty(&layout, 0, 0, out));
+    fbp_elements_copy(*out, x);
+    return FBP_OK;
+}
+
+/* ---- inputs as the op wants them --------------------------------------------------------------------------------------- */
+
+/* The inputs of one call, some of them replaced by casts or regenerated views, which it owns. */
+typedef struct prepared {
+    fbp_tensor *inside[INPUTS_INSIDE];
+    fbp_tensor **inputs;
+    fbp_tensor *owned[INPUTS_INSIDE];
+    int owned_count;
+} prepared;
+
+static void prepared_end(prepared *p) {
+    for (int i = 0; i < p->owned_count; i++) fbp_release(p->owned[i]);
+}
+
+/* Inputs of elementwise ops are cast to the type that the op computes in; each cast is an op of its own, so that it
+ * is differentiated like any other. */
+static fbp_status prepare_casts(const fbp_call *call, prepared *p) {
+    fbp_dtype dtype = (fbp_dtype)call->inputs[0]->dtype;
+    bool uniform = call->op != FBP_OP_where;
+    for (int i = 1; i < call->count; i++) uniform &= call->inputs[i]->dtype == dtype;
+    const fbp_op_row *row = &fbp_ops[call->op];
+    if (uniform && (row->kind == FBP_KIND_N ? dtype != FBP_BOOL || row->class == FBP_CLASS_PREDICATE
+                                            : row->kind == FBP_KIND_F && fbp_dtype_is_float(dtype)))
+        return FBP_OK;
+    FBP_TRY(fbp_compute_dtype(call, &dtype));
+    const fbp_dtype_attribute attribute = {dtype};
+    const fbp_dtype_attribute condition = {FBP_BOOL};
+    for (int i = 0; i < call->count; i++) {
+        const fbp_dtype_attribute *wanted = call->op == FBP_OP_where && i == 0 ? &condition : &attribute;
+        if (p->inputs[i]->dtype == wanted->dtype) continue;
+        fbp_tensor *cast;
+        FBP_TRY(fbp_apply(FBP_OP_cast, 1, &p->inputs[i], wanted, sizeof *wanted, &cast));
+        cast->flags |= p->inputs[i]->flags & FBP_NUMBER;
+        p->inputs[i] = p->owned[p->owned_count++] = cast;
+    }
+    return FBP_OK;
+}
+
+/* A view whose base was changed in place through another door takes its history from the newest base. */
+static fbp_status prepare_views(int count, prepared *p) {
+    for (int i = 0; i < count; i++) {
+        fbp_tensor *x = p->inputs[i];
+        if (!x || !fbp_view_is_stale(x)) continue;
+        fbp_tensor *fresh;
+        FBP_TRY(fbp_view_refresh(x, &fresh));
+        p->inputs[i] = p->owned[p->owned_count++] = fresh;
+    }
+    return FBP_OK;
+}
+
+static bool any_stale(int count, fbp_tensor *const *inputs) {
+    for (int i = 0; i < count; i++)
+        if (inputs[i] && fbp_view_is_stale(inputs[i])) return true;
+    return false;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------------ */
+
+static bool reads_strided(const fbp_op_row *row, fbp_op op) {
+    return row->class == FBP_CLASS_POINTWISE || row->class == FBP_CLASS_PREDICATE || row->view || op == FBP_OP_copy ||
+           op == FBP_OP_matmul || op == FBP_OP_linear || op == FBP_OP_addmm || op == FBP_OP_cat || op == FBP_OP_embed ||
+           op == FBP_OP_slice_assign;
+}
+
+/* Run the row's kernel; rows that want contiguous inputs get copies of those that are not. */
+static fbp_status run(const fbp_call *call, fbp_tensor *out) {
+    const fbp_op_row *row = &fbp_ops[call->op];
+    bool plain = reads_strided(row, call->op);
+    for (int i = 0; i < call->count && !plain; i++)
+        if (call->inputs[i] && !fbp_is_contiguous(call->inputs[i])) goto copies;
+    return row->run(call, out);
+
+copies:;
+    fbp_tensor *inputs[INPUTS_INSIDE], *owned[INPUTS_INSIDE];
+    int owned_count = 0;
+    fbp_status status = FBP_OK;
+    for (int i = 0; i < call->count && status == FBP_OK; i++) {
+        inputs[i] = call->inputs[i];
+        if (!inputs[i] || fbp_is_contiguous(inputs[i])) continue;
+        status = fbp_contiguous_copy(inputs[i], &inputs[i]);
+        if (status == FBP_OK) owned[owned_count++] = inputs[i];
+    }
+    if (status == FBP_OK) {
+        fbp_call contiguous = *call;
+        contiguous.inputs = inputs;
+        status = row->run(&contiguous, out);
+    }
+    while (owned_count) fbp_release(owned[--owned_count]);
+    return status;
+}
+
+/* ---- recording ----------------------------------------------------------------------------------------------------------- */
+
+static bool wants_record(const fbp_call *call, const fbp_mode *mode) {
+    if (!mode->grad_enabled || !fbp_ops[call->op].vjp) return false;
+    for (int i = 0; i < call->count; i++)
+        if (call->inputs[i] && fbp_requires_grad(call->inputs[i])) return true;
+    return false;
+}
+
+/* Which of A, B, C, Y the rules of those inputs that require a gradient read. */
+static int saved_values(const fbp_call *call, const fbp_mode *mode) {
+    const fbp_op_row *row = &fbp_ops[call->op];
+    if (mode->keep_values) return NEED_A | NEED_B | NEED_C | NEED_Y;
+    int needs = 0;
+    for (int i = 0; i < call->count && i < 3; i++)
+        if (call->inputs[i] && fbp_requires_grad(call->inputs[i])) needs |= row->needs[i];
+    return needs;
+}
+
+/* Edges, attributes and flags of a freshly made node with room for them. */
+static void record(const fbp_call *call, const fbp_mode *mode, fbp_tensor *out) {
+    int needs = saved_values(call, mode);
+    for (int i = 0; i < call->count; i++) {
+        if (!call->inputs[i]) continue;
+        fbp_edge_set(out, i, call->inputs[i], i < 3 ? needs >> i & 1 : mode->keep_values);
+    }
+    if (call->attribute_bytes) memcpy(fbp_attributes(out), call->attributes, (size_t)call->attribute_bytes);
+    if (needs & NEED_Y) {
+        out->value_references++;
+        out->flags |= FBP_HOLDS_OWN_VALUE;
+    }
+    out->flags |= FBP_REQUIRES_GRAD;
+    out->op = (uint16_t)call->op;
+}
+
+static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
+    const fbp_op_row *row = &fbp_ops[call->op];
+    const fbp_mode *mode = fbp_mode_get();
+    fbp_layout layout;
+    bool is_view = false;
+    FBP_TRY(row->infer(call, &layout, &is_view));
+    bool recorded = fbp_dtype_is_float(layout.dtype) && wants_record(call, mode);
+    int edges = recorded ? call->count : 0, attribute_bytes = recorded ? call->attribute_bytes : 0;
+    fbp_tensor *result;
+    if (is_view) {
+        FBP_TRY(fbp_tensor_view(call->inputs[0], &layout, edges, attribute_bytes, &result));
+    } else {
+        FBP_TRY(fbp_tensor_empty(&layout, edges, attribute_bytes, &result));
+        fbp_status status = run(call, result);
+        if (status != FBP_OK) {
+            fbp_release(result);
+            return status;
+        }
+    }
+    if (recorded) record(call, mode, result);
+    *out = result;
+    return FBP_OK;
+}
+
+/* The inputs of `call` made ready; `*ready` then stands for it, and `p` must be ended whatever is returned. */
+static fbp_status prepare(const fbp_call *call, prepared *p, fbp_call *ready) {
+    p->owned_count = 0;
+    *ready = *call;
+    const fbp_op_row *row = &fbp_ops[call->op];
+    bool elementwise = row->class == FBP_CLASS_POINTWISE || row->class == FBP_CLASS_PREDICATE;
+    bool stale = call->count <= INPUTS_INSIDE / 2 && any_stale(call->count, call->inputs);
+    if (!elementwise && !stale) return FBP_OK;
+    memcpy(p->inside, call->inputs, (size_t)call->count * sizeof *p->inside);
+    ready->inputs = p->inputs = p->inside;
+    if (stale) FBP_TRY(prepare_views(call->count, p));
+    return elementwise ? prepare_casts(call, p) : FBP_OK;
+}
+
+fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out) {
+    const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
+    prepared p;
+    fbp_call ready;
+    fbp_status status = prepare(&call, &p, &ready);
+    if (status == FBP_OK) status = apply_prepared(&ready, out);
+    prepared_end(&p);
+    return status;
+}
+
+/* ---- in place -------------------------------------------------------------------------------------------------------------- */
+
+fbp_status fbp_writable(const char *op, const fbp_tensor *t) {
+    if (t->storage->read_only)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s_: the memory of this tensor is read-only (it came from a read-only array); clone() it first", op);
+    if (fbp_requires_grad(t) && t->edge_count == 0 && fbp_mode_get()->grad_enabled)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s_: a leaf Variable that requires grad is being used in an in-place operation; "
+                                           "work under no_grad(), or on a clone()", op);
+    for (int i = 0; i < t->ndim; i++)
+        if (fbp_strides(t)[i] == 0 && fbp_shape(t)[i] > 1)
+            return fbp_fail(FBP_ERROR_RUNTIME, "%s_: more than one element of the written-to tensor of shape %s refers to a single "
+                                               "memory location; clone() it first", op, fbp_tensor_shape_text(t));
+    return FBP_OK;
+}
+
+/* Whether an input looks into the target's storage other than exactly as the target does: then it must be read before the write. */
+static bool overlaps(const fbp_call *call, const fbp_tensor *target) {
+    for (int i = 0; i < call->count; i++) {
+        const fbp_tensor *x = call->inputs[i];
+        if (!x || x == target || x->storage != target->storage) continue;
+        if (x->data != target->data || !fbp_is_contiguous(x) || x->numel != target->numel) return true;
+    }
+    return false;
+}
+
+/* Compute into target's own elements. */
+static fbp_status write(const fbp_call *call, const fbp_layout *layout, fbp_tensor *target) {
+    const fbp_op_row *row = &fbp_ops[call->op];
+    bool direct = row->class == FBP_CLASS_POINTWISE && fbp_is_contiguous(target) && layout->dtype == target->dtype &&
+                  !overlaps(call, target);
+    if (direct) return row->run(call, target);
+    fbp_tensor *result;
+    FBP_TRY(fbp_tensor_empty(layout, 0, 0, &result));
+    fbp_status status = run(call, result);
+    if (status == FBP_OK && result->dtype != target->dtype) {
+        fbp_layout converted = *layout;
+        fbp_tensor *cast;
+        converted.dtype = target->dtype;
+        status = fbp_tensor_empty(&converted, 0, 0, &cast);
+        if (status == FBP_OK) {
+            fbp_kernels->copy->cast((fbp_dtype)result->dtype, (fbp_dtype)target->dtype, result->numel, cast->data, result->data);
+            fbp_release(result);
+            result = cast;
+        }
+    }
+    if (status == FBP_OK) fbp_elements_copy(target, result);
+    fbp_release(result);
+    return status;
+}
+
+static fbp_status write_check(const fbp_call *call, const fbp_layout *layout, const fbp_tensor *target) {
+    const char *name = fbp_ops[call->op].name;
+    if (layout->ndim != target->ndim || memcmp(layout->shape, fbp_shape(target), layout->ndim * sizeof *layout->shape) != 0)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s_: output with shape %s doesn't match the broadcast shape %s", name,
+                        fbp_tensor_shape_text(target), fbp_shape_text(layout->ndim, layout->shape));
+    bool to_float = fbp_dtype_is_float((fbp_dtype)target->dtype), from_float = fbp_dtype_is_float((fbp_dtype)layout->dtype);
+    if ((from_float && !to_float) || (target->dtype == FBP_BOOL && layout->dtype != FBP_BOOL))
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s_: result type %s can't be cast to the desired output type %s", name,
+                        fbp_dtype_name((fbp_dtype)layout->dtype), fbp_dtype_name((fbp_dtype)target->dtype));
+    return FBP_OK;
+}
+
+static fbp_status in_place_prepared(const fbp_call *call, fbp_tensor **target_at) {
+    const fbp_op_row *row = &fbp_ops[call->op];
+    const fbp_mode *mode = fbp_mode_get();
+    fbp_tensor *target = *target_at;
+    fbp_layout layout;
+    bool is_view = false;
+    FBP_TRY(fbp_writable(row->name, target));
+    FBP_TRY(row->infer(call, &layout, &is_view));
+    FBP_TRY(write_check(call, &layout, target));
+    bool recorded = fbp_dtype_is_float((fbp_dtype)target->dtype) && wants_record(call, mode);
+    if (!recorded) {
+        FBP_TRY(write(call, &layout, target));
+        target->storage->version++;
+        return FBP_OK;
+    }
+    FBP_TRY(fbp_view_rebase_check(row->name, target));
+    fbp_tensor *result;
+    fbp_layout own;
+    fbp_layout_of(target, &own);
+    FBP_TRY(fbp_tensor_view(target, &own, call->count, call->attribute_bytes, &result));
+    result->flags = (uint16_t)((result->flags & ~FBP_VIEW) | (target->flags & FBP_VIEW));
+    record(call, mode, result); /* edges remember the version before the write, the node the one after */
+    fbp_status status = write(call, &layout, target);
+    if (status != FBP_OK) {
+        fbp_release(result);
+        return status;
+    }
+    result->version = ++target->storage->version;
+    return fbp_view_rebase(target, result, target_at);
+}
+
+fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes,
+                              fbp_tensor **target) {
+    const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
+    prepared p;
+    fbp_call ready;
+    fbp_status status = prepare(&call, &p, &ready);
+    if (status == FBP_OK) status = in_place_prepared(&ready, target);
+    prepared_end(&p);
+    return status;
+}
+
+fbp_status fbp_copy_in_place(fbp_tensor **target, fbp_tensor *source) {
+    /* target.copy_(source) is slice_assign over the whole of target. */
+    fbp_slice_attribute whole = {.ndim = (*target)->ndim};
+    for (int i = 0; i < whole.ndim; i++) {
+        int64_t size = fbp_shape(*target)[i];
+        whole.axis[i] = (struct fbp_slice_axis){0, 1, size, size};
+    }
+    fbp_tensor *inputs[2] = {*target, source};
+    return fbp_apply_in_place(FBP_OP_slice_assign, 2, inputs, &whole, FBP_ATTRIBUTE_BYTES(fbp_slice_attribute, axis, whole.ndim), target);
+}

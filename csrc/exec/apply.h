@@ -1,0 +1,32 @@
+/* apply.h -- eager execution: infer, run, record. */
+#ifndef FBP_EXEC_APPLY_H
+#define FBP_EXEC_APPLY_H
+
+#include "ops/op.h"
+
+/* What the calling thread wants of ops. */
+typedef struct fbp_mode {
+    bool grad_enabled; /* record ops on tensors that require a gradient */
+    bool keep_values;  /* recorded nodes hold every input and output: for replay, explanation and forward mode */
+} fbp_mode;
+fbp_mode *fbp_mode_get(void);
+
+/* out = op(inputs): checks, allocates, computes, and records a node where a gradient may be wanted.  On failure nothing was made
+ * and nothing changed.  `attributes` is the op's struct, of which `attribute_bytes` are in use. */
+fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out);
+
+/* *target = op(*target, inputs[1..]) in its own storage, as PyTorch's op_(): inputs[0] must be *target.  Where the op is recorded,
+ * *target is replaced by a new node over the same storage and the caller's handle follows it. */
+fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes,
+                              fbp_tensor **target);
+/* *target's elements = source, broadcast and cast: target.copy_(source). */
+fbp_status fbp_copy_in_place(fbp_tensor **target, fbp_tensor *source);
+/* Whether `t` may be written: RuntimeError for read-only memory, a leaf that requires grad (when recording), expanded memory. */
+fbp_status fbp_writable(const char *op, const fbp_tensor *t);
+
+/* Plain element movement, not recorded.  `out` is fresh and owned by the caller. */
+fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out);
+/* target (any strides) = source of the same shape and type. */
+void fbp_elements_copy(fbp_tensor *target, const fbp_tensor *source);
+
+#endif

@@ -1,0 +1,376 @@
+/* backward.c -- reverse topological traversal.
+ *
+ * Nodes are numbered as they are recorded, and an input is always older than its output: so a heap that
+ * yields the youngest node with a pending cotangent visits every node once, after all its consumers, with no
+ * counting pass before.  For a chain the heap holds one or two nodes.
+ */
+#include "exec/backward.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "diff/rules.h"
+#include "exec/apply.h"
+#include "kernels/kernels.h"
+
+fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) = NULL;
+
+/* ---- the heap of nodes with a pending cotangent -------------------------------------------------------------------------- */
+
+typedef struct pass {
+    const fbp_backward_request *request;
+    fbp_tensor **heap; /* each holds a reference: a hook may drop the user's last one */
+    int count, capacity;
+    struct pass *outer;       /* the pass during whose hook this one was started */
+    fbp_tensor **stashed;     /* cotangents of heap[] put aside while an inner pass runs */
+    fbp_tensor *inside[32];
+} pass;
+
+static _Thread_local pass *active;
+
+static fbp_status heap_push(pass *p, fbp_tensor *node) {
+    if (p->count == p->capacity) {
+        size_t bytes = (size_t)p->capacity * sizeof *p->heap;
+        fbp_tensor **larger = fbp_block_get(2 * bytes);
+        if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate the list of pending nodes");
+        memcpy(larger, p->heap, bytes);
+        if (p->heap != p->inside) fbp_block_free(p->heap, bytes);
+        p->heap = larger;
+        p->capacity *= 2;
+    }
+    node->references++;
+    int at = p->count++;
+    for (; at > 0 && p->heap[(at - 1) / 2]->sequence < node->sequence; at = (at - 1) / 2) p->heap[at] = p->heap[(at - 1) / 2];
+    p->heap[at] = node;
+    return FBP_OK;
+}
+
+static fbp_tensor *heap_pop(pass *p) {
+    fbp_tensor *top = p->heap[0], *last = p->heap[--p->count];
+    int at = 0;
+    for (int child; (child = 2 * at + 1) < p->count; at = child) {
+        if (child + 1 < p->count && p->heap[child + 1]->sequence > p->heap[child]->sequence) child++;
+        if (p->heap[child]->sequence < last->sequence) break;
+        p->heap[at] = p->heap[child];
+    }
+    p->heap[at] = last;
+    return top;
+}
+
+/* Give back the reference that the heap held, without touching the elements' count. */
+static void node_release(fbp_tensor *node) {
+    node->value_references++;
+    fbp_release(node);
+}
+
+/* ---- sums of cotangents ----------------------------------------------------------------------------------------------------- */
+
+/* No one else can see these elements: they may be overwritten. */
+static bool is_exclusive(const fbp_tensor *t) {
+    return t->references == 1 && t->storage->references == 1 && fbp_is_contiguous(t) && !t->edge_count && !t->storage->release;
+}
+
+/* target += g, both contiguous and of one shape and type. */
+static void add_into(fbp_tensor *target, const fbp_tensor *g) {
+    static const double no_parameters[2] = {0, 0};
+    fbp_kernels->pointwise->forward[FBP_OP_add][target->dtype - FBP_FLOAT32](target->numel, target->data, target->data, g->data,
+                                                                             no_parameters);
+}
+
+/* Add `part` (owned by the caller) to node's pending cotangent. */
+static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
+    if (!node->cotangent) {
+        FBP_TRY(heap_push(p, node));
+        node->cotangent = fbp_retain(part);
+        return FBP_OK;
+    }
+    fbp_tensor *total = node->cotangent;
+    if (!p->request->create_graph && is_exclusive(total) && fbp_is_contiguous(part)) {
+        add_into(total, part);
+        return FBP_OK;
+    }
+    fbp_tensor *inputs[2] = {total, part}, *sum;
+    FBP_TRY(fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &sum));
+    node->cotangent = sum;
+    fbp_release(total);
+    return FBP_OK;
+}
+
+fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph) {
+    fbp_autograd *extra = fbp_autograd_get(t);
+    if (!extra) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a gradient");
+    fbp_tensor *old = extra->gradient, *fresh;
+    if (!old) {
+        if (create_graph || is_exclusive(g)) fresh = fbp_retain(g);
+        else FBP_TRY(fbp_contiguous_copy(g, &fresh));
+        extra->gradient = fresh;
+        return FBP_OK;
+    }
+    if (!create_graph && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only && old->dtype == g->dtype &&
+        fbp_same_shape(old, g) && !fbp_requires_grad(old)) {
+        add_into(old, g);
+        old->storage->version++;
+        return FBP_OK;
+    }
+    fbp_tensor *inputs[2] = {old, g};
+    FBP_TRY(fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &fresh));
+    extra->gradient = fresh;
+    fbp_release(old);
+    return FBP_OK;
+}
+
+/* ---- one node ------------------------------------------------------------------------------------------------------------------ */
+
+static fbp_status version_error(const fbp_tensor *node, const fbp_tensor *t, uint32_t now, uint32_t expected, const char *role) {
+    return fbp_fail(FBP_ERROR_RUNTIME,
+                    "one of the variables needed for gradient computation has been modified by an inplace operation: %s %s, %s of %s, "
+                    "is at version %u; expected version %u instead. Hint: clone() it before it is changed, or change it after backward()",
+                    fbp_dtype_name((fbp_dtype)t->dtype), fbp_tensor_shape_text(t), role, fbp_ops[node->op].name, now, expected);
+}
+
+/* What the rule will read must be there and be what it was. */
+static fbp_status saved_check(const fbp_tensor *node) {
+    if (node->flags & FBP_RELEASED)
+        return fbp_fail(FBP_ERROR_RUNTIME,
+                        "Trying to backward through the graph a second time: the values that %s saved have been freed. Specify "
+                        "retain_graph=True in the first backward() if you need to go through it again", fbp_ops[node->op].name);
+    const fbp_edge *edges = fbp_edges(node);
+    for (uint32_t i = 0; i < node->edge_count; i++)
+        if (edges[i].holds_value && edges[i].version != edges[i].tensor->storage->version)
+            return version_error(node, edges[i].tensor, edges[i].tensor->storage->version, edges[i].version, "an input");
+    if ((node->flags & FBP_HOLDS_OWN_VALUE) && node->version != node->storage->version)
+        return version_error(node, node, node->storage->version, node->version, "the output");
+    return FBP_OK;
+}
+
+static bool is_plain(const fbp_tensor *x, const fbp_tensor *node) {
+    return x->numel == node->numel && fbp_is_contiguous(x) && x->dtype == node->dtype;
+}
+
+/* The fused kernel of an elementwise rule, where operands lie as it wants them.  False: not applicable.
+ * `reuse` allows the result to take g's own memory. */
+static bool pull_fused(const fbp_tensor *node, int which, fbp_tensor *g, bool reuse, fbp_tensor **out, fbp_status *status) {
+    const fbp_op_row *row = &fbp_ops[node->op];
+    *status = FBP_OK;
+    if (row->class != FBP_CLASS_POINTWISE || row->arity > 2) return false;
+    fbp_pull_fn pull = fbp_kernels->pointwise->pull[node->op][which][node->dtype - FBP_FLOAT32];
+    const fbp_tensor *a = fbp_input(node, 0), *b = row->arity > 1 ? fbp_input(node, 1) : NULL;
+    int needs = row->needs[which];
+    if (!pull || !is_plain(g, node) || ((needs & NEED_A) && !is_plain(a, node)) || ((needs & NEED_B) && !is_plain(b, node))) return false;
+    if ((needs & NEED_Y) && !fbp_is_contiguous(node)) return false;
+    static const double no_parameters[2] = {0, 0};
+    const double *parameters = node->attribute_bytes ? fbp_attributes(node) : no_parameters;
+    if (reuse && is_exclusive(g)) {
+        *out = fbp_retain(g);
+    } else {
+        fbp_layout layout;
+        fbp_layout_of(g, &layout);
+        *status = fbp_tensor_empty(&layout, 0, 0, out);
+        if (*status != FBP_OK) return true;
+    }
+    pull(node->numel, (*out)->data, g->data, a->data, b ? b->data : NULL, node->data, parameters);
+    return true;
+}
+
+/* Send the cotangent of `node` on to input `which`.  `last`: no other input will read g. */
+static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g, bool last) {
+    fbp_tensor *input = fbp_input(node, which), *part = NULL;
+    fbp_status status = FBP_OK;
+    if (fbp_ops[node->op].class == FBP_CLASS_POINTWISE && which < 2 && fbp_ops[node->op].passes_on[which] && fbp_same_shape(input, g))
+        return cotangent_add(p, input, g);
+    if (!p->request->create_graph && fbp_same_shape(input, node) && pull_fused(node, which, g, last, &part, &status)) {
+        if (status != FBP_OK) return status;
+        status = cotangent_add(p, input, part);
+        fbp_release(part);
+        return status;
+    }
+    fbp_builder builder;
+    fbp_builder_begin(&builder, fbp_apply);
+    part = fbp_node_vjp(&builder, node, which, g);
+    status = builder.status;
+    if (part && status == FBP_OK) {
+        part = fbp_retain(part);
+        fbp_builder_end(&builder); /* first, so that a sole owner is seen as one */
+        status = cotangent_add(p, input, part);
+        fbp_release(part);
+        return status;
+    }
+    fbp_builder_end(&builder);
+    return status;
+}
+
+static bool is_wanted(const pass *p, const fbp_tensor *t) {
+    return fbp_requires_grad(t) && (p->request->input_count == 0 || (t->flags & FBP_WANTED));
+}
+
+/* Where the node is one of the requested inputs, hand out its cotangent. */
+static fbp_status deliver(const pass *p, fbp_tensor *node, fbp_tensor *g) {
+    const fbp_backward_request *request = p->request;
+    for (int i = 0; i < request->input_count; i++) {
+        if (request->inputs[i] != node) continue;
+        if (request->accumulate) return fbp_gradient_accumulate(node, g, request->create_graph);
+        request->results[i] = fbp_retain(g);
+    }
+    return FBP_OK;
+}
+
+static fbp_status visit(pass *p, fbp_tensor *node) {
+    const fbp_backward_request *request = p->request;
+    fbp_tensor *g = node->cotangent;
+    fbp_status status = FBP_OK;
+    node->cotangent = NULL;
+    if (node->autograd && node->autograd->hooks) {
+        fbp_tensor *replaced = NULL;
+        status = fbp_host_hook(node->autograd->hooks, g, &replaced);
+        if (replaced) {
+            fbp_release(g);
+            g = replaced;
+        }
+    }
+    if (status == FBP_OK && request->input_count) status = deliver(p, node, g);
+    if (status == FBP_OK && (node->flags & FBP_RETAINS_GRAD)) status = fbp_gradient_accumulate(node, g, true);
+    if (status == FBP_OK && node->edge_count == 0) {
+        if (request->input_count == 0) status = fbp_gradient_accumulate(node, g, request->create_graph);
+    } else if (status == FBP_OK && (status = saved_check(node)) == FBP_OK) {
+        int last = -1;
+        for (int i = (int)node->edge_count - 1; i >= 0 && last < 0; i--)
+            if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) last = i;
+        for (int i = 0; i <= last && status == FBP_OK; i++)
+            if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) status = propagate(p, node, i, g, i == last);
+        if (!request->retain_graph && status == FBP_OK) fbp_saved_release(node);
+    }
+    fbp_release(g);
+    return status;
+}
+
+/* ---- which nodes lead to the requested inputs -------------------------------------------------------------------------------------- */
+
+typedef struct node_list { fbp_tensor **nodes; int64_t count, capacity; } node_list;
+
+static fbp_status list_add(node_list *list, fbp_tensor *node) {
+    if (list->count == list->capacity) {
+        int64_t capacity = list->capacity ? 2 * list->capacity : 256;
+        fbp_tensor **larger = realloc(list->nodes, (size_t)capacity * sizeof *larger);
+        if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate the list of nodes");
+        list->nodes = larger;
+        list->capacity = capacity;
+    }
+    list->nodes[list->count++] = node;
+    return FBP_OK;
+}
+
+static int by_sequence(const void *a, const void *b) {
+    uint64_t x = (*(fbp_tensor *const *)a)->sequence, y = (*(fbp_tensor *const *)b)->sequence;
+    return (x > y) - (x < y);
+}
+
+/* Mark every node from which a requested input can be reached; *list holds all nodes visited, for the marks' removal. */
+static fbp_status mark_wanted(const fbp_backward_request *request, node_list *list) {
+    for (int i = 0; i < request->root_count; i++)
+        if (!(request->roots[i]->flags & FBP_VISITED)) {
+            request->roots[i]->flags |= FBP_VISITED;
+            FBP_TRY(list_add(list, request->roots[i]));
+        }
+    for (int64_t at = 0; at < list->count; at++) {
+        fbp_tensor *node = list->nodes[at];
+        for (uint32_t i = 0; i < node->edge_count; i++) {
+            fbp_tensor *input = fbp_input(node, (int)i);
+            if (!input || !fbp_requires_grad(input) || (input->flags & FBP_VISITED)) continue;
+            input->flags |= FBP_VISITED;
+            FBP_TRY(list_add(list, input));
+        }
+    }
+    qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
+    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags |= FBP_WANTED;
+    for (int64_t at = 0; at < list->count; at++)
+        for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
+            fbp_tensor *input = fbp_input(list->nodes[at], (int)i);
+            if (input && (input->flags & FBP_WANTED)) list->nodes[at]->flags |= FBP_WANTED;
+        }
+    return FBP_OK;
+}
+
+static void unmark(const fbp_backward_request *request, node_list *list) {
+    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~(FBP_VISITED | FBP_WANTED);
+    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
+    free(list->nodes);
+}
+
+/* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */
+
+static fbp_status seed(pass *p, int i) {
+    fbp_tensor *root = p->request->roots[i], *cotangent = p->request->cotangents ? p->request->cotangents[i] : NULL;
+    if (!fbp_requires_grad(root))
+        return fbp_fail(FBP_ERROR_RUNTIME, "element %d of tensors does not require grad and does not have a grad_fn", i);
+    if (cotangent) {
+        if (!fbp_same_shape(cotangent, root))
+            return fbp_fail(FBP_ERROR_RUNTIME, "Mismatch in shape: grad_output[%d] has a shape of %s and output[%d] has a shape of %s.", i,
+                            fbp_tensor_shape_text(cotangent), i, fbp_tensor_shape_text(root));
+        if (cotangent->dtype != root->dtype)
+            return fbp_fail(FBP_ERROR_RUNTIME, "backward: the gradient is %s, the output %s; cast it first",
+                            fbp_dtype_name((fbp_dtype)cotangent->dtype), fbp_dtype_name((fbp_dtype)root->dtype));
+        return cotangent_add(p, root, cotangent);
+    }
+    if (root->numel != 1)
+        return fbp_fail(FBP_ERROR_RUNTIME, "grad can be implicitly created only for scalar outputs; this one has shape %s: pass gradient=",
+                        fbp_tensor_shape_text(root));
+    fbp_source_attribute one = {.p = {1.0}, .dtype = root->dtype, .ndim = root->ndim};
+    memcpy(one.shape, fbp_shape(root), root->ndim * sizeof(int64_t));
+    FBP_TRY(fbp_apply(FBP_OP_full, 0, NULL, &one, FBP_ATTRIBUTE_BYTES(fbp_source_attribute, shape, root->ndim), &cotangent));
+    fbp_status status = cotangent_add(p, root, cotangent);
+    fbp_release(cotangent);
+    return status;
+}
+
+/* A pass started inside another's hook must not see the other's pending cotangents. */
+static fbp_status stash(pass *outer) {
+    if (!outer || !outer->count) return FBP_OK;
+    outer->stashed = malloc((size_t)outer->count * sizeof *outer->stashed);
+    if (!outer->stashed) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot put an outer pass aside");
+    for (int i = 0; i < outer->count; i++) {
+        outer->stashed[i] = outer->heap[i]->cotangent;
+        outer->heap[i]->cotangent = NULL;
+    }
+    return FBP_OK;
+}
+
+static void unstash(pass *outer) {
+    if (!outer || !outer->stashed) return;
+    for (int i = 0; i < outer->count; i++) outer->heap[i]->cotangent = outer->stashed[i];
+    free(outer->stashed);
+    outer->stashed = NULL;
+}
+
+static void pass_end(pass *p) {
+    for (int i = 0; i < p->count; i++) { /* after a failure: cotangents that were still pending */
+        fbp_release(p->heap[i]->cotangent);
+        p->heap[i]->cotangent = NULL;
+        node_release(p->heap[i]);
+    }
+    if (p->heap != p->inside) fbp_block_free(p->heap, (size_t)p->capacity * sizeof *p->heap);
+}
+
+fbp_status fbp_backward(const fbp_backward_request *request) {
+    pass p = {.request = request, .capacity = sizeof p.inside / sizeof *p.inside, .outer = active};
+    node_list list = {0};
+    fbp_mode *mode = fbp_mode_get();
+    const bool grad_enabled = mode->grad_enabled;
+    p.heap = p.inside;
+    FBP_TRY(stash(active));
+    active = &p;
+    mode->grad_enabled = request->create_graph;
+    fbp_status status = request->input_count ? mark_wanted(request, &list) : FBP_OK;
+    for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
+    while (p.count && status == FBP_OK) {
+        fbp_tensor *node = heap_pop(&p);
+        status = visit(&p, node);
+        node_release(node);
+    }
+    mode->grad_enabled = grad_enabled;
+    pass_end(&p);
+    if (request->input_count) unmark(request, &list);
+    active = p.outer;
+    unstash(active);
+    return status;
+}

@@ -1,0 +1,28 @@
+/* backward.h -- the reverse sweep over a recorded graph. */
+#ifndef FBP_EXEC_BACKWARD_H
+#define FBP_EXEC_BACKWARD_H
+
+#include "ops/op.h"
+
+typedef struct fbp_backward_request {
+    int root_count;
+    fbp_tensor *const *roots;
+    fbp_tensor *const *cotangents;  /* one a root; NULL entries: 1 for a root of one element */
+    bool retain_graph;              /* keep saved values for another pass */
+    bool create_graph;              /* record the pass itself, so that its results can be differentiated */
+    int input_count;                /* 0: accumulate into the .grad of every leaf reached */
+    fbp_tensor *const *inputs;      /* else: their cotangents alone are wanted, in results[] (owned by the caller; NULL: not reached) */
+    fbp_tensor **results;
+    bool accumulate;                /* with inputs: add into their .grad instead of results */
+} fbp_backward_request;
+
+/* One sweep in reverse topological order.  On failure leaves that were not reached yet keep their gradients, and no scratch is left. */
+fbp_status fbp_backward(const fbp_backward_request *request);
+
+/* Tensor hooks live in the host: `g` may be replaced.  Set once by the binding. */
+extern fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced);
+
+/* t.grad += g (t.grad = g when there is none), as a leaf does it at the end of a sweep. */
+fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph);
+
+#endif
