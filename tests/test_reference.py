@@ -85,7 +85,7 @@ UNARY: dict[str, Callable[[float], Any]] = {
     "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "silu": lambda x: x / (1 + math.exp(-x)),
     "softplus": lambda x: math.log(1 + math.exp(x)),
-    "logsigmoid": lambda x: -math.log(1 + math.exp(-x)),
+    "log_sigmoid": lambda x: -math.log(1 + math.exp(-x)),
     "mish": lambda x: x * math.tanh(math.log(1 + math.exp(x))),
     "softsign": lambda x: x / (1 + abs(x)),
     "hardtanh": lambda x: max(-1.0, min(1.0, x)),
@@ -128,6 +128,7 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("div", ([1.0, -1.0, 0.0], [2.0, 0.0, 0.0]), {}, [0.5, -inf, nan]),
     ("div", ([7.0, -7.0], 2.0), {"rounding_mode": "floor"}, [3.0, -4.0]),
     ("div", ([7, -7], 2), {"rounding_mode": "trunc"}, [3, -3]),
+    ("floor_divide", ([7.0, -7.0, 1.0], [2.0, 2.0, 0.0]), {}, [3.0, -4.0, inf]),
     ("pow", ([2.0, 0.0, -2.0, -8.0], [10.0, 0.0, 3.0, 0.5]), {}, [1024.0, 1.0, -8.0, nan]),
     ("fmod", ([5.0, -5.0, 5.0], [3.0, 3.0, -3.0]), {}, [2.0, -2.0, 2.0]),
     ("remainder", ([5.0, -5.0, 5.0], [3.0, 3.0, -3.0]), {}, [2.0, 1.0, -1.0]),
@@ -151,6 +152,11 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("logical_and", ([True, True], [True, False]), {}, [True, False]),
     ("logical_or", ([0.0, nan], [0.0, 0.0]), {}, [False, True]),
     ("logical_xor", ([1, 1], [2, 0]), {}, [False, True]),
+    ("bitwise_and", (6, 3), {}, 2),
+    ("bitwise_or", (6, 3), {}, 7),
+    ("bitwise_xor", ([True, True], [True, False]), {}, [False, True]),
+    ("bitwise_not", ([True, False],), {}, [False, True]),
+    ("bitwise_not", (5,), {}, -6),
     ("cast", ([1.9, -1.9],), {"dtype": "int32"}, [1, -1]),
     ("cast", ([300, -1],), {"dtype": "uint8"}, [44, 255]),
     ("cast", ([2**31],), {"dtype": "int32"}, [-(2**31)]),
@@ -180,6 +186,7 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("softmax", ([0.0, math.log(3.0)],), {"dim": 0}, [0.25, 0.75]),
     ("log_softmax", ([0.0, math.log(3.0)],), {"dim": 0}, [math.log(0.25), math.log(0.75)]),
     ("cumsum", (M,), {"dim": 0}, [[1.0, 2.0], [4.0, 6.0]]),
+    ("cumsum", ([1.0, 2.0, 3.0],), {"dim": 0, "reverse": True}, [6.0, 5.0, 3.0]),
     ("cumprod", (M,), {"dim": 1}, [[1.0, 2.0], [3.0, 12.0]]),
     ("reshape", (M,), {"shape": (-1,)}, [1.0, 2.0, 3.0, 4.0]),
     ("view", (M,), {"shape": (4, 1)}, [[1.0], [2.0], [3.0], [4.0]]),
@@ -191,6 +198,11 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("flatten", ([[[1, 2], [3, 4]]],), {"start_dim": 1}, [[1, 2, 3, 4]]),
     ("slice", ([[1, 2, 3], [4, 5, 6]],), {"start": (1, None), "stop": (None, -1)}, [[4, 5]]),
     ("slice", ([1, 2, 3, 4, 5],), {"start": 0, "step": 2}, [1, 3, 5]),
+    ("slice", ([[1, 2, 3], [4, 5, 6]],), {"start": (1, 2), "step": (1, -2), "count": (1, 2), "dropped": (0,)}, [6, 4]),
+    ("embed", ([7.0],), {"size": (2, 2), "start": (1, 0), "count": (1, 1), "dropped": (0,)}, [[0.0, 0.0], [7.0, 0.0]]),
+    ("slice_assign", ([1, 2, 3, 4], 9), {"start": 1, "stop": 3}, [1, 9, 9, 4]),
+    ("embed_diagonal", ([1.0, 2.0],), {"size": (2, 3), "offset": 1}, [[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]),
+    ("triangle", (M,), {"upper": True}, [[1.0, 2.0], [0.0, 4.0]]),
     ("select", (M,), {"dim": 1, "index": -1}, [2.0, 4.0]),
     ("diagonal", (M,), {"offset": 1}, [2.0]),
     ("flip", (M,), {"dims": (1,)}, [[2.0, 1.0], [4.0, 3.0]]),
@@ -214,6 +226,14 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("scatter_add", ([1, 1], [0, 0], [2, 3]), {"dim": 0}, [6, 1]),
     ("index_select", (M, [1, 1]), {"dim": 0}, [[3.0, 4.0], [3.0, 4.0]]),
     ("index_add", ([1, 1], [1], [5]), {"dim": 0, "alpha": 2}, [1, 11]),
+    ("take", ([[[1], [2]], [[3], [4]]], [3, -4]), {"axes": 2}, [[4], [1]]),
+    ("put", ([[1], [2], [3]], [2, 0], [[9]]), {}, [[9], [2], [9]]),
+    ("put_add", ([1, 2, 3], [2, 2], [10, 20]), {}, [1, 2, 33]),
+    ("nonzero", ([[0.0, 1.0], [2.0, 0.0]],), {}, [[0, 1], [1, 0]]),
+    ("argsort", ([2.0, nan, 1.0, 2.0],), {}, [2, 0, 3, 1]),
+    ("argsort", ([2.0, nan, 1.0, 2.0],), {"descending": True}, [1, 0, 3, 2]),
+    ("sort", ([[3], [1]],), {"dim": 0}, [[[1], [3]], [[1], [0]]]),
+    ("topk", ([1.0, 3.0, 2.0],), {"k": 2}, [[3.0, 2.0], [1, 2]]),
     ("embedding", (M, [[1], [0]]), {}, [[[3.0, 4.0]], [[1.0, 2.0]]]),
     ("one_hot", ([1, 0],), {}, [[0, 1], [1, 0]]),
     ("matmul", (M, M), {}, [[7.0, 10.0], [15.0, 22.0]]),
@@ -241,6 +261,22 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("cross_entropy", ([[0.0, math.log(3.0)]], [1]), {"label_smoothing": 0.5}, -0.25 * math.log(0.25 * 0.75**3)),
     ("cross_entropy", ([[0.0, 0.0]], [[0.25, 0.75]]), {}, math.log(2)),
     ("kl_div", ([math.log(0.5)], [1.0]), {}, math.log(2)),
+    ("squared_error", ([1.0, 2.0], 0.0), {}, [1.0, 4.0]),
+    ("absolute_error", ([1.0, 2.0], 3.0), {}, [2.0, 1.0]),
+    ("smooth_absolute_error", ([0.5, 3.0], 0.0), {"beta": 2.0}, [0.0625, 2.0]),
+    ("huber_error", ([0.5, 3.0], 0.0), {"delta": 2.0}, [0.125, 4.0]),
+    ("binary_entropy", (0.5, 1.0), {}, math.log(2)),
+    ("binary_entropy_with_logits", (-800.0, 1.0), {}, 800.0),
+    ("divergence_error", (math.log(0.5), 1.0), {}, math.log(2)),
+    ("full", (), {"size": (2,), "fill_value": 0.1, "dtype": "float32"}, [0.10000000149011612] * 2),
+    ("arange", (), {"start": 0, "end": 5, "step": 2}, [0, 2, 4]),
+    # The first block of key 0 is 6627e8d5 e169c58d bc57ac4c 9b00dbd8.
+    ("uniform", (), {"size": (1,), "seed": 0}, [0x6627E8 / 2**24]),
+    ("uniform", (), {"size": (1,), "seed": 0, "dtype": "float64"}, [(0x6627E8D5E169C58D >> 11) / 2**53]),
+    ("randint", (), {"size": (2,), "low": -8, "high": 8, "seed": 0}, [-8 + 0x6, -8 + 0xB]),
+    ("bernoulli", (), {"size": (4,), "p": 0.5, "seed": 0}, [True, False, False, False]),
+    ("permutation", (), {"n": 2, "seed": 0}, [1, 0]),
+    ("permutation", (), {"n": 1, "seed": 0}, [0]),
     ("sgd", (1.0, 2.0, 10.0), {"lr": 0.1, "momentum": 0.5}, [0.3, 7.0]),
     ("sgd", (1.0, 2.0, None), {"lr": 0.5}, [0.0, None]),
     ("sgd", (1.0, -2.0, None), {"lr": 0.1, "momentum": 0.5, "nesterov": True, "maximize": True}, [0.7, 2.0]),
@@ -279,6 +315,7 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *((name, (draw(2, 1, 3), draw(4, 1)), {}) for name in ("add", "sub", "mul", "maximum", "minimum", "logaddexp")),
     *((name, (draw(2, 3), draw(3, low=0.5)), {}) for name in ("div", "fmod", "remainder", "atan2", "hypot")),
     ("div", (draw(3), draw(3, low=0.5)), {"rounding_mode": "floor"}),
+    ("floor_divide", (draw(3), draw(3, low=0.5)), {}),
     ("add", (draw(2), draw()), {"alpha": 2.5}),
     ("sub", (draw(2), draw()), {"alpha": 2.5}),
     ("pow", (draw(2, 3, low=0.2), draw(3)), {}),
@@ -306,6 +343,7 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("prod", ([[0.0, 2.0, 3.0], [0.0, 0.0, 2.0]],), {"dim": 1}),
     *((name, (draw(2, 3),), {"dim": dim}) for name in ("max", "min") for dim in (0, 1)),
     *((name, (draw(2, 3),), {"dim": d}) for name in ("softmax", "log_softmax", "cumsum", "cumprod") for d in (0, 1)),
+    ("cumsum", (draw(2, 3),), {"dim": 1, "reverse": True}),
     ("cumprod", ([2.0, 0.0, 3.0, 0.0, 4.0],), {"dim": 0}),
     ("reshape", (draw(2, 3),), {"shape": (3, -1)}),
     ("view", (draw(2, 3),), {"shape": (6,)}),
@@ -316,6 +354,11 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("unsqueeze", (draw(2),), {"dim": 0}),
     ("flatten", (draw(2, 3, 2),), {"start_dim": 1}),
     ("slice", (draw(3, 4),), {"start": (1, None), "stop": (None, -1), "step": (None, 2)}),
+    ("slice", (draw(3, 4),), {"start": (2, 1), "step": (-2, 1), "count": (2, 1), "dropped": (1,)}),
+    ("embed", (draw(2),), {"size": (3, 4), "start": (2, 1), "step": (-2, 1), "count": (2, 1), "dropped": (1,)}),
+    ("slice_assign", (draw(3, 4), draw(2, 1)), {"start": (1,), "stop": (3,), "step": (1, 2)}),
+    ("embed_diagonal", (draw(2, 3),), {"size": (2, 3, 4), "offset": 1, "dim1": 1, "dim2": 2}),
+    ("triangle", (draw(3, 3),), {"diagonal": 1, "upper": True}),
     ("select", (draw(3, 4),), {"dim": 1, "index": -2}),
     ("diagonal", (draw(2, 3, 4),), {"offset": 1, "dim1": 1, "dim2": 2}),
     ("flip", (draw(2, 3),), {"dims": (0, 1)}),
@@ -337,6 +380,11 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("scatter_add", (draw(2, 3), [[0, 0, 1]], draw(2, 3)), {"dim": 0}),
     ("index_select", (draw(2, 3), [2, 2, 0]), {"dim": 1}),
     ("index_add", (draw(3, 2), [1, 1], draw(2, 2)), {"dim": 0, "alpha": 2.0}),
+    ("take", (draw(2, 3, 2), [5, 0, 5]), {"axes": 2}),
+    ("put", (draw(2, 3, 2), [5, 0], draw(2)), {"axes": 2}),
+    ("put_add", (draw(3, 2), [1, 1], draw(2, 2)), {}),
+    ("sort", (draw(3, 4),), {"dim": 0, "descending": True}),
+    ("topk", (draw(3, 4),), {"k": 2, "dim": 1, "largest": False}),
     ("embedding", (draw(4, 2), [[3, 0], [3, 1]]), {}),
     *(
         ("matmul", (draw(*a), draw(*b)), {})
@@ -363,6 +411,11 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         )
         for reduction in ("none", "mean", "sum")
     ),
+    *((name, (draw(2, 3), draw(3)), {}) for name in ("squared_error", "absolute_error", "binary_entropy_with_logits")),
+    ("smooth_absolute_error", (draw(5), draw(5)), {"beta": 0.7}),
+    ("huber_error", (draw(5), draw(5)), {"delta": 0.7}),
+    ("binary_entropy", (between(3), between(3)), {}),
+    ("divergence_error", (draw(3), between(3)), {}),
     ("kl_div", (draw(3), between(3)), {}),
     ("binary_cross_entropy", (between(2, 3), between(2, 3), between(3)), {}),
     ("binary_cross_entropy_with_logits", (draw(2, 3), between(2, 3), between(3), between(3)), {}),
@@ -423,7 +476,7 @@ def test_finite_differences_object_to_a_wrong_vjp(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_op_has_an_example_and_a_case() -> None:
-    examples = {OPS[name] for name, *_ in EXAMPLES} | {OPS[name] for name in UNARY}
+    examples = {OPS["normal"]} | {OPS[name] for name, *_ in EXAMPLES} | {OPS[name] for name in UNARY}
     cases = {OPS[name] for name, *_ in CASES}
     assert [name for name, op in OPS.items() if op not in examples] == []
     assert [name for name, op in OPS.items() if op.differentiable and op not in cases] == []
@@ -517,6 +570,19 @@ def test_ragged_nesting_is_refused() -> None:
 )
 def test_philox_gives_the_known_answers(counter: Any, key: Any, expected: Any) -> None:
     assert reference.philox4x32(counter, key) == expected
+
+
+def test_normal_numbers_have_their_moments() -> None:
+    for dtype in ("float32", "float64"):
+        values = OPS["normal"].forward(size=(4000,), mean=1.0, std=2.0, seed=5, dtype=dtype).values
+        mean = math.fsum(values) / 4000
+        assert abs(mean - 1.0) < 0.15  # five standard errors of 2 / sqrt(4000)
+        assert abs(math.fsum((v - mean) ** 2 for v in values) / 4000 - 4.0) < 0.45  # five of 4 sqrt(2 / 4000)
+
+
+def test_random_numbers_do_not_depend_on_where_a_call_begins() -> None:
+    whole = OPS["uniform"].forward(size=(12,), seed=1, stream=2, offset=2**32 - 1).values
+    assert OPS["uniform"].forward(size=(8,), seed=1, stream=2, offset=2**32).values == whole[4:]
 
 
 def test_uniform_numbers_stay_below_one() -> None:

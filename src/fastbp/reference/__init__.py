@@ -19,12 +19,13 @@ Examples
 [0.5, 0.5]
 """
 
-from . import indexing, linear_algebra, losses, pointwise, reductions, shapes, update
+from . import indexing, linear_algebra, losses, pointwise, reductions, shapes, sources, update
 from .array import Array, as_array
 from .graph import gradient, replay
 from .pointwise import cast_value, round_to_float32
 from .random import philox4x32, uniform_float32, uniform_float64
 from .registry import OPS, Op
+from .sources import random_words
 
 __all__ = [
     "OPS",
@@ -38,10 +39,12 @@ __all__ = [
     "losses",
     "philox4x32",
     "pointwise",
+    "random_words",
     "reductions",
     "replay",
     "round_to_float32",
     "shapes",
+    "sources",
     "uniform_float32",
     "uniform_float64",
     "update",

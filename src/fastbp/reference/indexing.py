@@ -7,6 +7,7 @@ positions are each other's transposes, and that is the whole of their derivative
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ from .array import (
     broadcast_shapes,
     broadcast_to,
     coordinates,
+    fibres,
     position,
     sum_to_shape,
     wrap_dim,
+    wrap_dims,
+    zeros_like,
 )
 from .registry import define
 
@@ -275,3 +279,112 @@ def _one_hot(index: Array, num_classes: int = -1) -> Array:
 
 define("embedding", _embedding, _embedding_vjp)
 define("one_hot", _one_hot)
+
+# --- rows of the leading dimensions -----------------------------------------------------------------------------------
+
+
+def _row_placement(shape: Shape, index: Array, axes: int, name: str) -> Placement:
+    """The first ``axes`` dimensions taken as one, of which the index names rows; negative ones count from the end."""
+    rows, row = math.prod(shape[:axes]), shape[axes:]
+    width = math.prod(row)
+    starts = [_in_range(i + rows if i < 0 else i, rows, name) * width for i in index.values]
+    return (*index.shape, *row), [start + column for start in starts for column in range(width)]
+
+
+def _take(x: Array, index: Array, axes: int = 1) -> Array:
+    return _read(x, _row_placement(x.shape, index, axes, "take"))
+
+
+def _take_vjp(cotangent: Array, x: Array, index: Array, axes: int = 1) -> tuple[Array | None, ...]:
+    _, positions = _row_placement(x.shape, index, axes, "take")
+    return accumulate(cotangent.values, positions, x.shape), None
+
+
+def _put(x: Array, index: Array, src: Array, axes: int = 1) -> Array:
+    shape, positions = _row_placement(x.shape, index, axes, "put")
+    result = list(x.values)
+    for p, new in zip(positions, broadcast_to(src, shape).values, strict=True):
+        result[p] = new
+    return Array(result, x.shape)
+
+
+def _put_vjp(cotangent: Array, x: Array, index: Array, src: Array, axes: int = 1) -> tuple[Array | None, ...]:
+    placement = _row_placement(x.shape, index, axes, "put")
+    return _blanked(cotangent, placement[1]), None, sum_to_shape(_read(cotangent, placement), src.shape)
+
+
+def _put_add(x: Array, index: Array, src: Array, axes: int = 1) -> Array:
+    shape, positions = _row_placement(x.shape, index, axes, "put_add")
+    result = list(x.values)
+    for p, new in zip(positions, broadcast_to(src, shape).values, strict=True):
+        result[p] += new
+    return Array(result, x.shape)
+
+
+def _put_add_vjp(cotangent: Array, x: Array, index: Array, src: Array, axes: int = 1) -> tuple[Array | None, ...]:
+    placement = _row_placement(x.shape, index, axes, "put_add")
+    return cotangent, None, sum_to_shape(_read(cotangent, placement), src.shape)
+
+
+define("take", _take, _take_vjp)
+define("put", _put, _put_vjp)
+define("put_add", _put_add, _put_add_vjp)
+
+# --- order and search -----------------------------------------------------------------------------------------------
+
+
+def _nonzero(x: Array) -> Array:
+    hits = [co for co, value in zip(coordinates(x.shape), x.values, strict=True) if value]
+    return Array([c for hit in hits for c in hit], (len(hits), x.ndim))
+
+
+def _ordered(values: Sequence[Any], descending: bool) -> list[int]:
+    """Indices in rising (or falling) order of the values; equals keep their order, NaN is the largest."""
+    flip = -1 if descending else 1
+
+    def key(index: int) -> tuple[int, Any]:
+        value = values[index]
+        return (flip, 0) if value != value else (0, flip * value)
+
+    return sorted(range(len(values)), key=key)
+
+
+def _argsort(x: Array, dim: int = -1, descending: bool = False) -> Array:
+    result = [0] * x.size
+    for fibre in fibres(x.shape, wrap_dims(wrap_dim(dim, x.ndim), x.ndim)):
+        for p, index in zip(fibre, _ordered([x.values[q] for q in fibre], descending), strict=True):
+            result[p] = index
+    return Array(result, x.shape)
+
+
+def _sort(x: Array, dim: int = -1, descending: bool = False) -> tuple[Array, Array]:
+    indices = _argsort(x, dim, descending)
+    return (_gather(x, indices, dim) if x.ndim else x), indices
+
+
+def _topk(x: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Array]:
+    axis = wrap_dim(dim, x.ndim)
+    if not 0 <= k <= x.shape[axis]:
+        raise ValueError(f"topk: k = {k} of {x.shape[axis]} elements")
+    kept = {p for fibre in fibres(x.shape, [axis]) for p in fibre[:k]}
+    order = _argsort(x, dim, largest)
+    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
+    indices = Array([index for p, index in enumerate(order.values) if p in kept], shape)
+    return _gather(x, indices, dim), indices
+
+
+def _chosen_vjp(choose: Any) -> Any:
+    """sort and topk pick elements by the indices that they return."""
+
+    def vjp(cotangent: Any, x: Array, *arguments: Any, **attributes: Any) -> tuple[Array | None, ...]:
+        values, indices = choose(x, *arguments, **attributes)
+        pulled = cotangent[0] if isinstance(cotangent, tuple) else cotangent
+        return _gather_vjp(zeros_like(values) if pulled is None else pulled, x, indices, attributes.get("dim", -1))[:1]
+
+    return vjp
+
+
+define("nonzero", _nonzero)
+define("argsort", _argsort)
+define("sort", _sort, _chosen_vjp(_sort))
+define("topk", _topk, _chosen_vjp(_topk))

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import ieee
 from .array import Array, Shape, fibres, zeros_like
-from .elementwise import Partial, Value, evaluate, pull_back
+from .elementwise import Partial, Value, evaluate, pointwise, pull_back
 from .pointwise import log1p_exp, sigmoid
 from .reductions import log_softmax_of, softmax_of
 from .registry import alias, define
@@ -36,8 +36,9 @@ def _spread(cotangent: Array, shape: Shape, reduction: str, count: float) -> Arr
 # --- losses of one prediction and one target each ---------------------------------------------------------------
 
 
-def elementwise_loss(name: str, value: Value, *partials: Partial | None) -> None:
-    """Enter a loss that compares element by element and then reduces."""
+def elementwise_loss(name: str, error: str, value: Value, *partials: Partial | None) -> None:
+    """Enter a loss that compares element by element and then reduces; ``error`` names it without the reduction."""
+    pointwise(error, value, *partials)
 
     def forward(*inputs: Array | None, reduction: str = "mean", **attributes: Any) -> Array:
         losses = evaluate(value, inputs, attributes)
@@ -72,10 +73,20 @@ def _huber_slope(x: float, t: float, delta: float = 1.0) -> float:
     return ieee.minimum(ieee.maximum(x - t, -delta), delta)
 
 
-elementwise_loss("mse_loss", lambda x, t: (x - t) * (x - t), lambda x, t: 2.0 * (x - t), lambda x, t: -2.0 * (x - t))
-elementwise_loss("l1_loss", lambda x, t: abs(x - t), lambda x, t: ieee.sign(x - t), lambda x, t: -ieee.sign(x - t))
-elementwise_loss("smooth_l1_loss", _smooth_l1, _smooth_l1_slope, lambda x, t, beta=1.0: -_smooth_l1_slope(x, t, beta))
-elementwise_loss("huber_loss", _huber, _huber_slope, lambda x, t, delta=1.0: -_huber_slope(x, t, delta))
+elementwise_loss(
+    "mse_loss", "squared_error", lambda x, t: (x - t) * (x - t), lambda x, t: 2.0 * (x - t), lambda x, t: -2.0 * (x - t)
+)
+elementwise_loss(
+    "l1_loss", "absolute_error", lambda x, t: abs(x - t), lambda x, t: ieee.sign(x - t), lambda x, t: -ieee.sign(x - t)
+)
+elementwise_loss(
+    "smooth_l1_loss",
+    "smooth_absolute_error",
+    _smooth_l1,
+    _smooth_l1_slope,
+    lambda x, t, beta=1.0: -_smooth_l1_slope(x, t, beta),
+)
+elementwise_loss("huber_loss", "huber_error", _huber, _huber_slope, lambda x, t, delta=1.0: -_huber_slope(x, t, delta))
 alias("huber", "huber_loss")
 
 LOWEST_LOG = -100.0  # PyTorch cuts the logarithms here, so that a certain and wrong prediction costs a finite loss
@@ -96,7 +107,9 @@ def _by_target(x: float, t: float, weight: float | None = None) -> float:
     return (1.0 if weight is None else weight) * (ieee.log1p(-x) - ieee.log(x))
 
 
-elementwise_loss("binary_cross_entropy", _cross_entropy_of_probability, _by_probability, _by_target, None)
+elementwise_loss(
+    "binary_cross_entropy", "binary_entropy", _cross_entropy_of_probability, _by_probability, _by_target, None
+)
 alias("bce", "binary_cross_entropy")
 
 
@@ -119,7 +132,15 @@ def _by_logit_target(x: float, t: float, weight: float | None = None, pos_weight
     return slope if weight is None else weight * slope
 
 
-elementwise_loss("binary_cross_entropy_with_logits", _cross_entropy_of_logit, _by_logit, _by_logit_target, None, None)
+elementwise_loss(
+    "binary_cross_entropy_with_logits",
+    "binary_entropy_with_logits",
+    _cross_entropy_of_logit,
+    _by_logit,
+    _by_logit_target,
+    None,
+    None,
+)
 alias("bce_with_logits", "binary_cross_entropy_with_logits")
 
 # --- losses over classes ----------------------------------------------------------------------------------------
@@ -263,4 +284,4 @@ def _kl_by_target(x: float, t: float, log_target: bool = False) -> float:
     return 0.0 if t == 0 else ieee.log(t) + 1.0 - x
 
 
-elementwise_loss("kl_div", _kl_terms, _kl_by_input, _kl_by_target)
+elementwise_loss("kl_div", "divergence_error", _kl_terms, _kl_by_input, _kl_by_target)

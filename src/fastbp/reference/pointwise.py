@@ -76,6 +76,7 @@ pointwise(
     lambda a, b, rounding_mode=None: 0.0 if rounding_mode else ieee.div(1.0, b),
     lambda a, b, rounding_mode=None: 0.0 if rounding_mode else -ieee.div(ieee.div(a, b), b),
 )
+pointwise("floor_divide", _floor_quotient, _zero, _zero)
 # a = n b + r with a whole n: r moves with a, and against b by n.
 pointwise("fmod", ieee.fmod, lambda a, b: 1.0, lambda a, b: -ieee.trunc(ieee.div(a, b)))
 pointwise("remainder", ieee.remainder, lambda a, b: 1.0, lambda a, b: -_floor_quotient(a, b))
@@ -219,7 +220,8 @@ pointwise(
     lambda x, beta=1.0, threshold=20.0: x if x * beta > threshold else log1p_exp(x * beta) / beta,
     lambda x, beta=1.0, threshold=20.0: 1.0 if x * beta > threshold else sigmoid(x * beta),
 )
-pointwise("logsigmoid", lambda x: -log1p_exp(-x), lambda x: sigmoid(-x))
+pointwise("log_sigmoid", lambda x: -log1p_exp(-x), lambda x: sigmoid(-x))
+alias("logsigmoid", "log_sigmoid")
 
 
 def _mish_slope(x: float) -> float:
@@ -309,6 +311,10 @@ pointwise("logical_not", lambda a: not a)
 pointwise("isnan", lambda x: ieee.is_nan(x))
 pointwise("isinf", lambda x: math.isinf(x))
 pointwise("isfinite", lambda x: math.isfinite(x))
+pointwise("bitwise_and", lambda a, b: a & b)
+pointwise("bitwise_or", lambda a, b: a | b)
+pointwise("bitwise_xor", lambda a, b: a ^ b)
+pointwise("bitwise_not", lambda a: not a if isinstance(a, bool) else ~a)
 alias("clip", "clamp")
 
 # --- casts ------------------------------------------------------------------------------------------------------

@@ -55,20 +55,20 @@ def reduction(
     define(name, forward, vjp if slopes else None)
 
 
-def mapping(name: str, value: Callable[[Fibre], Fibre], pull: Callable[[Fibre, Fibre], Fibre]) -> None:
+def mapping(name: str, value: Callable[..., Fibre], pull: Callable[..., Fibre]) -> None:
     """Enter an operation along one ``dim`` that makes a fibre of a fibre; ``pull(fibre, cotangents)`` is its vjp."""
 
-    def forward(x: Array, dim: int) -> Array:
+    def forward(x: Array, dim: int, **attributes: Any) -> Array:
         result = [0.0] * x.size
         for fibre in fibres(x.shape, wrap_dims(wrap_dim(dim, x.ndim), x.ndim)):
-            for p, out in zip(fibre, value([x.values[p] for p in fibre]), strict=True):
+            for p, out in zip(fibre, value([x.values[p] for p in fibre], **attributes), strict=True):
                 result[p] = out
         return Array(result, x.shape)
 
-    def vjp(cotangent: Array, x: Array, dim: int) -> tuple[Array]:
+    def vjp(cotangent: Array, x: Array, dim: int, **attributes: Any) -> tuple[Array]:
         gradient = [0.0] * x.size
         for fibre in fibres(x.shape, wrap_dims(wrap_dim(dim, x.ndim), x.ndim)):
-            pulled = pull([x.values[p] for p in fibre], [cotangent.values[p] for p in fibre])
+            pulled = pull([x.values[p] for p in fibre], [cotangent.values[p] for p in fibre], **attributes)
             for p, g in zip(fibre, pulled, strict=True):
                 gradient[p] = g
         return (Array(gradient, x.shape),)
@@ -283,8 +283,8 @@ mapping("log_softmax", log_softmax_of, _log_softmax_pull)
 # --- cumulative ---------------------------------------------------------------------------------------------------
 
 
-def _cumulative_sum(x: Fibre) -> Fibre:
-    return list(itertools.accumulate(x))
+def _cumulative_sum(x: Fibre, reverse: bool = False) -> Fibre:
+    return _cumulative_sum(x[::-1])[::-1] if reverse else list(itertools.accumulate(x))
 
 
 def _cumulative_product_pull(x: Fibre, g: Fibre) -> Fibre:
@@ -299,5 +299,5 @@ def _cumulative_product_pull(x: Fibre, g: Fibre) -> Fibre:
     return result
 
 
-mapping("cumsum", _cumulative_sum, lambda x, g: _cumulative_sum(g[::-1])[::-1])
+mapping("cumsum", _cumulative_sum, lambda x, g, reverse=False: _cumulative_sum(g, not reverse))
 mapping("cumprod", lambda x: list(itertools.accumulate(x, lambda a, b: a * b)), _cumulative_product_pull)

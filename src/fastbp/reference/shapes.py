@@ -115,10 +115,30 @@ def _spread(value: Any, count: int) -> list[Any]:
     return given + [None] * (count - len(given))
 
 
-def _slice(shape: Shape, start: Any = None, stop: Any = None, step: Any = None) -> Sources:
-    triples = zip(_spread(start, len(shape)), _spread(stop, len(shape)), _spread(step, len(shape)), strict=True)
-    ranges = [range(*slice(*triple).indices(n)) for triple, n in zip(triples, shape, strict=True)]
-    return tuple(len(r) for r in ranges), [position(co, shape) for co in itertools.product(*ranges)]
+def _slice(
+    shape: Shape,
+    start: Any = None,
+    stop: Any = None,
+    step: Any = None,
+    count: Any = None,
+    dropped: Sequence[int] = (),
+) -> Sources:
+    """Python's slices, one a dimension. A ``count`` in place of the stop takes that many from a start within the
+    dimension; ``dropped`` names dimensions of one element that are left out of the shape (indexed by one number)."""
+    rank = len(shape)
+    entries = zip(*(_spread(value, rank) for value in (start, stop, step, count)), shape, strict=True)
+    ranges = [
+        range(*slice(first, last, stride).indices(n))
+        if number is None
+        else range(first or 0, (first or 0) + number * (stride or 1), stride or 1)
+        for first, last, stride, number, n in entries
+    ]
+    if any(r and not (0 <= r[0] < n and 0 <= r[-1] < n) for r, n in zip(ranges, shape, strict=True)):
+        raise IndexError(f"slice: a count of {count} from {start} leaves the shape {shape}")
+    if any(len(ranges[axis]) != 1 for axis in dropped):
+        raise ValueError(f"slice: a dropped dimension of {tuple(dropped)} has not one element")
+    kept = tuple(len(r) for axis, r in enumerate(ranges) if axis not in dropped)
+    return kept, [position(co, shape) for co in itertools.product(*ranges)]
 
 
 def _select(shape: Shape, dim: int, index: int) -> Sources:
@@ -152,6 +172,47 @@ mover("select", _select)
 mover("diagonal", _diagonal)
 mover("clone", lambda shape: _same_order(shape, shape))
 alias("view", "reshape")
+alias("copy", "clone")
+
+
+def placer(name: str, sources: Callable[..., Sources]) -> None:
+    """Enter the transpose of a mover: zeros of shape ``size`` with the input where the mover would read it."""
+
+    def forward(x: Array, size: Sequence[int], **attributes: Any) -> Array:
+        shape, positions = sources(tuple(size), **attributes)
+        if shape != x.shape:
+            raise ValueError(f"{name}: an input of shape {x.shape} where {shape} is needed")
+        return accumulate(x.values, positions, tuple(size))
+
+    def vjp(cotangent: Array, x: Array, size: Sequence[int], **attributes: Any) -> tuple[Array]:
+        _, positions = sources(tuple(size), **attributes)
+        return (Array([0.0 if p is None else cotangent.values[p] for p in positions], x.shape),)
+
+    define(name, forward, vjp)
+
+
+placer("embed", _slice)
+placer("embed_diagonal", _diagonal)
+
+
+def _slice_assign(x: Array, src: Array, **attributes: Any) -> Array:
+    shape, positions = _slice(x.shape, **attributes)
+    result = list(x.values)
+    for p, source in zip(positions, broadcast_positions(src.shape, shape), strict=True):
+        assert p is not None
+        result[p] = src.values[source]
+    return Array(result, x.shape)
+
+
+def _slice_assign_vjp(cotangent: Array, x: Array, src: Array, **attributes: Any) -> tuple[Array, Array]:
+    shape, positions = _slice(x.shape, **attributes)
+    written = set(positions)
+    kept = [0.0 if p in written else g for p, g in enumerate(cotangent.values)]
+    moved = [cotangent.values[p] for p in positions if p is not None]
+    return Array(kept, x.shape), accumulate(moved, broadcast_positions(src.shape, shape), src.shape)
+
+
+define("slice_assign", _slice_assign, _slice_assign_vjp)
 
 # --- copies that repeat, turn or blank elements -----------------------------------------------------------------------
 
@@ -201,6 +262,7 @@ mover("roll", _roll)
 mover("repeat", _repeat)
 mover("tril", _triangle(lower=True))
 mover("triu", _triangle(lower=False))
+mover("triangle", lambda shape, diagonal=0, upper=False: _triangle(lower=not upper)(shape, diagonal))
 
 # --- joins and splits ---------------------------------------------------------------------------------------------
 
