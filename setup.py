@@ -46,7 +46,8 @@ class BuildCore(build_ext):
         objects = core_build.build_objects(BUILD / "core", extra_flags=(HIDDEN,), jobs=self.parallel)
         toolchain = core_build.make_toolchain()
         ext.extra_objects = [str(path) for path in objects]
-        ext.depends = [*ext.depends, *ext.extra_objects]  # relink when the core changed
+        headers = map(str, (ROOT / "csrc").rglob("*.h"))
+        ext.depends = [*ext.depends, *ext.extra_objects, *headers]  # link, or compile, again when the core changed
         ext.extra_link_args = [*toolchain.link_flags, *ext.extra_link_args]
         super().build_extension(ext)
 

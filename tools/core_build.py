@@ -159,8 +159,8 @@ def make_toolchain(
     )
 
 
-def list_units(toolchain: Toolchain) -> list[Unit]:
-    """Every object of the core, in a fixed order."""
+def list_units(toolchain: Toolchain, folders: Sequence[str] = ()) -> list[Unit]:
+    """Every object of the core, or of these folders of csrc alone, in a fixed order."""
     plain, kernel = toolchain.optimise
     units = []
     for folder in PLAIN_FOLDERS:
@@ -174,7 +174,7 @@ def list_units(toolchain: Toolchain) -> list[Unit]:
         for isa in toolchain.instruction_sets:
             flags = (kernel, *isa.all_flags(), *own)
             units.append(Unit(source, f"kernels.{source.stem}.{isa.name}.o", flags))
-    return units
+    return [unit for unit in units if not folders or unit.source.parent.name in folders]
 
 
 def compile_command(toolchain: Toolchain, unit: Unit, target: Path) -> list[str]:
@@ -224,14 +224,21 @@ def compile_unit(toolchain: Toolchain, unit: Unit, build_dir: Path) -> Path:
     target = build_dir / unit.object_name
     command = compile_command(toolchain, unit, target)
     if not is_fresh(target, command):
-        target.unlink(missing_ok=True)
-        run_command(command)
+        # Under a name of this process's own first: another build of the same tree may be reading the old object.
+        new = target.with_suffix(f".{os.getpid()}.new")
+        run_command([*command[:-1], str(new)])
+        new.replace(target)
         target.with_suffix(".cmd").write_text(shlex.join(command))
     return target
 
 
 def compile_all(
-    toolchain: Toolchain, build_dir: Path, jobs: int | None, keep_going: bool = False
+    toolchain: Toolchain,
+    build_dir: Path,
+    jobs: int | None,
+    *,
+    folders: Sequence[str] = (),
+    keep_going: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Make every object, ``jobs`` at a time; returns the objects and the failures' texts (empty unless keep_going)."""
     build_dir = build_dir.resolve()
@@ -239,7 +246,7 @@ def compile_all(
     objects: list[Path] = []
     failures: list[str] = []
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        pending = [pool.submit(compile_unit, toolchain, unit, build_dir) for unit in list_units(toolchain)]
+        pending = [pool.submit(compile_unit, toolchain, unit, build_dir) for unit in list_units(toolchain, folders)]
         for future in pending:
             try:
                 objects.append(future.result())
@@ -371,6 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sanitize", nargs="?", const="address", choices=SANITIZERS, help="address (default; with UBSan) or thread"
     )
     parser.add_argument("--werror", action="store_true", help="warnings are errors")
+    parser.add_argument("--folders", default="", metavar="NAMES", help="compile these folders of csrc alone, e.g. base")
     parser.add_argument("--keep-going", action="store_true", help="test what compiles; still fails at the end")
     parser.add_argument("--cc", help="compiler; default $CC, else cc")
     parser.add_argument("--target", help="machine to compile for; default this one; else aarch64 (gcc cross, qemu)")
@@ -379,7 +387,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = [name for name in options.only.split(",") if name]
     try:
         toolchain = make_toolchain(options.cc, target=options.target, sanitize=options.sanitize, werror=options.werror)
-        objects, failures = compile_all(toolchain, options.out, options.jobs, options.keep_going)
+        folders = [name for name in options.folders.split(",") if name]
+        objects, failures = compile_all(
+            toolchain, options.out, options.jobs, folders=folders, keep_going=options.keep_going
+        )
         print(f"{len(objects)} objects for {toolchain.machine} in {options.out}", flush=True)
         passed = run_tests(toolchain, objects, options.out, only) if options.tests else True
     except BuildError as error:
