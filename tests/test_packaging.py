@@ -22,7 +22,7 @@ PACKAGE = Path(fastbp.__file__).resolve().parent
 LARGEST_INSTALL_BYTES = 5_000_000
 
 # Folders that exist on somebody's machine alone; a URL's path does not count.
-MACHINE_PATH = re.compile(r"(?<![\w.:/\-])/(?:root|work|home|Users)/\w")
+MACHINE_PATH = re.compile(r"(?<![\w.:/\-])/(?:root|work|home|Users)/[\w.]")
 
 
 @pytest.fixture

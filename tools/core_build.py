@@ -20,6 +20,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -134,7 +135,8 @@ def make_toolchain(
     extra_flags: Sequence[str] = (),
 ) -> Toolchain:
     """The toolchain for this machine, or for ``target`` ("aarch64") with a cross compiler and qemu."""
-    machine, runner, archiver = target_machine(), (), "ar"
+    machine, archiver = target_machine(), "ar"
+    runner: tuple[str, ...] = ()
     if target and target != machine:
         if target != "aarch64":
             raise BuildError(f"unknown target {target!r}: this machine ({machine}) or aarch64")
@@ -226,7 +228,9 @@ def compile_unit(toolchain: Toolchain, unit: Unit, build_dir: Path) -> Path:
     if not is_fresh(target, command):
         # Under a name of this process's own first: another build of the same tree may be reading the old object.
         new = target.with_suffix(f".{os.getpid()}.new")
+        started = time.time_ns()
         run_command([*command[:-1], str(new)])
+        os.utime(new, ns=(started, started))  # what was edited while the compiler ran counts as newer
         new.replace(target)
         target.with_suffix(".cmd").write_text(shlex.join(command))
     return target
