@@ -237,8 +237,8 @@ static bool overlaps(const fbp_call *call, const fbp_tensor *target) {
 /* Compute into target's own elements. */
 static fbp_status write(const fbp_call *call, const fbp_layout *layout, fbp_tensor *target) {
     const fbp_op_row *row = &fbp_ops[call->op];
-    bool direct = row->class == FBP_CLASS_POINTWISE && fbp_is_contiguous(target) && layout->dtype == target->dtype &&
-                  !overlaps(call, target);
+    bool direct = layout->dtype == target->dtype && !overlaps(call, target) &&
+                  (call->op == FBP_OP_slice_assign || (row->class == FBP_CLASS_POINTWISE && fbp_is_contiguous(target)));
     if (direct) return row->run(call, target);
     fbp_tensor *result;
     FBP_TRY(fbp_tensor_empty(layout, 0, 0, &result));
@@ -313,13 +313,57 @@ fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, c
     return status;
 }
 
+/* `source` cast to `like`'s type and repeated to a shape, as recorded ops; *out is new. */
+static fbp_status fitted(const char *op, fbp_tensor *source, const fbp_tensor *like, int ndim, const int64_t *shape, fbp_tensor **out) {
+    fbp_tensor *cast = fbp_retain(source);
+    if (source->dtype != like->dtype) {
+        const fbp_dtype_attribute dtype = {like->dtype};
+        fbp_release(cast);
+        FBP_TRY(fbp_apply(FBP_OP_cast, 1, &source, &dtype, sizeof dtype, &cast));
+    }
+    fbp_shape_attribute target = {.ndim = ndim};
+    memcpy(target.shape, shape, (size_t)ndim * sizeof *shape);
+    /* Leading axes of size 1 that the place lacks are dropped, as NumPy's assignment does. */
+    fbp_status status = FBP_OK;
+    if (cast->ndim > ndim) {
+        int lead = cast->ndim - ndim;
+        fbp_shape_attribute dropped = {.ndim = ndim};
+        memcpy(dropped.shape, fbp_shape(cast) + lead, (size_t)ndim * sizeof *shape);
+        fbp_tensor *flat;
+        status = fbp_apply(FBP_OP_reshape, 1, &cast, &dropped, FBP_ATTRIBUTE_BYTES(fbp_shape_attribute, shape, ndim), &flat);
+        if (status == FBP_OK) {
+            fbp_release(cast);
+            cast = flat;
+        }
+    }
+    if (status == FBP_OK)
+        status = fbp_apply(FBP_OP_expand, 1, &cast, &target, FBP_ATTRIBUTE_BYTES(fbp_shape_attribute, shape, ndim), out);
+    fbp_release(cast);
+    if (status == FBP_ERROR_RUNTIME)
+        status = fbp_fail(FBP_ERROR_RUNTIME, "%s: the expanded size of the tensor %s must match the value's shape %s", op,
+                          fbp_shape_text(ndim, shape), fbp_tensor_shape_text(source));
+    return status;
+}
+
+fbp_status fbp_assign(fbp_tensor **target, const fbp_slice_attribute *slice, fbp_tensor *source) {
+    int64_t shape[FBP_MAX_NDIM];
+    int ndim = 0;
+    for (int i = 0; i < slice->ndim; i++)
+        if (!(slice->dropped >> i & 1)) shape[ndim++] = slice->axis[i].count;
+    fbp_tensor *value;
+    FBP_TRY(fitted("slice assignment", source, *target, ndim, shape, &value));
+    fbp_tensor *inputs[2] = {*target, value};
+    fbp_status status = fbp_apply_in_place(FBP_OP_slice_assign, 2, inputs, slice,
+                                           FBP_ATTRIBUTE_BYTES(fbp_slice_attribute, axis, slice->ndim), target);
+    fbp_release(value);
+    return status;
+}
+
 fbp_status fbp_copy_in_place(fbp_tensor **target, fbp_tensor *source) {
-    /* target.copy_(source) is slice_assign over the whole of target. */
     fbp_slice_attribute whole = {.ndim = (*target)->ndim};
     for (int i = 0; i < whole.ndim; i++) {
         int64_t size = fbp_shape(*target)[i];
         whole.axis[i] = (struct fbp_slice_axis){0, 1, size, size};
     }
-    fbp_tensor *inputs[2] = {*target, source};
-    return fbp_apply_in_place(FBP_OP_slice_assign, 2, inputs, &whole, FBP_ATTRIBUTE_BYTES(fbp_slice_attribute, axis, whole.ndim), target);
+    return fbp_assign(target, &whole, source);
 }
