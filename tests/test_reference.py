@@ -6,7 +6,9 @@ finite differences: a missing one fails by its name.
 
 from __future__ import annotations
 
+import ast
 import math
+import pathlib
 import random
 from collections.abc import Callable
 from typing import Any
@@ -117,6 +119,11 @@ def domain(name: str) -> list[float]:
 def test_unary_follows_its_definition(name: str) -> None:
     points = domain(name)
     assert close(forward(name, points), [UNARY[name](x) for x in points])
+
+
+def wrapped(value: float, depth: int) -> Any:
+    """``value`` in ``depth`` pairs of brackets."""
+    return wrapped([value], depth - 1) if depth else value  # type: ignore[arg-type]
 
 
 M = [[1.0, 2.0], [3.0, 4.0]]
@@ -268,6 +275,45 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("binary_entropy", (0.5, 1.0), {}, math.log(2)),
     ("binary_entropy_with_logits", (-800.0, 1.0), {}, 800.0),
     ("divergence_error", (math.log(0.5), 1.0), {}, math.log(2)),
+    ("conv1d", ([[1.0, 2.0, 3.0]], [[[1.0, 10.0]]], [0.5]), {}, [[21.5, 32.5]]),
+    ("conv1d", ([[1, 2, 3]], [[[1, 10]]]), {"padding": 1, "stride": 2}, [[10.0, 32.0]]),
+    ("conv1d", ([[1, 2, 3]], [[[1, 10]]]), {"padding": "same"}, [[21.0, 32.0, 3.0]]),
+    ("conv2d", ([[[1.0, 2.0], [3.0, 4.0]]], [[[[1.0, 0.0], [0.0, 1.0]]]]), {}, [[[5.0]]]),
+    ("conv3d", ([[[[2.0]]]], [[[[[3.0]]]]]), {}, [[[[6.0]]]]),
+    ("conv_transpose1d", ([[1.0, 2.0]], [[[1.0, 10.0]]]), {}, [[1.0, 12.0, 20.0]]),
+    ("conv_transpose2d", ([[[2.0]]], [[[[1.0, 2.0], [3.0, 4.0]]]], [1.0]), {}, [[[3.0, 5.0], [7.0, 9.0]]]),
+    ("conv_transpose3d", ([[[[2.0]]]], [[[[[3.0]]]]]), {}, [[[[6.0]]]]),
+    *(
+        (f"{kind}_pool{rank}d", (x,), attributes, expected)
+        for rank in (1, 2, 3)
+        for kind, attributes, x, expected in (
+            ("max", {"kernel_size": 1}, wrapped(5.0, rank + 1), wrapped(5.0, rank + 1)),
+            ("avg", {"kernel_size": 3, "padding": 1}, wrapped(3.0**rank, rank + 1), wrapped(1.0, rank + 1)),
+            ("adaptive_max", {"output_size": 1}, wrapped(5.0, rank + 1), wrapped(5.0, rank + 1)),
+            ("adaptive_avg", {"output_size": 1}, wrapped(5.0, rank + 1), wrapped(5.0, rank + 1)),
+        )
+    ),
+    (
+        "max_pool1d",
+        ([[1.0, 4.0, 2.0]],),
+        {"kernel_size": 2, "stride": 1, "return_indices": True},
+        [[[4.0, 4.0]], [[1, 1]]],
+    ),
+    ("avg_pool1d", ([[1.0, 4.0, 2.0]],), {"kernel_size": 2, "ceil_mode": True}, [[2.5, 2.0]]),
+    ("adaptive_avg_pool1d", ([[1.0, 2.0, 6.0]],), {"output_size": 2}, [[1.5, 4.0]]),
+    ("pad", ([1.0, 2.0, 3.0],), {"pad": (2, 1), "mode": "reflect"}, [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]),
+    ("pad", ([[1.0, 2.0]],), {"pad": (-1, 1, 1, 0), "value": 9.0}, [[9.0, 9.0], [2.0, 9.0]]),
+    ("layer_norm", ([[1.0, 3.0]], [2.0, 2.0], [0.0, 1.0]), {"normalized_shape": (2,), "eps": 0.0}, [[-2.0, 3.0]]),
+    ("group_norm", ([[1.0, 3.0]],), {"num_groups": 1, "eps": 0.0}, [[-1.0, 1.0]]),
+    ("rms_norm", ([3.0, 3.0], [1.0, 2.0]), {"normalized_shape": (2,), "eps": 0.0}, [1.0, 2.0]),
+    (
+        "batch_norm",
+        ([[1.0], [3.0]], [0.0], [1.0]),
+        {"training": True, "momentum": 0.5, "eps": 0.0},
+        [[[-1.0], [1.0]], [1.0], [1.5]],
+    ),
+    ("batch_norm", ([[1.0]], [3.0], [4.0], [10.0], [0.5]), {"eps": 0.0}, [[[-9.5]], [3.0], [4.0]]),
+    ("dropout", ([1.0, 2.0], [True, False]), {"p": 0.75}, [4.0, 0.0]),
     ("full", (), {"size": (2,), "fill_value": 0.1, "dtype": "float32"}, [0.10000000149011612] * 2),
     ("arange", (), {"start": 0, "end": 5, "step": 2}, [0, 2, 4]),
     # The first block of key 0 is 6627e8d5 e169c58d bc57ac4c 9b00dbd8.
@@ -411,6 +457,35 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         )
         for reduction in ("none", "mean", "sum")
     ),
+    ("conv1d", (draw(2, 4, 6), draw(4, 4, 3), draw(4)), {"stride": 2, "padding": 1}),
+    ("conv1d", (draw(2, 2, 5), draw(2, 2, 3), draw(2)), {"dilation": 2, "padding": "same"}),
+    ("conv1d", (draw(4, 5), draw(4, 2, 3)), {"groups": 2, "padding": "valid"}),
+    ("conv2d", (draw(2, 4, 3), draw(2, 2, 2, 3)), {"stride": (2, 1), "padding": (0, 1)}),
+    ("conv3d", (draw(1, 1, 2, 3, 2), draw(2, 1, 2, 2, 1), draw(2)), {}),
+    ("conv_transpose1d", (draw(2, 4, 3), draw(4, 1, 3), draw(2)), {"stride": 2, "groups": 2, "output_padding": 1}),
+    ("conv_transpose2d", (draw(2, 2, 2), draw(2, 1, 2, 2)), {"dilation": 2, "padding": 1}),
+    ("conv_transpose3d", (draw(1, 2, 1, 2, 2), draw(2, 1, 2, 2, 1)), {}),
+    *(
+        (f"{kind}_pool{rank}d", (draw(2, *(5, 4, 3)[-rank:]),), attributes)
+        for rank in (1, 2, 3)
+        for kind, attributes in (
+            ("max", {"kernel_size": 2, "stride": 1, "padding": 1}),
+            ("max", {"kernel_size": 2, "return_indices": True}),
+            ("avg", {"kernel_size": 2, "padding": 1, "ceil_mode": True}),
+            ("avg", {"kernel_size": 2, "padding": 1, "count_include_pad": False}),
+            ("adaptive_max", {"output_size": 2}),
+            ("adaptive_avg", {"output_size": 2}),
+        )
+    ),
+    *(("pad", (draw(2, 4),), {"pad": (2, 1), "mode": m}) for m in ("constant", "reflect", "replicate", "circular")),
+    ("layer_norm", (draw(2, 3, 2), draw(3, 2), draw(3, 2)), {"normalized_shape": (3, 2)}),
+    ("group_norm", (draw(2, 4, 3), draw(4), draw(4)), {"num_groups": 2}),
+    ("rms_norm", (draw(2, 3), draw(3)), {"normalized_shape": (3,), "eps": 0.1}),
+    *(
+        ("batch_norm", (draw(4, 2, 2), draw(2), between(2), draw(2), draw(2)), {"training": training, "momentum": 0.0})
+        for training in (True, False)
+    ),
+    ("dropout", (draw(4), [True, False, True, True]), {"p": 0.3}),
     *((name, (draw(2, 3), draw(3)), {}) for name in ("squared_error", "absolute_error", "binary_entropy_with_logits")),
     ("smooth_absolute_error", (draw(5), draw(5)), {"beta": 0.7}),
     ("huber_error", (draw(5), draw(5)), {"delta": 0.7}),
@@ -473,6 +548,16 @@ def test_finite_differences_object_to_a_wrong_vjp(monkeypatch: pytest.MonkeyPatc
     wrong = reference.Op("sin", lambda x: x, lambda g, x: (Array([2 * v for v in g.values], g.shape),))
     monkeypatch.setitem(OPS, "sin", wrong)
     assert worst_disagreement("sin", (draw(3),), {}) > 1e3 * TOLERANCE
+
+
+def test_the_reference_imports_nothing_but_the_standard_library() -> None:
+    allowed = {"__future__", "collections.abc", "itertools", "math", "struct", "typing"}
+    for path in pathlib.Path(reference.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {name.name for name in node.names} <= allowed, path
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1 or (node.level == 0 and node.module in allowed), path
 
 
 def test_every_op_has_an_example_and_a_case() -> None:

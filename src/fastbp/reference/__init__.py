@@ -19,7 +19,18 @@ Examples
 [0.5, 0.5]
 """
 
-from . import indexing, linear_algebra, losses, pointwise, reductions, shapes, sources, update
+from . import (
+    convolution,
+    indexing,
+    linear_algebra,
+    losses,
+    normalization,
+    pointwise,
+    reductions,
+    shapes,
+    sources,
+    update,
+)
 from .array import Array, as_array
 from .graph import gradient, replay
 from .pointwise import cast_value, round_to_float32
@@ -33,10 +44,12 @@ __all__ = [
     "Op",
     "as_array",
     "cast_value",
+    "convolution",
     "gradient",
     "indexing",
     "linear_algebra",
     "losses",
+    "normalization",
     "philox4x32",
     "pointwise",
     "random_words",
