@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "csrc"
 PLAIN_FOLDERS = ("base", "graph", "ops", "diff", "plan", "exec")
-PER_ISA_MARKER = "/* per-isa */"  # first line of a test file that includes kernel texts itself
+PER_ISA_INCLUDE = '#include "kernels/isa.h"'  # a test that has it is compiled and run once per instruction set
 TEST_TIMEOUT_SECONDS = 900  # the slowest test under emulation stays far below
 TEST_ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("FASTBP_")},
@@ -360,8 +360,7 @@ def run_tests(toolchain: Toolchain, objects: Sequence[Path], build_dir: Path, on
         raise BuildError(f"no such test: {', '.join(sorted(missing))}")
     passed = True
     for source in sources:
-        with source.open() as file:
-            per_isa = file.readline().startswith(PER_ISA_MARKER)
+        per_isa = PER_ISA_INCLUDE in source.read_text()
         for isa in sets if per_isa else [None]:
             name, good, output = run_test(toolchain, source, isa, archive, build_dir)
             print(f"{'ok  ' if good else 'FAIL'} {name}", flush=True)
