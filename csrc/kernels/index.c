@@ -183,7 +183,9 @@ static int64_t walk_make(frame_walk *walk, const fbp_index_frame *frame, const i
         }
     }
     const bool may_cut = !ordered || line_dim != frame->dim;
-    walk->chunk = may_cut && walk->line > 512 ? 512 : walk->line;
+    /* In an ordered walk across the line all the columns' destinations are in play: few columns keep them in the cache. */
+    const int64_t chunk = ordered ? 64 : 1024;
+    walk->chunk = may_cut && walk->line > chunk ? chunk : walk->line;
     walk->chunks = (walk->line + walk->chunk - 1) / walk->chunk;
     return tasks * walk->chunks;
 }

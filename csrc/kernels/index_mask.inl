@@ -33,15 +33,17 @@ static void true_positions(int64_t n, const uint8_t *mask, int64_t *out) {
 
 static void nonzero(int ndim, const int64_t *shape, const uint8_t *mask, int64_t *out) {
     int64_t at[FBP_INDEX_MAX_DIMS] = {0}, rows = 1;
+    int32_t position[MASK_BLOCK + 1];
     if (ndim == 0) return; /* its multi-index has no entries */
     const int64_t line = shape[ndim - 1];
     for (int d = 0; d < ndim - 1; d++) rows *= shape[d];
     for (int64_t row = 0; row < rows; row++, mask += line) {
-        for (int64_t i = 0; i < line; i++) {
-            if (!mask[i]) continue;
-            memcpy(out, at, (size_t)(ndim - 1) * sizeof *at);
-            out[ndim - 1] = i;
-            out += ndim;
+        for (int64_t begin = 0; begin < line; begin += MASK_BLOCK) {
+            const int64_t count = block_positions(block_size(line, begin), mask + begin, position);
+            for (int64_t i = 0; i < count; i++, out += ndim) {
+                for (int d = 0; d < ndim - 1; d++) out[d] = at[d];
+                out[ndim - 1] = begin + position[i];
+            }
         }
         for (int d = ndim - 2; d >= 0; d--) {
             if (++at[d] < shape[d]) break;

@@ -1,23 +1,39 @@
 /* index_order.inl -- sort and topk: keys, the choice of a method, rows over threads. */
 
-/* An unsigned number ordered as element i of a row: NaN above all, -0 equal to 0. */
-FBP_INLINE uint64_t key_of(fbp_dtype dtype, const char *row, int64_t i) {
-    if (dtype <= FBP_UINT8) return ((const uint8_t *)row)[i];
-    if (dtype == FBP_INT32) return ((const uint32_t *)row)[i] ^ 0x80000000u;
-    if (dtype == FBP_INT64) return ((const uint64_t *)row)[i] ^ 0x8000000000000000u;
-    if (dtype == FBP_FLOAT32) {
-        const float x = ((const float *)row)[i];
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
-        if (x == 0) bits = 0;
-        /* a negative float's bits fall as it rises: complement them; the others go above them */
-        return x != x ? UINT32_MAX : bits >> 31 ? ~bits : bits | 0x80000000u;
-    }
-    const double x = ((const double *)row)[i];
+enum { KEY_BLOCK = 256 };
+
+/* Bits of a float as an unsigned number of its order: a negative float's bits fall as it rises, so they are complemented,
+ * and the others go above them; NaN above all, -0 as 0. */
+FBP_INLINE uint32_t key_of_f32(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t key = bits ^ ((uint32_t)-(int32_t)(bits >> 31) | 0x80000000u);
+    return x != x ? UINT32_MAX : x == 0 ? 0x80000000u : key;
+}
+FBP_INLINE uint64_t key_of_f64(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
-    if (x == 0) bits = 0;
-    return x != x ? UINT64_MAX : bits >> 63 ? ~bits : bits | 0x8000000000000000u;
+    const uint64_t key = bits ^ ((uint64_t)-(int64_t)(bits >> 63) | 0x8000000000000000u);
+    return x != x ? UINT64_MAX : x == 0 ? 0x8000000000000000u : key;
+}
+
+/* Keys of elements begin .. begin + n - 1 of the row: an unsigned number ordered as the element, n <= KEY_BLOCK. */
+static void block_keys(const order_job *job, const char *row, int64_t begin, int64_t n, uint64_t *restrict key) {
+    const uint64_t flip = job->flip;
+#define KEYS(type, expression)                               \
+    do {                                                     \
+        const type *restrict from = (const type *)row + begin; \
+        for (int64_t i = 0; i < n; i++) {                    \
+            const type x = from[i];                          \
+            key[i] = (uint64_t)(expression) ^ flip;          \
+        }                                                    \
+    } while (0)
+    if (job->dtype <= FBP_UINT8) KEYS(uint8_t, x);
+    else if (job->dtype == FBP_INT32) KEYS(uint32_t, x ^ 0x80000000u);
+    else if (job->dtype == FBP_INT64) KEYS(uint64_t, x ^ 0x8000000000000000u);
+    else if (job->dtype == FBP_FLOAT32) KEYS(float, key_of_f32(x));
+    else KEYS(double, key_of_f64(x));
+#undef KEYS
 }
 
 /* Keys of 32 bits share a word with the position: one comparison orders both. */
@@ -48,18 +64,22 @@ enum { FEW = 32 };
 
 /* The k <= FEW first of a row: a sorted list of the best so far.  Most elements fail its last entry's test. */
 static void order_few(const order_job *job, const char *row, int64_t *out) {
-    uint64_t best[FEW];
+    uint64_t best[FEW], keys[KEY_BLOCK];
     int64_t held = 0;
-    for (int64_t i = 0; i < job->n; i++) {
-        const uint64_t key = key_of(job->dtype, row, i) ^ job->flip;
-        if (held == job->k && key >= best[held - 1]) continue; /* of equals the first stays */
-        int64_t at = held < job->k ? held++ : held - 1;
-        for (; at > 0 && key < best[at - 1]; at--) {
-            best[at] = best[at - 1];
-            out[at] = out[at - 1];
+    for (int64_t begin = 0; begin < job->n; begin += KEY_BLOCK) {
+        const int64_t count = job->n - begin < KEY_BLOCK ? job->n - begin : KEY_BLOCK;
+        block_keys(job, row, begin, count, keys);
+        for (int64_t i = 0; i < count; i++) {
+            const uint64_t key = keys[i];
+            if (held == job->k && key >= best[held - 1]) continue; /* of equals the first stays */
+            int64_t at = held < job->k ? held++ : held - 1;
+            for (; at > 0 && key < best[at - 1]; at--) {
+                best[at] = best[at - 1];
+                out[at] = out[at - 1];
+            }
+            best[at] = key;
+            out[at] = begin + i;
         }
-        best[at] = key;
-        out[at] = i;
     }
 }
 
@@ -100,7 +120,7 @@ static fbp_status topk(fbp_dtype dtype, int64_t rows, int64_t n, int64_t k, bool
     bool failed = false;
     order_job job = {dtype, rows, n, k, largest ? all : 0, src, values, indices, &failed};
     if (rows <= 0 || k <= 0) return FBP_OK;
-    const double steps = k <= FEW && k < n ? 2 : n < 1024 ? 20 : 4.0 * fbp_dtype_size(dtype);
+    const double steps = k <= FEW && k < n ? 1 : 2.5 * fbp_dtype_size(dtype) + 6;
     fbp_split(rows, (double)rows * (double)n * steps, order_tasks, &job);
     if (failed) return fbp_fail(FBP_ERROR_MEMORY, "sort: no working memory for rows of %lld elements", (long long)n);
     return FBP_OK;

@@ -55,9 +55,14 @@ static ITEM *E(radix_sort)(ITEM *items, ITEM *spare, int64_t n) {
 
 /* Positions of the first k of the n keys of `row` in order, to `out`.  `work` holds 2 n items. */
 static void E(order_row)(const order_job *job, const char *row, int64_t *out, void *work) {
-    enum { RADIX_FROM = 1024 }; /* below, clearing the counters costs more than comparing */
+    enum { RADIX_FROM = 24 * KEY_BYTES }; /* below, clearing the counters costs more than comparing */
     ITEM *items = work;
-    for (int64_t i = 0; i < job->n; i++) items[i] = MAKE(key_of(job->dtype, row, i) ^ job->flip, i);
+    uint64_t keys[KEY_BLOCK];
+    for (int64_t begin = 0; begin < job->n; begin += KEY_BLOCK) {
+        const int64_t count = job->n - begin < KEY_BLOCK ? job->n - begin : KEY_BLOCK;
+        block_keys(job, row, begin, count, keys);
+        for (int64_t i = 0; i < count; i++) items[begin + i] = MAKE(keys[i], begin + i);
+    }
     items = job->n >= RADIX_FROM ? E(radix_sort)(items, items + job->n, job->n) : E(merge_sort)(items, items + job->n, job->n);
     for (int64_t i = 0; i < job->k; i++) out[i] = POSITION(items[i]);
 }
