@@ -13,7 +13,7 @@ ARGS ?=
 
 # What the installed package is made of; generated files and compiled ones are its products.
 SOURCES := pyproject.toml setup.py $(shell find csrc src tools -type f \
-	! -path '*/__pycache__/*' ! -path '*.egg-info/*' ! -name '*.so' ! -name '_generated.*' 2>/dev/null)
+	! -path '*/__pycache__/*' ! -path '*.egg-info/*' ! -name '*.so' ! -name 'generated_*' 2>/dev/null)
 
 # Requirements stand in pyproject.toml alone: $(call requirements,build-system.requires) is a shell command that
 # prints those under a dotted name, one a line.
@@ -57,7 +57,7 @@ wheel: $(VENV)/.dev  ## dist/fastbp-*.whl for this machine
 	@$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:  ## remove everything that the other verbs made
-	rm -rf build dist $(VENV) src/*.egg-info src/fastbp/_core*.so src/fastbp/_generated.* \
+	rm -rf build dist $(VENV) src/*.egg-info src/fastbp/_core*.so src/fastbp/core/generated_*.pxi \
 		.pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -exec rm -rf {} +
 

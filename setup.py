@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))  # the build backend does not put the pr
 
 import core_build  # noqa: E402
 
-GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fastbp/_generated.pxi
+GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fastbp/core/generated_*.pxi
 BUILD = ROOT / "build"  # fixed, so that editable installs and wheels share fresh objects
 HIDDEN = "-fvisibility=hidden"  # PyInit__core is the only name that leaves the extension
 
@@ -46,7 +46,7 @@ class BuildCore(build_ext):
         objects = core_build.build_objects(BUILD / "core", extra_flags=(HIDDEN,), jobs=self.parallel)
         toolchain = core_build.make_toolchain()
         ext.extra_objects = [str(path) for path in objects]
-        headers = map(str, (ROOT / "csrc").rglob("*.h"))
+        headers = [str(path) for pattern in ("*.h", "*.def") for path in (ROOT / "csrc").rglob(pattern)]
         ext.depends = [*ext.depends, *ext.extra_objects, *headers]  # link, or compile, again when the core changed
         ext.extra_link_args = [*toolchain.link_flags, *ext.extra_link_args]
         super().build_extension(ext)
