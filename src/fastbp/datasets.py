@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from numpy.typing import NDArray
 
 DIGITS_DESCRIPTION = """\
@@ -38,7 +40,7 @@ class Digits:
     __slots__ = ("data", "images", "target")
     DESCR = DIGITS_DESCRIPTION
 
-    def __init__(self, images: NDArray, target: NDArray) -> None:
+    def __init__(self, images: NDArray[Any], target: NDArray[Any]) -> None:
         self.images = images
         self.data = images.reshape(len(images), -1)
         self.target = target
@@ -47,7 +49,15 @@ class Digits:
         return f"Digits({len(self.target)} images of 8 x 8 pixels, values 0 to 16)"
 
 
-def load_digits(return_X_y: bool = False) -> Digits | tuple[NDArray, NDArray]:
+@overload
+def load_digits(return_X_y: Literal[False] = False) -> Digits: ...
+
+
+@overload
+def load_digits(return_X_y: Literal[True]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+
+def load_digits(return_X_y: bool = False) -> Digits | tuple[NDArray[Any], NDArray[Any]]:
     """Read the handwritten digits that come with fastbp.
 
     Parameters

@@ -65,7 +65,7 @@ def split_digits() -> Split:
 
     digits = load_digits()
     random = numpy.random.default_rng(SPLIT_SEED)
-    is_test = numpy.zeros(len(digits.target), dtype=bool)
+    is_test = numpy.zeros(len(digits.target), dtype=numpy.bool_)
     for digit in range(10):
         shuffled = random.permutation(numpy.flatnonzero(digits.target == digit))
         is_test[shuffled[: round(TEST_SHARE * len(shuffled))]] = True

@@ -106,7 +106,7 @@ class Sequential(_NumberedModules):
     2
     """
 
-    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+    def __init__(self, *modules: Any) -> None:
         super().__init__()
         if len(modules) == 1 and isinstance(modules[0], dict):
             for name, module in modules[0].items():
@@ -164,7 +164,7 @@ class ModuleList(_NumberedModules):
 
     def __repr__(self) -> str:
         # Neighbours that print alike are shown once, with their number.
-        runs: list[list] = []  # [first, last, text]
+        runs: list[list[Any]] = []  # [first, last, text]
         for position, module in enumerate(self._all()):
             text = repr(module)
             if runs and runs[-1][2] == text:
@@ -230,11 +230,11 @@ class ModuleDict(Module):
 
     def values(self) -> Iterable[Module]:
         """The modules."""
-        return self._modules.values()
+        return [self.__dict__[key] for key in self._module_names]
 
     def items(self) -> Iterable[tuple[str, Module]]:
         """The (name, module) pairs."""
-        return self._modules.items()
+        return [(key, self.__dict__[key]) for key in self._module_names]
 
     def pop(self, key: str) -> Module:
         """Take out and return the module named `key`; raises KeyError where there is none."""
@@ -278,7 +278,7 @@ class ParameterList(Module):
         return len(self._parameter_names)
 
     def __iter__(self) -> Iterator[Parameter]:
-        return iter(list(self._parameters.values()))
+        return iter([self.__dict__[name] for name in self._parameter_names])
 
     def __getitem__(self, index: int | slice) -> Parameter | ParameterList:
         if isinstance(index, slice):

@@ -51,9 +51,9 @@ class ModuleHooks:
     __slots__ = ("forward", "forward_pre", "full_backward")
 
     def __init__(self) -> None:
-        self.forward_pre: dict[int, tuple[Callable, bool]] = {}  # (hook, with_kwargs)
-        self.forward: dict[int, tuple[Callable, bool, bool]] = {}  # (hook, with_kwargs, always_call)
-        self.full_backward: dict[int, Callable] = {}
+        self.forward_pre: dict[int, tuple[Callable[..., Any], bool]] = {}  # (hook, with_kwargs)
+        self.forward: dict[int, tuple[Callable[..., Any], bool, bool]] = {}  # (hook, with_kwargs, always_call)
+        self.full_backward: dict[int, Callable[..., Any]] = {}
 
     @staticmethod
     def add(registry: dict[int, Any], entry: Any, prepend: bool) -> RemovableHandle:
@@ -67,7 +67,7 @@ class ModuleHooks:
         return handle
 
 
-def call_with_hooks(module: Module, hooks: ModuleHooks, args: tuple, kwargs: dict) -> Any:
+def call_with_hooks(module: Module, hooks: ModuleHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the pre-hooks, the forward and the forward hooks of `module`, watching gradients if a hook asks for them."""
     for hook, with_kwargs in list(hooks.forward_pre.values()):
         if with_kwargs:
@@ -109,7 +109,7 @@ class _GradientWatch:
     run when the last output's gradient arrives.
     """
 
-    def __init__(self, module: Module, registry: dict[int, Callable]) -> None:
+    def __init__(self, module: Module, registry: dict[int, Callable[..., Any]]) -> None:
         self.module = module
         self.registry = registry
         self.grad_inputs: list[Tensor | None] = []
@@ -118,7 +118,7 @@ class _GradientWatch:
         self.outputs_awaited = 0
         self.has_watched_input = False
 
-    def watch_inputs(self, args: tuple) -> tuple:
+    def watch_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         watched = []
         for position, arg in enumerate(args):
             self.grad_inputs.append(None)
@@ -162,7 +162,7 @@ class _GradientWatch:
             )
         return after[position]
 
-    def _run(self) -> tuple:
+    def _run(self) -> tuple[Any, ...]:
         grad_inputs, grad_outputs = tuple(self.grad_inputs), tuple(self.grad_outputs)
         for hook in list(self.registry.values()):
             changed = hook(self.module, grad_inputs, grad_outputs)

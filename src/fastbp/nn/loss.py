@@ -28,6 +28,8 @@ class _Loss(Module):
 class _WeightedLoss(_Loss):
     """A loss with a buffer `weight`."""
 
+    weight: Tensor | None
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -109,6 +111,9 @@ class BCEWithLogitsLoss(_Loss):
     pos_weight : Tensor, optional
         A factor for the positive term, broadcast; above 1 it raises recall.
     """
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
 
     def __init__(
         self,

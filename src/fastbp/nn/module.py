@@ -46,9 +46,13 @@ class Module:
     # Class-level, so that the check in __call__ needs no instance attribute; set by the first hook's registration.
     _hooks: ModuleHooks | None = None
     training: bool
+    # Attribute names of each kind in order of registration; a buffer's value is its persistence, the others' None.
+    _parameter_names: dict[str, None]
+    _buffer_names: dict[str, bool]
+    _module_names: dict[str, None]
 
     def __init__(self) -> None:
-        # dict values: the buffer's persistence, None for the other kinds; the order is that of registration.
+        # Past __setattr__, which reads them.
         set_plain = object.__setattr__
         set_plain(self, "_parameter_names", {})
         set_plain(self, "_buffer_names", {})
@@ -122,19 +126,22 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        for names in (self._parameter_names, self._buffer_names, self._module_names):
+        for names in self._registries():
             names.pop(name, None)
+
+    def _registries(self) -> tuple[dict[str, Any], ...]:
+        return self._parameter_names, self._buffer_names, self._module_names
 
     def _require_initialised(self, what: str) -> None:
         if "_parameter_names" not in self.__dict__:
             raise AttributeError(f"cannot assign {what} before Module.__init__() call")
 
-    def _forget(self, name: str, unless_in: dict[str, None]) -> None:
+    def _forget(self, name: str, unless_in: dict[str, Any]) -> None:
         """Free an attribute name for another kind of value; a name already in `unless_in` stays."""
         if name in unless_in:
             return
         self.__dict__.pop(name, None)
-        for names in (self._parameter_names, self._buffer_names, self._module_names):
+        for names in self._registries():
             names.pop(name, None)
 
     def _check_name(self, kind: str, name: str, names: dict[str, Any]) -> None:
@@ -253,7 +260,7 @@ class Module:
 
     def _named_tensors(
         self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Tensor]]:
+    ) -> Iterator[tuple[str, Any]]:
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         seen = set()
         for path, module in modules:
@@ -322,7 +329,7 @@ class Module:
     # ------------------------------------------------------------------------------------------- state
 
     def state_dict(
-        self, destination: dict | None = None, prefix: str = "", keep_vars: bool = False
+        self, destination: dict[str, Tensor] | None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Tensor]:
         """The parameters and persistent buffers by dotted name; they share memory with the module.
 
@@ -436,12 +443,14 @@ class Module:
     # ------------------------------------------------------------------------------------------- hooks
 
     def _own_hooks(self) -> ModuleHooks:
-        if self._hooks is None:
-            object.__setattr__(self, "_hooks", ModuleHooks())
-        return self._hooks
+        hooks = self._hooks
+        if hooks is None:
+            hooks = ModuleHooks()
+            object.__setattr__(self, "_hooks", hooks)
+        return hooks
 
     def register_forward_pre_hook(
-        self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
         """Run ``hook(module, args)`` before each forward; what it returns other than None replaces the arguments.
 
@@ -451,7 +460,7 @@ class Module:
         return ModuleHooks.add(self._own_hooks().forward_pre, (hook, with_kwargs), prepend)
 
     def register_forward_hook(
-        self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> RemovableHandle:
         """Run ``hook(module, args, output)`` after each forward; what it returns other than None replaces the output.
 
@@ -460,7 +469,7 @@ class Module:
         """
         return ModuleHooks.add(self._own_hooks().forward, (hook, with_kwargs, always_call), prepend)
 
-    def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Run ``hook(module, grad_input, grad_output)`` when the gradients by the module's inputs are known.
 
         Both are tuples with one entry per positional input and per output, None for what is not a tensor that

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .. import _core
 from .._core import Tensor
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Parameter(Tensor):
@@ -36,12 +41,12 @@ class Parameter(Tensor):
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
 
-    def __deepcopy__(self, memo: dict) -> Parameter:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         copied = memo.get(id(self))
         if copied is None:
             copied = type(self)(self.detach().clone(), self.requires_grad)
             memo[id(self)] = copied
         return copied
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return type(self), (self.detach(), self.requires_grad)

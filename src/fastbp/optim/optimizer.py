@@ -35,7 +35,9 @@ class Bucket:
 
     __slots__ = ("buffers", "params", "positions", "states")
 
-    def __init__(self, params: list[Tensor], states: list[dict], buffers: tuple, positions: list[int] | None) -> None:
+    def __init__(
+        self, params: list[Tensor], states: list[dict[str, Any]], buffers: tuple[Any, ...], positions: list[int] | None
+    ) -> None:
         self.params = params
         self.states = states
         self.buffers = buffers
@@ -47,7 +49,7 @@ class _Gathered:
 
     __slots__ = ("buckets", "ids", "layout", "state", "state_size")
 
-    def __init__(self, ids: list[int], layout: bool, state: dict, buckets: list[Bucket]) -> None:
+    def __init__(self, ids: list[int], layout: bool, state: dict[Tensor, Any], buckets: list[Bucket]) -> None:
         self.ids = ids
         self.layout = layout
         self.state = state
@@ -86,7 +88,7 @@ class Optimizer:
     # The option upon whose truth the buckets' lists depend.
     _layout_option = "lr"
 
-    def __init__(self, params: Iterable, defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, "
@@ -256,14 +258,14 @@ class Optimizer:
                 "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
             )
 
-        parameter_of = {}
+        parameter_of: dict[Any, Tensor] = {}
         groups = []
         for saved, group in zip(saved_groups, self.param_groups, strict=True):
             parameter_of.update(zip(saved["params"], group["params"], strict=True))
             loaded = {name: deepcopy(value) for name, value in saved.items() if name != "params"}
             loaded = {**{name: value for name, value in self.defaults.items() if name not in loaded}, **loaded}
             groups.append({**loaded, "params": group["params"]})
-        state = defaultdict(dict)
+        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for number, entry in state_dict["state"].items():
             parameter = parameter_of.get(number)
             if parameter is None:

@@ -58,7 +58,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable,
+        params: Iterable[Any],
         lr: float = 1e-3,
         momentum: float = 0,
         dampening: float = 0,

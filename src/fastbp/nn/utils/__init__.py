@@ -15,9 +15,8 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vecto
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    if isinstance(parameters, Tensor):
-        parameters = [parameters]
-    return [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+    every = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [gradient for parameter in every if (gradient := parameter.grad) is not None]
 
 
 def clip_grad_norm_(

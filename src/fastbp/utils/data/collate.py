@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def default_collate(batch: list) -> Any:
+def default_collate(batch: list[Any]) -> Any:
     """Join samples of the same structure.
 
     Tensors and NumPy arrays are stacked along a new first dimension; numbers become a tensor (float64 for floats,
@@ -47,8 +47,9 @@ def default_collate(batch: list) -> Any:
     if isinstance(first, (str, bytes)):
         return batch
     if isinstance(first, Mapping):
-        joined = {key: default_collate([sample[key] for sample in batch]) for key in first}
-        return joined if type(first) is dict else type(first)(joined)
+        joined: Any = {key: default_collate([sample[key] for sample in batch]) for key in first}
+        make: Any = type(first)
+        return joined if make is dict else make(joined)
     if isinstance(first, (tuple, list)):
         if any(len(sample) != len(first) for sample in batch):
             raise RuntimeError("each element in list of batch should be of equal size")

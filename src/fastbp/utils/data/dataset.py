@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from ... import _core
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence, Sized
     from typing import Any
 
     from ..._core import Tensor
@@ -26,7 +26,7 @@ class Dataset(Generic[T_co]):
     def __getitem__(self, index: Any) -> T_co:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
 
-    def __add__(self, other: Dataset) -> ConcatDataset:
+    def __add__(self, other: Dataset[T_co]) -> ConcatDataset[T_co]:
         return ConcatDataset([self, other])
 
 
@@ -37,7 +37,7 @@ class IterableDataset(Dataset[T_co]):
         raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
 
 
-class TensorDataset(Dataset):
+class TensorDataset(Dataset["tuple[Tensor, ...]"]):
     """Tensors whose first dimension counts the samples; sample i is the tuple of their i-th entries.
 
     A `DataLoader` fetches a whole batch from it with one operation per tensor.
@@ -101,7 +101,7 @@ class ConcatDataset(Dataset[T_co]):
         The number of samples up to the end of each data set.
     """
 
-    def __init__(self, datasets: Iterable[Dataset]) -> None:
+    def __init__(self, datasets: Iterable[Dataset[T_co]]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
             raise AssertionError("datasets should not be an empty iterable")
@@ -110,7 +110,7 @@ class ConcatDataset(Dataset[T_co]):
         for dataset in self.datasets:
             if isinstance(dataset, IterableDataset):
                 raise AssertionError("ConcatDataset does not support IterableDataset")
-            total += len(dataset)
+            total += len(cast("Sized", dataset))
             self.cumulative_sizes.append(total)
 
     def __getitem__(self, index: int) -> T_co:
@@ -125,7 +125,7 @@ class ConcatDataset(Dataset[T_co]):
         return self.cumulative_sizes[-1]
 
 
-def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: Any = None) -> list[Subset]:
+def random_split(dataset: Dataset[T_co], lengths: Sequence[int | float], generator: Any = None) -> list[Subset[T_co]]:
     """Divide a data set at random into parts without overlap.
 
     Parameters
@@ -147,9 +147,9 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: An
     --------
     >>> train, test = random_split(dataset, [0.8, 0.2], generator=fastbp.Generator().manual_seed(0))
     """
-    size = len(dataset)
+    size = len(cast("Sized", dataset))
     total = math.fsum(lengths)
-    sizes = list(lengths)
+    sizes: list[Any] = list(lengths)
     if math.isclose(total, 1) and total <= 1:
         if any(not 0 <= fraction <= 1 for fraction in lengths):
             raise ValueError(f"each fraction in lengths must be between 0 and 1, but got {list(lengths)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ... import _core
 from .collate import default_collate
@@ -11,7 +11,7 @@ from .dataset import IterableDataset, Subset, TensorDataset
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sized
     from typing import Any
 
     from ..._core import Tensor
@@ -61,13 +61,13 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         batch_size: int | None = 1,
         shuffle: bool | None = None,
-        sampler: Iterable | None = None,
-        batch_sampler: Iterable | None = None,
+        sampler: Iterable[Any] | None = None,
+        batch_sampler: Iterable[Any] | None = None,
         num_workers: int = 0,
-        collate_fn: Callable[[list], Any] | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
         timeout: float = 0,
@@ -103,15 +103,17 @@ class DataLoader:
         elif not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
             raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
         if sampler is None and not is_stream:
-            sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+            sized = cast("Sized", dataset)
+            sampler = RandomSampler(sized, generator=generator) if shuffle else SequentialSampler(sized)
         if batch_sampler is None and batch_size is not None and not is_stream:
-            batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+            batch_sampler = BatchSampler(cast("Iterable[int]", sampler), batch_size, drop_last)
 
-        self.dataset = dataset
+        # Any: what a pass needs of them, such as a length, is not asked before.
+        self.dataset: Any = dataset
         self.batch_size = batch_size
         self.drop_last = drop_last
-        self.sampler = sampler
-        self.batch_sampler = batch_sampler
+        self.sampler: Any = sampler
+        self.batch_sampler: Any = batch_sampler
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.generator = generator
@@ -131,7 +133,7 @@ class DataLoader:
             return size
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Any]:
         whole = self.tensor_source()
         if whole is not None:
             return self._iterate_tensors(*whole)
@@ -154,10 +156,9 @@ class DataLoader:
         batches = self.batch_sampler
         if self.collate_fn is not default_collate or type(batches) is not BatchSampler:
             return None
-        if type(batches.sampler) not in (SequentialSampler, RandomSampler):
-            return None
+        sampler: Any = batches.sampler
         dataset, indices = self.dataset, None
-        if batches.sampler.data_source is not dataset:
+        if type(sampler) not in (SequentialSampler, RandomSampler) or sampler.data_source is not dataset:
             return None
         while type(dataset) is Subset:
             own = _core.tensor(list(dataset.indices), dtype=_core.int64)
@@ -182,13 +183,13 @@ class DataLoader:
             rows = order[start : min(start + size, total)]
             yield [tensor.index_select(0, rows) for tensor in tensors]
 
-    def _iterate_batches(self) -> Iterator:
+    def _iterate_batches(self) -> Iterator[Any]:
         dataset, collate = self.dataset, self.collate_fn
         fetch_many = getattr(dataset, "__getitems__", None)
         for batch in self.batch_sampler:
             yield collate(fetch_many(batch) if fetch_many else [dataset[index] for index in batch])
 
-    def _iterate_stream(self) -> Iterator:
+    def _iterate_stream(self) -> Iterator[Any]:
         samples = iter(self.dataset)
         if self.batch_size is None:
             yield from map(self.collate_fn, samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from ... import _core
 
@@ -137,5 +137,5 @@ class BatchSampler(Sampler[list[int]]):
             yield batch
 
     def __len__(self) -> int:
-        size = len(self.sampler)
+        size = len(cast("Sized", self.sampler))
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
