@@ -40,21 +40,24 @@ enum { GEMM_REGISTERS = 32, GEMM_ROWS = 14, GEMM_ROWS_4 = 6, GEMM_ROWS_8 = 3, GE
     GEMM_TILES_2(M, 11) GEMM_TILES_2(M, 12) GEMM_TILES_2(M, 13) GEMM_TILES_2(M, 14)                                \
     GEMM_TILES_4(M, 1) GEMM_TILES_4(M, 2) GEMM_TILES_4(M, 3) GEMM_TILES_4(M, 4) GEMM_TILES_4(M, 5) GEMM_TILES_4(M, 6) \
     GEMM_TILES_8(M, 1) GEMM_TILES_8(M, 2) GEMM_TILES_8(M, 3)
+#define GEMM_FETCHING_TILES(M) M(8) M(9) M(10) M(11) M(12) M(13) M(14)
 #else
 enum { GEMM_REGISTERS = 16, GEMM_ROWS = 6, GEMM_ROWS_4 = 3, GEMM_ROWS_8 = 1, GEMM_VECTORS = 8 };
 #define GEMM_TILES(M)                                                                                              \
     GEMM_TILES_2(M, 1) GEMM_TILES_2(M, 2) GEMM_TILES_2(M, 3) GEMM_TILES_2(M, 4) GEMM_TILES_2(M, 5) GEMM_TILES_2(M, 6) \
     GEMM_TILES_4(M, 1) GEMM_TILES_4(M, 2) GEMM_TILES_4(M, 3) GEMM_TILES_8(M, 1)
+#define GEMM_FETCHING_TILES(M) M(4) M(5) M(6)
 #endif
 
 /* Blocks, for a 32..48 KiB L1 and an L2 of 512 KiB or more. */
 enum {
     GEMM_PANEL_BYTES = 32 << 10,  /* a panel of B: two thirds of L1 */
-    GEMM_CHUNK_BYTES = 448 << 10, /* a chunk of A: what L2 keeps beside the panels and C */
+    GEMM_CHUNK_BYTES = 640 << 10, /* a chunk of A: what L2 keeps beside the panels and C */
     GEMM_L2_BYTES = 1 << 20,
-    GEMM_DIRECT_BYTES = 512 << 10, /* an operand up to this size is read in place */
+    GEMM_DIRECT_BYTES = 1 << 20, /* an operand up to this size is read in place */
     GEMM_PACK_ROWS = 32,           /* fewer rows than this do not repay a copy of B */
     GEMM_PACK_COLUMNS = 64,        /* fewer columns than this do not repay a copy of A */
+    GEMM_FETCH_MOST = 64,          /* pairs of lines that a tile fetches at most */
     GEMM_SMALL_WORK = 32 * 32 * 32,/* multiply-adds below which no blocking is worth a thought */
     GEMM_SERIAL_BYTES = 64 << 10,  /* matrix-vector products below this never ask for threads */
 };

@@ -17,8 +17,9 @@ typedef struct R(plan) {
     int64_t column_blocks, block_columns;       /* tasks along N, a multiple of panel */
     int64_t k_block;                            /* terms summed before C is touched */
     int64_t chunk_tiles;                        /* row tiles of a chunk */
-    int64_t a_stride;                           /* of copied rows of A */
-    bool pack_a, pack_b;
+    int64_t a_tile;                             /* elements of a copied tile of A */
+    bool pack_a, pack_b, fetch;
+    bool transposing;                           /* the first tile of a panel transposes it (R(tile_transposing)) */
     bool failed;                                /* some task had no memory; every writer writes true */
 } R(plan);
 
@@ -31,31 +32,41 @@ static void R(plan_make)(R(plan) *plan, const fbp_gemm *g) {
     const int64_t M = g->m, N = g->n, K = g->k;
     plan->g = g;
     plan->failed = false;
-    plan->row_tiles = (M + GEMM_ROWS - 1) / GEMM_ROWS;
-    plan->tile_rows = M / plan->row_tiles;
-    plan->longer_tiles = M - plan->row_tiles * plan->tile_rows;
     plan->panel = (M <= GEMM_ROWS_8 ? 8 : M <= GEMM_ROWS_4 ? 4 : 2) * LANES;
     plan->pack_b = g->b_col != 1;
-    plan->pack_a = false;
+    plan->pack_a = plan->fetch = false;
+#if FBP_VECTOR_BYTES == 64
+    plan->transposing = g->b_col != 1 && g->b_row == 1 && M >= R(transposing_least) && N >= plan->panel;
+    const int64_t rows_most = plan->transposing ? (int64_t)R(transposing_most) : GEMM_ROWS;
+#else
+    plan->transposing = false;
+    const int64_t rows_most = GEMM_ROWS;
+#endif
+    plan->row_tiles = (M + rows_most - 1) / rows_most;
+    plan->tile_rows = M / plan->row_tiles;
+    plan->longer_tiles = M - plan->row_tiles * plan->tile_rows;
+    if (plan->tile_rows < 8) plan->transposing = false; /* 13..15 rows: two tiles of fewer than 8 */
     plan->k_block = K;
     plan->chunk_tiles = plan->row_tiles;
     plan->column_blocks = 1;
     plan->block_columns = N;
-    if (M * N * K <= GEMM_SMALL_WORK && !plan->pack_b) return; /* one task, everything in the caches */
-
     const int64_t k_most = GEMM_PANEL_BYTES / (int64_t)(2 * LANES * sizeof(T));
+    if (M * N * K <= GEMM_SMALL_WORK && K <= k_most) return; /* one task, all in the caches: save the divisions */
+
     const int64_t direct_bytes = GEMM_DIRECT_BYTES;
     const int64_t a_bytes = M * K * (int64_t)sizeof(T), b_bytes = K * N * (int64_t)sizeof(T);
     if (b_bytes > direct_bytes && M >= GEMM_PACK_ROWS) plan->pack_b = true;
-    if (a_bytes > direct_bytes / 2 && N >= GEMM_PACK_COLUMNS) plan->pack_a = true;
+    if (a_bytes > direct_bytes && N >= GEMM_PACK_COLUMNS) plan->pack_a = true;
+    plan->fetch = M * N * (int64_t)sizeof(T) > direct_bytes;
     const int64_t k_limit = plan->pack_b || plan->pack_a ? k_most : 2 * k_most;
     if (K > k_limit) {
         const int64_t blocks = (K + k_most - 1) / k_most;
         plan->k_block = ((K + blocks - 1) / blocks + 3) / 4 * 4;
     }
-    plan->a_stride = (plan->k_block + LANES - 1) / LANES * LANES + 64 / (int64_t)sizeof(T);
-    const int64_t tile_bytes = GEMM_ROWS * plan->k_block * (int64_t)sizeof(T);
-    plan->chunk_tiles = GEMM_CHUNK_BYTES / tile_bytes > 1 ? GEMM_CHUNK_BYTES / tile_bytes : 1;
+    plan->a_tile = plan->k_block * R(tile_width);
+    const int64_t tiles_most = GEMM_CHUNK_BYTES / (plan->a_tile * (int64_t)sizeof(T)) + 1;
+    const int64_t chunks = (plan->row_tiles + tiles_most - 1) / tiles_most;
+    plan->chunk_tiles = (plan->row_tiles + chunks - 1) / chunks;
     /* few tiles of rows: cut the columns too, so that there are tasks for several threads */
     if (plan->row_tiles < 16) {
         const int64_t panels = (N + plan->panel - 1) / plan->panel, wanted = 16 / plan->row_tiles;
@@ -76,25 +87,71 @@ static void R(block_finish)(const fbp_gemm *g, int64_t i, int64_t rows, int64_t 
     if (g->finish) g->finish(g->finish_context, c, g->c_row, rows, columns, i, j);
 }
 
-/* One panel of columns j .. j + columns against the row tiles first <= tile < end, whose A is at a (tile
- * `first` of a copied chunk) or in place. */
-FBP_INLINE void R(panel_run)(const R(plan) *plan, R(tile_call) *t, const T *a_copy, int64_t first, int64_t end,
-                             int64_t p, int64_t j, int64_t columns, const T *bias) {
+/* The places that the tiles of a panel fetch while they sum: C's rows before the tile is stored, and, each tile a part,
+ * what the next panel is made from. */
+typedef struct R(fetch_list) {
+    const char *at[GEMM_FETCH_MOST];
+    int64_t count;
+} R(fetch_list);
+
+/* Add what `count` runs of `length` contiguous elements, `step` apart, take. */
+FBP_INLINE void R(fetch_add)(R(fetch_list) *list, const T *from, int64_t step, int64_t count, int64_t length) {
+    for (int64_t i = 0; i < count; i++, from += step)
+        for (int64_t p = 0; p < length && list->count < GEMM_FETCH_MOST; p += 128 / (int64_t)sizeof(T))
+            list->at[list->count++] = (const char *)(from + p);
+}
+
+/* The panel in hand: columns j .. j + columns of B, terms p .. p + t->k. */
+typedef struct R(panel_call) {
+    int64_t p, j, columns;
+    const T *bias;       /* NULL unless this is the last block of K */
+    const T *transpose;  /* NULL, or where the first tile transposes the panel from */
+    const T *next;       /* NULL, or the source of the panel after this, to be fetched meanwhile: */
+    int64_t next_step, next_runs, next_length; /* contiguous runs of it */
+} R(panel_call);
+
+/* The panel against the row tiles first <= tile < end, whose A is at a_copy (tile `first` of a copied chunk) or in place. */
+static void R(panel_run)(const R(plan) *plan, const R(panel_call) *panel, R(tile_call) *t, const T *a_copy, int64_t first,
+                         int64_t end) {
     const fbp_gemm *g = plan->g;
-    const int64_t vectors = (columns + LANES - 1) / LANES;
-    const int part = columns % LANES != 0;
-    const R(tile_fn) longer = R(tiles)[part][plan->tile_rows + (plan->longer_tiles > 0)][vectors];
-    const R(tile_fn) shorter = R(tiles)[part][plan->tile_rows][vectors];
-    int64_t i = R(tile_begin)(plan, first);
-    t->part = part ? columns % LANES : LANES;
+    const int64_t vectors = (panel->columns + LANES - 1) / LANES, part = panel->columns % LANES;
+    int64_t i = R(tile_begin)(plan, first), fetched = 0;
+    const int64_t fetch_runs = panel->next ? (panel->next_runs + (end - first) - 1) / (end - first) : 0;
+    t->part = part ? part : LANES;
     for (int64_t tile = first; tile < end; tile++) {
-        t->a = a_copy ? a_copy + (tile - first) * R(tile_width) * plan->a_stride
-                      : (const T *)g->a + i * g->a_row + p * g->a_col;
-        t->c = (T *)g->c + i * g->c_row + j;
-        t->bias = bias ? bias + i * g->bias_row + j * g->bias_col : NULL;
-        if (tile < plan->longer_tiles) longer(t), i += plan->tile_rows + 1;
-        else shorter(t), i += plan->tile_rows;
+        const int64_t rows = plan->tile_rows + (tile < plan->longer_tiles);
+        t->a = a_copy ? a_copy + (tile - first) * plan->a_tile : (const T *)g->a + i * g->a_row + panel->p * g->a_col;
+        t->c = (T *)g->c + i * g->c_row + panel->j;
+        t->bias = panel->bias ? panel->bias + i * g->bias_row + panel->j * g->bias_col : NULL;
+        R(tile_fn) run = R(tiles)[part != 0][rows][vectors];
+        R(fetch_list) list;
+        if (plan->fetch && !part && vectors == 2 && R(fetching_tiles)[rows]) {
+            const int64_t runs = panel->next_runs - fetched < fetch_runs ? panel->next_runs - fetched : fetch_runs;
+            list.count = 0;
+            R(fetch_add)(&list, t->c, g->c_row, rows, panel->columns);
+            if (panel->next) R(fetch_add)(&list, panel->next + fetched * panel->next_step, panel->next_step, runs, panel->next_length);
+            fetched += runs;
+            t->fetch = list.at;
+            t->fetch_end = list.at + list.count;
+            run = R(fetching_tiles)[rows];
+        }
+#if FBP_VECTOR_BYTES == 64
+        if (panel->transpose && tile == first) R(transposing_tiles)[rows](t, panel->transpose, g->b_col);
+        else
+#endif
+            run(t);
+        i += rows;
     }
+}
+
+/* Name the panel of `columns` columns from B[p, j] on as the next, if its columns or rows are contiguous. */
+static void R(panel_next)(R(panel_call) *panel, const fbp_gemm *g, int64_t j, int64_t columns, int64_t k) {
+    panel->next = NULL;
+    if (columns <= 0 || (g->b_col != 1 && g->b_row != 1)) return;
+    panel->next = (const T *)g->b + panel->p * g->b_row + j * g->b_col;
+    panel->next_step = g->b_col == 1 ? g->b_row : g->b_col;
+    panel->next_runs = g->b_col == 1 ? k : columns;
+    panel->next_length = g->b_col == 1 ? columns : k;
 }
 
 /* Row tiles first <= tile < end against columns j_begin <= j < j_end.  False: no memory. */
@@ -103,14 +160,15 @@ static bool R(block_run)(const R(plan) *plan, int64_t first, int64_t end, int64_
     T *a_copy = NULL, *b_copy = NULL;
     if (plan->pack_a) {
         const int64_t tiles = end - first < plan->chunk_tiles ? end - first : plan->chunk_tiles;
-        a_copy = fbp_scratch(FBP_SCRATCH_GEMM_A, (size_t)(tiles * R(tile_width) * plan->a_stride) * sizeof(T));
+        a_copy = fbp_scratch(FBP_SCRATCH_GEMM_A, (size_t)(tiles * plan->a_tile) * sizeof(T));
         if (!a_copy) return false;
     }
     if (plan->pack_b) {
         b_copy = fbp_scratch(FBP_SCRATCH_GEMM_B, (size_t)(plan->k_block * plan->panel) * sizeof(T));
         if (!b_copy) return false;
     }
-    R(tile_call) t = {.a_row = g->a_row, .a_col = g->a_col, .b_row = plan->pack_b ? plan->panel : g->b_row,
+    R(tile_call) t = {.a_row = a_copy ? 1 : g->a_row, .a_col = a_copy ? R(tile_width) : g->a_col,
+                      .b_row = plan->pack_b ? plan->panel : g->b_row,
                       .c_row = g->c_row, .alpha = (T)g->alpha, .beta = (T)g->beta,
                       .bias_row = g->bias_row, .bias_col = g->bias_col};
     for (int64_t p = 0; p < g->k; p += plan->k_block, t.beta = 1) {
@@ -122,18 +180,21 @@ static bool R(block_run)(const R(plan) *plan, int64_t first, int64_t end, int64_
             const int64_t i_begin = R(tile_begin)(plan, chunk), i_end = R(tile_begin)(plan, chunk_end);
             for (int64_t tile = chunk; a_copy && tile < chunk_end; tile++) {
                 const int64_t i = R(tile_begin)(plan, tile);
-                R(pack_a)(a_copy + (tile - chunk) * R(tile_width) * plan->a_stride, plan->a_stride,
-                          (const T *)g->a + i * g->a_row + p * g->a_col, g->a_row, g->a_col,
-                          R(tile_begin)(plan, tile + 1) - i, t.k, &t.a_row, &t.a_col);
+                R(pack_b)(a_copy + (tile - chunk) * plan->a_tile, R(tile_width),
+                          (const T *)g->a + i * g->a_row + p * g->a_col, g->a_col, g->a_row,
+                          R(tile_begin)(plan, tile + 1) - i, t.k);
             }
             for (int64_t j = j_begin; j < j_end; j += plan->panel) {
-                const int64_t columns = j_end - j < plan->panel ? j_end - j : plan->panel;
+                const int64_t columns = j_end - j < plan->panel ? j_end - j : plan->panel, rest = j_end - j - columns;
+                R(panel_call) panel = {.p = p, .j = j, .columns = columns, .bias = bias};
                 t.b = (const T *)g->b + p * g->b_row + j * g->b_col;
+                if (plan->fetch) R(panel_next)(&panel, g, j + columns, rest < plan->panel ? rest : plan->panel, t.k);
                 if (b_copy) {
-                    R(pack_b)(b_copy, plan->panel, t.b, g->b_row, g->b_col, columns, t.k);
+                    if (plan->transposing && columns == plan->panel) panel.transpose = t.b;
+                    else R(pack_b)(b_copy, plan->panel, t.b, g->b_row, g->b_col, columns, t.k);
                     t.b = b_copy;
                 }
-                R(panel_run)(plan, &t, a_copy, chunk, chunk_end, p, j, columns, bias);
+                R(panel_run)(plan, &panel, &t, a_copy, chunk, chunk_end);
                 if (last) R(block_finish)(g, i_begin, i_end - i_begin, j, columns);
             }
         }

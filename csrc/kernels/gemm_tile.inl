@@ -20,6 +20,8 @@ typedef struct R(tile_call) {
     T alpha, beta;
     const T *bias;           /* NULL or bias[first row, first column] */
     int64_t bias_row, bias_col; /* bias_col is 0 or 1 */
+    const char *const *fetch;   /* fetching tiles: places whose next 128 bytes are to be brought to L2 meanwhile, */
+    const char *const *fetch_end; /* up to here */
 } R(tile_call);
 
 /* -- the last vector of a row, of which only `count` lanes exist ------------------------------------------ */
@@ -67,32 +69,75 @@ FBP_INLINE V R(tile_load)(const T *p, int j, int vectors, int part, R(lanes) mas
     return part && j == vectors - 1 ? R(load_lanes)(p + j * LANES, mask) : R(v_load)(p + j * LANES);
 }
 
-/* acc = A B over this call's k.  Rows are reached from every third one by +0, +1, +2 strides: x86 addresses
- * have those for free, so a tile of 14 rows steps five pointers and not fourteen. */
-FBP_INLINE void R(tile_sum)(int rows, int vectors, int part, R(lanes) mask, const R(tile_call) *t,
-                            V acc[GEMM_ROWS][GEMM_VECTORS]) {
-    const T *a[(GEMM_ROWS + 2) / 3];
-    const T *b = t->b;
-    const int64_t a_row = t->a_row, a_col = t->a_col, b_row = t->b_row;
+/* Where a tile reads A.  Rows are reached from every third one by +0, +1, +2 strides: x86 addresses have those for
+ * free, so a tile of 14 rows steps five pointers and not fourteen.  Strides are in bytes. */
+typedef struct R(rows_of_a) {
+    const char *at[(GEMM_ROWS + 2) / 3];
+    int64_t row, col;
+} R(rows_of_a);
+
+FBP_INLINE void R(rows_begin)(int rows, R(rows_of_a) *a, const R(tile_call) *t) {
+    a->row = t->a_row * (int64_t)sizeof(T);
+    a->col = t->a_col * (int64_t)sizeof(T);
+    __asm__("" : "+r"(a->col)); /* opaque, lest the compiler write a second loop for contiguous rows, no faster */
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; i += 3) a[i / 3] = t->a + i * a_row;
+    for (int i = 0; i < rows; i += 3) a->at[i / 3] = (const char *)t->a + i * a->row;
+}
+
+/* acc += the outer product of A's next column and a row of B; step A. */
+FBP_INLINE void R(tile_step)(int rows, int vectors, R(rows_of_a) *a, const V *row_of_b, V acc[GEMM_ROWS][GEMM_VECTORS]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        const T x = *(const T *)(a->at[i / 3] + (i % 3) * a->row);
+#pragma GCC unroll 16
+        for (int j = 0; j < vectors; j++) acc[i][j] += x * row_of_b[j];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i += 3) a->at[i / 3] += a->col;
+}
+
+FBP_INLINE void R(tile_clear)(int rows, int vectors, V acc[GEMM_ROWS][GEMM_VECTORS]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 16
         for (int j = 0; j < vectors; j++) acc[i][j] = (V){0};
-    for (int64_t p = t->k; p > 0; p--) {
+}
+
+/* acc = A B over this call's k. */
+FBP_INLINE void R(tile_sum)(int rows, int vectors, int part, R(lanes) mask, const R(tile_call) *t,
+                            V acc[GEMM_ROWS][GEMM_VECTORS]) {
+    R(rows_of_a) a;
+    const T *b = t->b;
+    R(rows_begin)(rows, &a, t);
+    R(tile_clear)(rows, vectors, acc);
+    for (int64_t p = t->k; p > 0; p--, b += t->b_row) {
         V row[GEMM_VECTORS];
 #pragma GCC unroll 16
         for (int j = 0; j < vectors; j++) row[j] = R(tile_load)(b, j, vectors, part, mask);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            const T x = a[i / 3][(i % 3) * a_row];
-#pragma GCC unroll 16
-            for (int j = 0; j < vectors; j++) acc[i][j] += x * row[j];
+        R(tile_step)(rows, vectors, &a, row, acc);
+    }
+}
+
+/* The same for two whole vectors, with two lines fetched every few terms: all of them at once would fill the
+ * core's queue of misses, and the tile would wait behind it. */
+FBP_INLINE void R(tile_sum_fetching)(int rows, const R(tile_call) *t, V acc[GEMM_ROWS][GEMM_VECTORS]) {
+    enum { EVERY = 6 };
+    R(rows_of_a) a;
+    const T *b = t->b;
+    const char *const *fetch = t->fetch;
+    R(rows_begin)(rows, &a, t);
+    R(tile_clear)(rows, 2, acc);
+    for (int64_t p = t->k; p > 0; p -= EVERY) {
+        if (fetch < t->fetch_end) {
+            __builtin_prefetch(*fetch, 0, 2);
+            __builtin_prefetch(*fetch + 64, 0, 2);
+            fetch++;
         }
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i += 3) a[i / 3] += a_col;
-        b += b_row;
+#pragma GCC unroll 1
+        for (int q = p < EVERY ? (int)p : EVERY; q > 0; q--, b += t->b_row) {
+            const V row[2] = {R(v_load)(b), R(v_load)(b + LANES)};
+            R(tile_step)(rows, 2, &a, row, acc);
+        }
     }
 }
 
@@ -144,6 +189,12 @@ FBP_INLINE void R(tile)(int rows, int vectors, int part, const R(tile_call) *t) 
     R(tile_store)(rows, vectors, part, mask, t, acc);
 }
 
+FBP_INLINE void R(tile_fetching)(int rows, const R(tile_call) *t) {
+    V acc[GEMM_ROWS][GEMM_VECTORS];
+    R(tile_sum_fetching)(rows, t, acc);
+    R(tile_store)(rows, 2, 0, R(lanes_first)(1), t, acc);
+}
+
 /* -- one function per shape, and the table of them ------------------------------------------------------- */
 
 typedef void (*R(tile_fn))(const R(tile_call) *t);
@@ -158,5 +209,16 @@ GEMM_TILES(GEMM_TILE)
 static const R(tile_fn) R(tiles)[2][GEMM_ROWS + 1][GEMM_VECTORS + 1] = {
 #define GEMM_TILE(m, v) [0][m][v] = R(tile_##m##x##v), [1][m][v] = R(tile_part_##m##x##v),
     GEMM_TILES(GEMM_TILE)
+#undef GEMM_TILE
+};
+
+/* [rows], two whole vectors wide. */
+#define GEMM_TILE(m) \
+    static void R(tile_fetching_##m)(const R(tile_call) * t) { R(tile_fetching)(m, t); }
+GEMM_FETCHING_TILES(GEMM_TILE)
+#undef GEMM_TILE
+static const R(tile_fn) R(fetching_tiles)[GEMM_ROWS + 1] = {
+#define GEMM_TILE(m) [m] = R(tile_fetching_##m),
+    GEMM_FETCHING_TILES(GEMM_TILE)
 #undef GEMM_TILE
 };
