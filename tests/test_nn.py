@@ -446,6 +446,21 @@ def test_sequential_applies_in_order():
     assert nn.Sequential(shift, double)(fastbp.ones(1)).item() == 4.0
 
 
+def test_sequential_respects_hooks_and_own_calls():
+    class Doubling(nn.Identity):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    class More(Doubling):
+        pass
+
+    net = nn.Sequential(More(), nn.Identity(), nn.Identity())
+    assert net(1) == 2
+    net[1].register_forward_hook(lambda module, args, output: output + 5)
+    net[2].forward = lambda x: x * 10
+    assert net(1) == 70
+
+
 def test_module_list_and_dict():
     layers = nn.ModuleList([nn.Linear(1, 1)])
     layers += [nn.ReLU()]

@@ -118,7 +118,8 @@ class Sequential(_NumberedModules):
         """Apply the modules in order, each to the last one's output."""
         attributes = self.__dict__
         for name in self._module_names:
-            input = attributes[name](input)
+            module = attributes[name]
+            input = module.forward(input) if module._calls_forward else module(input)
         return input
 
     def __getitem__(self, index: int | slice) -> Module:

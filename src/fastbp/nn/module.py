@@ -45,11 +45,19 @@ class Module:
 
     # Class-level, so that the check in __call__ needs no instance attribute; set by the first hook's registration.
     _hooks: ModuleHooks | None = None
+    # Whether calling the module is calling its forward, so that a container may do the latter at once: no hook is
+    # registered and the class has no __call__ of its own.
+    _calls_forward: bool = True
     training: bool
     # Attribute names of each kind in order of registration; a buffer's value is its persistence, the others' None.
     _parameter_names: dict[str, None]
     _buffer_names: dict[str, bool]
     _module_names: dict[str, None]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__:
+            cls._calls_forward = False
 
     def __init__(self) -> None:
         # Past __setattr__, which reads them.
@@ -447,6 +455,7 @@ class Module:
         if hooks is None:
             hooks = ModuleHooks()
             object.__setattr__(self, "_hooks", hooks)
+            object.__setattr__(self, "_calls_forward", False)
         return hooks
 
     def register_forward_pre_hook(
