@@ -209,6 +209,29 @@ fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void
     return status;
 }
 
+fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor *out) {
+    const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
+    const char *name = fbp_ops[op].name;
+    fbp_layout layout;
+    bool is_view = false;
+    FBP_TRY(fbp_ops[op].infer(&call, &layout, &is_view));
+    if (layout.dtype != out->dtype || layout.ndim != out->ndim || memcmp(layout.shape, fbp_shape(out), out->ndim * sizeof(int64_t)) != 0)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= has shape %s, %s, the result %s, %s", name, fbp_tensor_shape_text(out),
+                        fbp_dtype_name((fbp_dtype)out->dtype), fbp_shape_text(layout.ndim, layout.shape),
+                        fbp_dtype_name((fbp_dtype)layout.dtype));
+    if (!fbp_is_contiguous(out) || out->storage->read_only)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= must be contiguous and writable", name);
+    for (int i = 0; i < count; i++) {
+        if (inputs[i]->storage == out->storage) return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= shares memory with an input", name);
+        if (fbp_mode_get()->grad_enabled && (fbp_requires_grad(inputs[i]) || fbp_requires_grad(out)))
+            return fbp_fail(FBP_ERROR_RUNTIME, "%s: functions with out=... arguments don't support automatic differentiation, but one of the "
+                                               "arguments requires grad.", name);
+    }
+    FBP_TRY(run(&call, out));
+    out->storage->version++;
+    return FBP_OK;
+}
+
 /* ---- in place -------------------------------------------------------------------------------------------------------------- */
 
 fbp_status fbp_writable(const char *op, const fbp_tensor *t) {

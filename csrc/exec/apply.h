@@ -15,6 +15,9 @@ fbp_mode *fbp_mode_get(void);
  * and nothing changed.  `attributes` is the op's struct, of which `attribute_bytes` are in use. */
 fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out);
 
+/* The same into the elements of `out`, which must have the result's shape and type and lie contiguous; nothing is recorded. */
+fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor *out);
+
 /* *target = op(*target, inputs[1..]) in its own storage, as PyTorch's op_(): inputs[0] must be *target.  Where the op is recorded,
  * *target is replaced by a new node over the same storage and the caller's handle follows it. */
 fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes,

@@ -1,0 +1,85 @@
+/* forward.c -- pushes tangents from inputs to outputs, in the order of recording.
+ *
+ * Tangents wait in the nodes' `cotangent` field, which no reverse sweep uses meanwhile.
+ */
+#include "exec/forward.h"
+
+#include <stdlib.h>
+
+#include "diff/rules.h"
+#include "exec/apply.h"
+
+typedef struct node_list { fbp_tensor **nodes; int64_t count, capacity; } node_list;
+
+static fbp_status list_add(node_list *list, fbp_tensor *node) {
+    if (list->count == list->capacity) {
+        int64_t capacity = list->capacity ? 2 * list->capacity : 256;
+        fbp_tensor **larger = realloc(list->nodes, (size_t)capacity * sizeof *larger);
+        if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate the list of nodes");
+        list->nodes = larger;
+        list->capacity = capacity;
+    }
+    node->flags |= FBP_VISITED;
+    list->nodes[list->count++] = node;
+    return FBP_OK;
+}
+
+static int by_sequence(const void *a, const void *b) {
+    uint64_t x = (*(fbp_tensor *const *)a)->sequence, y = (*(fbp_tensor *const *)b)->sequence;
+    return (x > y) - (x < y);
+}
+
+/* Every node on which the outputs depend, inputs before outputs. */
+static fbp_status collect(int count, fbp_tensor *const *outputs, node_list *list) {
+    for (int i = 0; i < count; i++)
+        if (!(outputs[i]->flags & FBP_VISITED)) FBP_TRY(list_add(list, outputs[i]));
+    for (int64_t at = 0; at < list->count; at++)
+        for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
+            fbp_tensor *input = fbp_input(list->nodes[at], (int)i);
+            if (input && !(input->flags & FBP_VISITED)) FBP_TRY(list_add(list, input));
+        }
+    qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
+    return FBP_OK;
+}
+
+/* The tangent of one node from those that wait in its inputs. */
+static fbp_status push(fbp_tensor *node) {
+    enum { INSIDE = 16 };
+    fbp_tensor *inside[INSIDE], **tangents = inside;
+    if (node->edge_count > INSIDE && !(tangents = malloc(node->edge_count * sizeof *tangents)))
+        return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate a list of tangents");
+    for (uint32_t i = 0; i < node->edge_count; i++) tangents[i] = fbp_input(node, (int)i) ? fbp_input(node, (int)i)->cotangent : NULL;
+    fbp_builder g;
+    fbp_builder_begin(&g, fbp_apply);
+    fbp_tensor *tangent = fbp_node_jvp(&g, node, tangents);
+    fbp_status status = g.status;
+    if (tangent && status == FBP_OK) node->cotangent = fbp_retain(tangent);
+    fbp_builder_end(&g);
+    if (tangents != inside) free(tangents);
+    return status;
+}
+
+fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
+                                fbp_tensor *const *tangents, fbp_tensor **results) {
+    node_list list = {0};
+    fbp_status status = collect(output_count, outputs, &list);
+    for (int i = 0; i < input_count && status == FBP_OK; i++) {
+        if (!fbp_same_shape(inputs[i], tangents[i]) || inputs[i]->dtype != tangents[i]->dtype)
+            status = fbp_fail(FBP_ERROR_RUNTIME, "forward mode: a tangent of shape %s, %s for an input of shape %s, %s",
+                              fbp_tensor_shape_text(tangents[i]), fbp_dtype_name((fbp_dtype)tangents[i]->dtype),
+                              fbp_tensor_shape_text(inputs[i]), fbp_dtype_name((fbp_dtype)inputs[i]->dtype));
+        else if (inputs[i]->flags & FBP_VISITED && !inputs[i]->cotangent) inputs[i]->cotangent = fbp_retain(tangents[i]);
+    }
+    for (int64_t at = 0; at < list.count && status == FBP_OK; at++)
+        if (list.nodes[at]->edge_count && !list.nodes[at]->cotangent) status = push(list.nodes[at]);
+    for (int i = 0; i < output_count; i++)
+        results[i] = status == FBP_OK && outputs[i]->cotangent ? fbp_retain(outputs[i]->cotangent) : NULL;
+    for (int64_t at = 0; at < list.count; at++) {
+        fbp_tensor *node = list.nodes[at];
+        node->flags &= (uint16_t)~FBP_VISITED;
+        if (node->cotangent) fbp_release(node->cotangent);
+        node->cotangent = NULL;
+    }
+    free(list.nodes);
+    return status;
+}

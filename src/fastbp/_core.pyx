@@ -1,0 +1,31 @@
+# cython: language_level=3
+"""fastbp._core: the C core's tensors, ops and reverse sweep, with PyTorch's names.
+
+This file only gathers its parts; each family of functions stands in src/fastbp/core/, and methods of Tensor in the files
+that core/tensor.pxi includes in the class's body.  generated_*.pxi are written from the op table by tools/generate.py.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport INFINITY
+
+from builtins import abs as builtin_abs, all as builtin_all, any as builtin_any, max as builtin_max, min as builtin_min
+from builtins import pow as builtin_pow, round as builtin_round, sum as builtin_sum, type as builtin_type
+
+include "core/declarations.pxi"
+include "core/generated_ops.pxi"
+include "core/support.pxi"
+include "core/tensor.pxi"
+include "core/generated_functions.pxi"
+include "core/arithmetic.pxi"
+include "core/shape.pxi"
+include "core/reductions.pxi"
+include "core/losses.pxi"
+include "core/indexing.pxi"
+include "core/creation.pxi"
+include "core/arrays.pxi"
+include "core/autograd.pxi"
+include "core/information.pxi"
+
+fbp_kernels_init()

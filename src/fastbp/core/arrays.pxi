@@ -1,0 +1,64 @@
+# Between NumPy and tensors, printing, and changes of a handle's node.
+
+cdef object numpy_module = None
+
+
+cdef object numpy():
+    """The NumPy module, imported at the first use."""
+    global numpy_module
+    if numpy_module is None:
+        import numpy as module
+        numpy_module = module
+    return numpy_module
+
+
+cdef object as_array(Tensor x):
+    """A NumPy array over x's memory; of no elements, a fresh one."""
+    if x.t.numel == 0:
+        return numpy().empty(shape_tuple(x.t), (<dtype>DTYPES[x.t.dtype]).name)
+    return numpy().asarray(memoryview(x))
+
+
+cdef object format_repr(Tensor x):
+    from fastbp import _format
+    name = None if x.t.edge_count == 0 else make_grad_fn(x.t).name()
+    return _format.format_tensor(as_array(x), shape_tuple(x.t), (<dtype>DTYPES[x.t.dtype]).name, bool(fbp_requires_grad(x.t)), name,
+                                 (<dtype>DTYPES[fbp_default_dtype()]).name)
+
+
+def rebuild(array, requires_grad):
+    """A tensor from a pickled array."""
+    return from_numpy(array).requires_grad_(requires_grad)
+
+
+cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
+    """Make the handle x stand for `fresh`, whose reference is taken over."""
+    cdef fbp_tensor *old = x.t
+    if fresh.handle != NULL and fresh.handle != <void *>x:
+        (<Tensor>fresh.handle).t = fresh  # it has a wrapper of its own already; x becomes a second one
+    if old.handle == <void *>x:
+        old.handle = NULL
+    x.t = fresh
+    fresh.handle = <void *>x
+    fbp_release(old)
+    return 0
+
+
+cdef object reshape_in_place(Tensor x, Tensor viewed):
+    """x stands for a view of itself from now on."""
+    if fbp_requires_grad(x.t) and x.t.edge_count == 0 and fbp_mode_get().grad_enabled:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    cdef fbp_tensor *out
+    if viewed is x:
+        return x
+    out = fbp_retain(viewed.t)
+    viewed.t.handle = NULL
+    replace_node(x, out)
+    return x
+
+
+cdef object cat_repeat(Tensor x, list times):
+    """repeat() by joining copies, for shapes of many axes."""
+    for dim, n in enumerate(times):
+        x = cat([x] * n, dim) if n else sliced(x, dim, 0, 0, 1, False)
+    return x

@@ -1,0 +1,404 @@
+# Recording on and off, the reverse sweep, hooks, grad_fn.
+
+cdef class grad_switch:
+    """Context manager and decorator that sets whether operations are recorded; base of no_grad, enable_grad, set_grad_enabled."""
+
+    cdef bint wanted
+    cdef list before
+
+    def __enter__(self):
+        if self.before is None:
+            self.before = []
+        self.before.append(fbp_mode_get().grad_enabled)
+        fbp_mode_get().grad_enabled = self.wanted
+        return self
+
+    def __exit__(self, *error):
+        fbp_mode_get().grad_enabled = self.before.pop()
+
+    def __call__(self, function):
+        kind = builtin_type(self)
+        wanted = self.wanted
+
+        def wrapper(*args, **kwargs):
+            before = fbp_mode_get().grad_enabled
+            fbp_mode_get().grad_enabled = wanted
+            try:
+                return function(*args, **kwargs)
+            finally:
+                fbp_mode_get().grad_enabled = before
+
+        def generator_wrapper(*args, **kwargs):
+            generator = function(*args, **kwargs)
+            while True:
+                with kind() if kind is not set_grad_enabled else enable_grad() if wanted else no_grad():
+                    try:
+                        value = next(generator)
+                    except StopIteration as stop:
+                        return stop.value
+                yield value
+
+        chosen = generator_wrapper if is_generator_function(function) else wrapper
+        copy_identity(function, chosen)
+        return chosen
+
+
+cdef class no_grad(grad_switch):
+    """Within it, nothing is recorded: results do not require grad.  A context manager and a decorator.
+
+    Examples
+    --------
+    >>> x = fastbp.ones(2, requires_grad=True)
+    >>> with fastbp.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+
+    def __cinit__(self):
+        self.wanted = False
+
+    def __new__(cls, function=None):
+        return cls()(function) if function is not None else super().__new__(cls)
+
+
+cdef class inference_mode(grad_switch):
+    """no_grad() under its PyTorch name for inference; inference_mode(False) changes nothing."""
+
+    def __cinit__(self, mode=True):
+        self.wanted = fbp_mode_get().grad_enabled if mode is False else False
+
+
+cdef class enable_grad(grad_switch):
+    """Within it, operations are recorded, even inside no_grad().  A context manager and a decorator."""
+
+    def __cinit__(self):
+        self.wanted = True
+
+
+cdef class set_grad_enabled(grad_switch):
+    """Record operations or not, from now on; as a context manager, until its end."""
+
+    def __cinit__(self, bint mode):
+        self.wanted = mode
+        self.before = [fbp_mode_get().grad_enabled]
+        fbp_mode_get().grad_enabled = mode
+
+    def __enter__(self):
+        return self
+
+
+def is_grad_enabled():
+    """Whether operations are recorded now, on this thread."""
+    return bool(fbp_mode_get().grad_enabled)
+
+
+cdef bint is_generator_function(function):
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & 0x20)
+
+
+cdef copy_identity(function, wrapper):
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        try:
+            setattr(wrapper, name, getattr(function, name))
+        except (AttributeError, TypeError):
+            pass
+    try:
+        wrapper.__wrapped__ = function
+    except AttributeError:
+        pass
+
+
+# ---- the reverse sweep -------------------------------------------------------------------------------------------------------
+
+cdef list backward_list(object tensors, str what):
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    result = list(tensors)
+    for x in result:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{what} must be Tensors, got {builtin_type(x).__name__}")
+    return result
+
+
+cdef fbp_tensor **tensor_array(object tensors, Py_ssize_t n) except NULL:
+    """Borrowed core tensors of a list (None: NULL) in a block for the caller to free."""
+    cdef Py_ssize_t i
+    cdef fbp_tensor **array = <fbp_tensor **>fbp_block_get((n + 1) * sizeof(fbp_tensor *))
+    if array == NULL:
+        raise MemoryError("cannot allocate a list of tensors")
+    for i in range(n):
+        array[i] = (<Tensor>tensors[i]).t if tensors[i] is not None else NULL
+    return array
+
+
+cdef void free_array(fbp_tensor **array, Py_ssize_t n) noexcept:
+    if array != NULL:
+        fbp_block_free(array, (n + 1) * sizeof(fbp_tensor *))
+
+
+cdef list run_backward(object roots, object gradients, bint retain_graph, bint create_graph, object inputs, bint accumulate=True):
+    """One sweep; with inputs and not accumulate, their gradients (None where not reached)."""
+    cdef fbp_backward_request request
+    cdef Py_ssize_t i, n = len(roots), m = 0
+    cdef fbp_status status
+    cdef fbp_tensor *root
+    if n == 1 and inputs is None and gradients[0] is None:  # loss.backward(): no lists to make
+        root = (<Tensor>roots[0]).t
+        request = fbp_backward_request(1, &root, NULL, retain_graph, create_graph, 0, NULL, NULL, True)
+        check(fbp_backward(&request))
+        return None
+    if inputs is not None:
+        inputs = backward_list(inputs, "inputs")
+        m = len(inputs)
+        if m == 0:
+            raise RuntimeError("`inputs` argument to backward() or grad() cannot be empty.")
+        for x in inputs:
+            if not x.requires_grad:
+                raise RuntimeError("One of the differentiated Tensors does not require grad")
+    cotangents = [as_cotangent(roots[i], gradients[i]) for i in range(n)]
+    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, accumulate)
+    request.roots = tensor_array(roots, n)
+    request.cotangents = tensor_array(cotangents, n)
+    if m:
+        request.inputs = tensor_array(inputs, m)
+        request.results = tensor_array([None] * m, m)
+    status = fbp_backward(&request)
+    found = []
+    for i in range(m):
+        found.append(wrap(request.results[i]) if request.results[i] != NULL else None)
+    free_array(<fbp_tensor **>request.roots, n)
+    free_array(<fbp_tensor **>request.cotangents, n)
+    if m:
+        free_array(<fbp_tensor **>request.inputs, m)
+        free_array(request.results, m)
+    check(status)
+    return found
+
+
+cdef object as_cotangent(Tensor root, object given):
+    if given is None or isinstance(given, Tensor):
+        return given
+    return tensor(given, dtype=root.dtype)
+
+
+def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None):
+    """Accumulate the derivatives of several tensors into the `.grad` of leaves, in one sweep (torch.autograd.backward)."""
+    roots = backward_list(tensors, "tensors")
+    gradients = [None] * len(roots) if grad_tensors is None else [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
+    if len(gradients) != len(roots):
+        raise RuntimeError(f"got {len(roots)} tensors and {len(gradients)} gradients")
+    run_backward(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+
+
+def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=None, materialize_grads=False):
+    """Derivatives of outputs by inputs, returned and not accumulated (torch.autograd.grad).
+
+    Parameters
+    ----------
+    outputs, inputs : Tensor or sequence of Tensor
+    grad_outputs : Tensor or sequence, optional
+        Cotangents of the outputs.  Default: 1 for outputs of one element.
+    retain_graph : bool, optional
+        Keep saved values.  Default: as `create_graph`.
+    create_graph : bool, optional
+        Record the sweep, so that results can be differentiated.  Default: False.
+    allow_unused : bool, optional
+        Give None for inputs that outputs do not depend on, instead of raising.  Default: `materialize_grads`.
+    materialize_grads : bool, optional
+        Give zeros instead of None.  Default: False.
+
+    Returns
+    -------
+    tuple of Tensor
+        One an input, of its shape.
+
+    Raises
+    ------
+    RuntimeError
+        For unused inputs, and as `Tensor.backward`.
+
+    Examples
+    --------
+    >>> x = fastbp.tensor(2.0, requires_grad=True)
+    >>> fastbp.autograd.grad(x ** 3, x)
+    (tensor(12.),)
+    """
+    roots = backward_list(outputs, "outputs")
+    wanted = backward_list(inputs, "inputs")
+    gradients = [None] * len(roots) if grad_outputs is None else [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    if len(gradients) != len(roots):
+        raise RuntimeError(f"got {len(roots)} outputs and {len(gradients)} grad_outputs")
+    found = run_backward(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, wanted, False)
+    if allow_unused is None:
+        allow_unused = materialize_grads
+    if not allow_unused and None in [None if g is None else 0 for g in found]:
+        raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this "
+                           "is the desired behavior.")
+    if materialize_grads:
+        found = [zeros_like(x) if g is None else g for g, x in zip(found, wanted)]
+    return tuple(found)
+
+
+def forward_gradient(outputs, inputs, tangents):
+    """Tangents of recorded outputs from tangents of inputs: the jvp rules, over a graph recorded with `keep_values()`.
+
+    Parameters
+    ----------
+    outputs, inputs, tangents : sequence of Tensor
+        A tangent an input, of its shape.
+
+    Returns
+    -------
+    tuple of Tensor
+        One an output; None where no input reaches it.
+    """
+    roots, wanted, given = list(outputs), list(inputs), list(tangents)
+    cdef Py_ssize_t i, n = len(roots), m = len(wanted)
+    cdef fbp_status status
+    cdef fbp_tensor **results = tensor_array([None] * n, n)
+    cdef fbp_tensor **root_array = tensor_array(roots, n)
+    cdef fbp_tensor **input_array = tensor_array(wanted, m)
+    cdef fbp_tensor **tangent_array = tensor_array(given, m)
+    status = fbp_forward_gradient(<int>n, root_array, <int>m, input_array, tangent_array, results)
+    found = tuple([wrap(results[i]) if results[i] != NULL else None for i in range(n)]) if status == FBP_OK else None
+    free_array(results, n)
+    free_array(root_array, n)
+    free_array(input_array, m)
+    free_array(tangent_array, m)
+    check(status)
+    return found
+
+
+cdef class keep_values:
+    """Context manager: recorded nodes hold every value, so that the graph can be replayed, explained or pushed forward."""
+
+    cdef bint before
+
+    def __enter__(self):
+        self.before = fbp_mode_get().keep_values
+        fbp_mode_get().keep_values = True
+        return self
+
+    def __exit__(self, *error):
+        fbp_mode_get().keep_values = self.before
+
+
+# ---- hooks ---------------------------------------------------------------------------------------------------------------------
+
+cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil:
+    """The core's callback: run a tensor's hooks on its gradient, in order."""
+    global pending_error
+    cdef Tensor current
+    try:
+        current = wrap(fbp_retain(g))
+        changed = False
+        for hook in list((<dict>hooks).values()):
+            result = hook(current)
+            if result is None:
+                continue
+            if not isinstance(result, Tensor) or not fbp_same_shape((<Tensor>result).t, g):
+                raise RuntimeError(f"a hook must return None or a Tensor of shape {shape_tuple(g)}")
+            current = result
+            changed = True
+        if changed:
+            replaced[0] = fbp_retain(current.t)
+        return FBP_OK
+    except BaseException as error:
+        pending_error = error
+        return FBP_ERROR_CALLBACK
+
+
+fbp_host_hook = call_hooks
+
+
+class RemovableHandle:
+    """What register_hook() returns: remove() takes the hook away."""
+
+    def __init__(self, hooks, key):
+        self.hooks = hooks
+        self.id = key
+
+    def remove(self):
+        """Take the hook away; twice does no harm."""
+        self.hooks.pop(self.id, None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.remove()
+
+
+cdef object hook_count = 0
+
+
+cdef object add_hook(Tensor x, object hook):
+    global hook_count
+    cdef fbp_autograd *extra = fbp_autograd_get(x.t)
+    if extra == NULL:
+        raise MemoryError("cannot allocate a hook")
+    if extra.hooks == NULL:
+        hooks = {}
+        Py_INCREF(hooks)
+        extra.hooks = <void *>hooks
+    hooks = <dict>extra.hooks
+    hook_count += 1
+    hooks[hook_count] = hook
+    return RemovableHandle(hooks, hook_count)
+
+
+# ---- grad_fn ---------------------------------------------------------------------------------------------------------------------
+
+cdef class GradFunction:
+    """The recorded operation behind a tensor: its name and the operations before it.
+
+    `name()` is PyTorch's, such as MulBackward0; `next_functions` are (function, output number) pairs, None for inputs that do
+    not require grad; leaves are AccumulateGrad, whose `variable` is the leaf.
+    """
+
+    cdef fbp_tensor *node
+
+    def __dealloc__(self):
+        if self.node != NULL:
+            self.node.value_references += 1
+            fbp_release(self.node)
+
+    def name(self):
+        """PyTorch's name of the operation."""
+        if self.node.edge_count == 0:
+            return "AccumulateGrad"
+        return "".join([part.capitalize() for part in fbp_ops[self.node.op].name.decode().split("_")]) + "Backward0"
+
+    @property
+    def next_functions(self):
+        """Operations that made the inputs."""
+        result = []
+        for i in range(self.node.edge_count):
+            input = fbp_input(self.node, i)
+            result.append((make_grad_fn(input) if input != NULL and fbp_requires_grad(input) else None, 0))
+        return tuple(result)
+
+    @property
+    def variable(self):
+        """The leaf, of AccumulateGrad."""
+        if self.node.edge_count or self.node.storage == NULL:
+            raise AttributeError("only AccumulateGrad has a variable")
+        return wrap(fbp_retain(self.node))
+
+    def __eq__(self, other):
+        return isinstance(other, GradFunction) and (<GradFunction>other).node == self.node
+
+    def __hash__(self):
+        return <Py_hash_t><size_t>self.node
+
+    def __repr__(self):
+        return f"<{self.name()}>"
+
+
+cdef object make_grad_fn(fbp_tensor *node):
+    cdef GradFunction result = GradFunction.__new__(GradFunction)
+    node.references += 1
+    result.node = node
+    return result

@@ -1,0 +1,233 @@
+# Facts about the engine: devices, threads, kernels, memory, the op table; optimizer steps.
+
+class Size(tuple):
+    """A shape: a tuple that can also count its elements."""
+
+    __slots__ = ()
+
+    def numel(self):
+        """Product of the sizes."""
+        product = 1
+        for size in self:
+            product *= size
+        return product
+
+    def __repr__(self):
+        return f"fastbp.Size({list(self)})"
+
+    def __getitem__(self, index):
+        found = tuple.__getitem__(self, index)
+        return Size(found) if isinstance(index, slice) else found
+
+    def __add__(self, other):
+        return Size(tuple.__add__(self, tuple(other)))
+
+
+class device_type:
+    """Where a tensor lives: always the CPU."""
+
+    __slots__ = ("type", "index")
+
+    def __init__(self, type="cpu", index=None):
+        name, _, number = str(type).partition(":")
+        self.type = name
+        self.index = int(number) if number else index
+
+    def __repr__(self):
+        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
+
+    def __str__(self):
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __eq__(self, other):
+        return isinstance(other, device_type) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self):
+        return hash((self.type, self.index))
+
+
+CPU = device_type()
+cdef list LEGACY_NAMES = ["BoolTensor", "ByteTensor", "IntTensor", "LongTensor", "FloatTensor", "DoubleTensor"]
+
+
+def check_device(device):
+    """Raise RuntimeError unless `device` is the CPU."""
+    name = str(device).partition(":")[0]
+    if name != "cpu":
+        raise RuntimeError(f"fastbp computes on the CPU; the device {str(device)!r} does not exist")
+
+
+def set_num_threads(int count):
+    """Use at most this many threads from now on.
+
+    Raises
+    ------
+    RuntimeError
+        When `count` is not positive.
+    """
+    if count <= 0:
+        raise RuntimeError("set_num_threads expects a positive integer")
+    fbp_threads_set(count)
+
+
+def get_num_threads():
+    """Threads that operations may use.  Default: the least of affinity, container CPU quota, OMP_NUM_THREADS, FASTBP_NUM_THREADS."""
+    return fbp_threads_get()
+
+
+cdef class threads:
+    """Context manager: at most `count` threads within it."""
+
+    cdef int count, before
+
+    def __init__(self, int count):
+        if count <= 0:
+            raise RuntimeError("threads expects a positive integer")
+        self.count = count
+
+    def __enter__(self):
+        self.before = fbp_threads_get()
+        fbp_threads_set(self.count)
+        return self
+
+    def __exit__(self, *error):
+        fbp_threads_set(self.before)
+
+
+def set_isa(str name):
+    """Use the kernels of this instruction set ("scalar", "sse2", "avx2", "avx512", "neon"); ValueError when they do not run here."""
+    check(fbp_kernels_select(name.encode()))
+
+
+def get_isa():
+    """Instruction set of the kernels in use."""
+    return fbp_kernels.isa.decode()
+
+
+def available_isas():
+    """Instruction sets whose kernels run on this machine, the best last."""
+    result = []
+    while fbp_kernels_available(len(result)) != NULL:
+        result.append(fbp_kernels_available(len(result)).decode())
+    return result
+
+
+def memory_statistics():
+    """Counts of the core's allocator: allocations asked of the system, live and peak bytes of arrays, live blocks."""
+    cdef fbp_memory_stats stats = fbp_memory_statistics()
+    return {"allocations": stats.allocations, "live_bytes": stats.live_bytes, "peak_bytes": stats.peak_bytes,
+            "live_blocks": stats.live_blocks}
+
+
+def cpu_information():
+    """What the core found out about the machine."""
+    cdef const fbp_cpu *cpu = fbp_cpu_get()
+    return {"brand": cpu.brand.decode(), "cores": cpu.cores, "usable": fbp_cpu_usable(), "l1_bytes": cpu.l1_bytes,
+            "l2_bytes": cpu.l2_bytes, "l3_bytes": cpu.l3_bytes}
+
+
+def environment_variables():
+    """Every environment variable that fastbp reads, as dicts of name, meaning, values, default."""
+    result, i = [], 0
+    while fbp_environment_row_get(i) != NULL:
+        row = fbp_environment_row_get(i)
+        result.append({"name": row.name.decode(), "meaning": row.meaning.decode(), "values": row.values.decode(),
+                       "default": row.default_value.decode()})
+        i += 1
+    return result
+
+
+def environment_problems():
+    """What was wrong with values found in the environment, a line each; "" when nothing was."""
+    return fbp_environment_get().problems.decode()
+
+
+def op_table():
+    """Every row of csrc/ops/ops.def, as dicts of name, class, kind, arity, domain, doc and which rules it has."""
+    classes = ("leaf", "pointwise", "predicate", "linear", "bilinear", "general", "nodiff", "update")
+    kinds = ("", "F", "N", "I")
+    result = []
+    for op in range(2, FBP_OP_COUNT):
+        row = &fbp_ops[op]
+        result.append({"name": row.name.decode(), "class": classes[row.op_class], "kind": kinds[row.kind], "arity": row.arity,
+                       "view": bool(row.view), "domain": (row.lo, row.hi), "doc": row.doc.decode(), "signature": row.signature.decode(),
+                       "vjp": row.vjp != NULL, "jvp": row.jvp != NULL or row.op_class in (FBP_CLASS_LINEAR, FBP_CLASS_BILINEAR),
+                       "needs": tuple([row.needs[i] for i in range(3)])})
+    return result
+
+
+# ---- optimizer steps -----------------------------------------------------------------------------------------------------------------
+
+cdef fbp_update_item *update_items(Py_ssize_t n) except NULL:
+    cdef fbp_update_item *items = <fbp_update_item *>fbp_block_get((n + 1) * sizeof(fbp_update_item))
+    if items == NULL:
+        raise MemoryError("cannot allocate the list of parameters")
+    return items
+
+
+cdef int check_lengths(Py_ssize_t n, tuple lists) except -1:
+    for one in lists:
+        if one is not None and len(one) != n:
+            raise ValueError(f"{n} parameters with a list of {len(one)}")
+        if one is not None:
+            for x in one:
+                if not isinstance(x, Tensor):
+                    raise TypeError(f"expected Tensors, got {builtin_type(x).__name__}")
+    return 0
+
+
+def sgd_step(list params, list grads, list momentum_buffers, double lr, double momentum=0.0, double dampening=0.0,
+             double weight_decay=0.0, bint nesterov=False, bint maximize=False, bint first=False):
+    """One step of SGD for every parameter, in place and in one call; nothing changes when something is wrong.
+
+    Parameters
+    ----------
+    params, grads : list of Tensor
+        Contiguous, floating, of one shape and dtype pairwise.
+    momentum_buffers : list of Tensor or None
+        Changed in place; None without momentum.
+    first : bool
+        The buffers hold nothing yet: they become copies of the gradients.
+    """
+    cdef Py_ssize_t i, n = len(params)
+    cdef fbp_sgd hyper = fbp_sgd(lr, momentum, dampening, weight_decay, nesterov, maximize)
+    check_lengths(n, (params, grads, momentum_buffers))
+    cdef fbp_update_item *items = update_items(n)
+    for i in range(n):
+        items[i].param = (<Tensor>params[i]).t
+        items[i].grad = (<Tensor>grads[i]).t
+        items[i].state[0] = (<Tensor>momentum_buffers[i]).t if momentum_buffers is not None else NULL
+        items[i].state[1] = items[i].state[2] = NULL
+        items[i].step = 1 if first else 2
+    status = fbp_sgd_step(n, items, &hyper)
+    fbp_block_free(items, (n + 1) * sizeof(fbp_update_item))
+    check(status)
+
+
+def adam_step(list params, list grads, list exp_avgs, list exp_avg_sqs, list max_exp_avg_sqs, int64_t step, double lr, double beta1,
+              double beta2, double eps, double weight_decay=0.0, bint maximize=False, bint decoupled=False):
+    """One step of Adam (decoupled: AdamW) for every parameter, in place and in one call; nothing changes when something is wrong.
+
+    Parameters
+    ----------
+    params, grads, exp_avgs, exp_avg_sqs : list of Tensor
+        Contiguous, floating, of one shape and dtype each.
+    max_exp_avg_sqs : list of Tensor or None
+        AMSGrad's state; None without.
+    step : int
+        Number of this step, from 1.
+    """
+    cdef Py_ssize_t i, n = len(params)
+    cdef fbp_adam hyper = fbp_adam(lr, beta1, beta2, eps, weight_decay, decoupled, maximize)
+    check_lengths(n, (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs))
+    cdef fbp_update_item *items = update_items(n)
+    for i in range(n):
+        items[i].param = (<Tensor>params[i]).t
+        items[i].grad = (<Tensor>grads[i]).t
+        items[i].state[0] = (<Tensor>exp_avgs[i]).t
+        items[i].state[1] = (<Tensor>exp_avg_sqs[i]).t
+        items[i].state[2] = (<Tensor>max_exp_avg_sqs[i]).t if max_exp_avg_sqs is not None else NULL
+        items[i].step = step
+    status = fbp_adam_step(n, items, &hyper)
+    fbp_block_free(items, (n + 1) * sizeof(fbp_update_item))
+    check(status)

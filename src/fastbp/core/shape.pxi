@@ -1,0 +1,428 @@
+# Views, copies, joins and splits.
+
+cdef object as_shape(fbp_op op, Tensor x, int ndim, const int64_t *shape):
+    """reshape or expand to sizes that are all known."""
+    cdef fbp_shape_attribute attribute
+    cdef fbp_tensor *out
+    attribute.ndim = ndim
+    memcpy(attribute.shape, shape, ndim * sizeof(int64_t))
+    check(fbp_apply(op, 1, &x.t, &attribute, shape_bytes(ndim), &out))
+    return wrap(out)
+
+
+cdef object reshaped(Tensor x, object sizes, bint view_only):
+    """reshape()/view(): one size may be -1."""
+    cdef int64_t shape[FBP_MAX_NDIM]
+    cdef int64_t known = 1
+    cdef int i, unknown = -1, ndim = read_sizes(sizes, shape)
+    cdef Tensor result
+    for i in range(ndim):
+        if shape[i] == -1:
+            if unknown >= 0:
+                raise RuntimeError("only one dimension can be inferred")
+            unknown = i
+        else:
+            known *= shape[i]
+    if unknown >= 0:
+        if known == 0 or x.t.numel % known:
+            if known == 0 and x.t.numel == 0:
+                raise RuntimeError(f"cannot reshape tensor of 0 elements into shape {tuple(sizes)!r} because the unspecified dimension "
+                                   "size -1 can be any value and is ambiguous")
+            raise RuntimeError(f"shape '{list(shape[:ndim])}' is invalid for input of size {x.t.numel}")
+        shape[unknown] = x.t.numel // known
+    result = as_shape(FBP_OP_reshape, x, ndim, shape)
+    if view_only and not (result.t.flags & FBP_VIEW):
+        raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+                           "contiguous subspaces). Use .reshape(...) instead.")
+    return result
+
+
+cdef object permuted(Tensor x, object axes):
+    cdef fbp_permute_attribute attribute
+    cdef fbp_tensor *out
+    cdef int i
+    if len(axes) != x.t.ndim:
+        raise RuntimeError("permute: number of dimensions in the tensor input does not match the length of the desired ordering of "
+                           f"dimensions, {x.t.ndim} is not equal to {len(axes)}")
+    attribute.ndim = x.t.ndim
+    attribute.padding = 0
+    memset(attribute.axes, 0, FBP_MAX_NDIM)
+    for i, axis in enumerate(axes):
+        attribute.axes[i] = wrap_dim("permute", axis, x.t.ndim)
+    check(fbp_apply(FBP_OP_permute, 1, &x.t, &attribute, sizeof(attribute), &out))
+    return wrap(out)
+
+
+cdef object transposed(Tensor x, object dim0, object dim1):
+    cdef int a = wrap_dim("transpose", dim0, x.t.ndim), b = wrap_dim("transpose", dim1, x.t.ndim)
+    cdef list axes = list(range(x.t.ndim))
+    if x.t.ndim:
+        axes[a], axes[b] = axes[b], axes[a]
+    return permuted(x, axes)
+
+
+cdef object sliced(Tensor x, int dim, int64_t start, int64_t count, int64_t step, bint drop):
+    """`count` elements of one axis from `start` on; the others whole."""
+    cdef fbp_slice_attribute attribute
+    cdef fbp_tensor *out
+    cdef int i
+    attribute.ndim = x.t.ndim
+    attribute.dropped = (<uint32_t>1 << dim) if drop else 0
+    for i in range(x.t.ndim):
+        attribute.axis[i] = fbp_slice_axis(0, 1, fbp_shape(x.t)[i], fbp_shape(x.t)[i])
+    attribute.axis[dim].start = start
+    attribute.axis[dim].step = step
+    attribute.axis[dim].count = count
+    check(fbp_apply(FBP_OP_slice, 1, &x.t, &attribute, slice_bytes(x.t.ndim), &out))
+    return wrap(out)
+
+
+cdef object cast(Tensor x, fbp_dtype code):
+    """x itself when it has that dtype."""
+    cdef fbp_dtype_attribute attribute
+    cdef fbp_tensor *out
+    if x.t.dtype == code:
+        return x
+    attribute.dtype = code
+    check(fbp_apply(FBP_OP_cast, 1, &x.t, &attribute, sizeof(attribute), &out))
+    return wrap(out)
+
+
+cdef object apply_list(fbp_op op, list tensors, const void *attribute, int attribute_bytes):
+    """One op over any number of tensors."""
+    cdef Py_ssize_t i, n = len(tensors)
+    cdef fbp_tensor *out
+    cdef fbp_status status
+    cdef fbp_tensor **inputs = <fbp_tensor **>fbp_block_get(n * sizeof(fbp_tensor *))
+    if inputs == NULL:
+        raise MemoryError("cannot allocate a list of inputs")
+    for i in range(n):
+        inputs[i] = (<Tensor>tensors[i]).t
+    status = fbp_apply(op, <int>n, inputs, attribute, attribute_bytes, &out)
+    fbp_block_free(inputs, n * sizeof(fbp_tensor *))
+    check(status)
+    return wrap(out)
+
+
+def reshape(input, shape):
+    """The same elements in row-major order under another shape; one size may be -1."""
+    return reshaped(input, (shape,), False)
+
+
+def permute(input, dims):
+    """Axes in another order, as a view."""
+    return permuted(input, tuple(dims))
+
+
+def transpose(input, dim0, dim1):
+    """Two axes swapped, as a view."""
+    return transposed(input, dim0, dim1)
+
+
+def t(input):
+    """A matrix transposed, as a view; vectors and scalars as they are."""
+    return input.t()
+
+
+def movedim(input, source, destination):
+    """Axes moved to other positions, the others in their old order."""
+    ndim = input.ndim
+    source = [wrap_dim("movedim", d, ndim) for d in (source if isinstance(source, (tuple, list)) else (source,))]
+    destination = [wrap_dim("movedim", d, ndim) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    order = [d for d in range(ndim) if d not in source]
+    for to, origin in sorted(zip(destination, source)):
+        order.insert(to, origin)
+    return permuted(input, order)
+
+
+def squeeze(input, dim=None):
+    """Without axes of size 1: all of them, or those named."""
+    cdef int64_t shape[FBP_MAX_NDIM]
+    cdef Tensor x = input
+    cdef uint32_t mask = dims_mask("squeeze", dim, x.t.ndim) if dim is not None else 0xFFFF
+    cdef int i, ndim = 0
+    for i in range(x.t.ndim):
+        if fbp_shape(x.t)[i] != 1 or not (mask >> i & 1):
+            shape[ndim] = fbp_shape(x.t)[i]
+            ndim += 1
+    return as_shape(FBP_OP_reshape, x, ndim, shape)
+
+
+def unsqueeze(input, dim):
+    """With a new axis of size 1."""
+    cdef int64_t shape[FBP_MAX_NDIM + 1]
+    cdef Tensor x = input
+    cdef int i, at = wrap_dim("unsqueeze", dim, x.t.ndim + 1)
+    if x.t.ndim == FBP_MAX_NDIM:
+        raise RuntimeError(f"a tensor has at most {FBP_MAX_NDIM} dimensions")
+    for i in range(x.t.ndim):
+        shape[i + (i >= at)] = fbp_shape(x.t)[i]
+    shape[at] = 1
+    return as_shape(FBP_OP_reshape, x, x.t.ndim + 1, shape)
+
+
+def flatten(input, start_dim=0, end_dim=-1):
+    """Axes start_dim to end_dim as one."""
+    cdef int64_t shape[FBP_MAX_NDIM]
+    cdef Tensor x = input
+    cdef int i, start = wrap_dim("flatten", start_dim, x.t.ndim), end = wrap_dim("flatten", end_dim, x.t.ndim), ndim = 0
+    if start > end:
+        raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    if x.t.ndim == 0:
+        shape[0] = 1
+        return as_shape(FBP_OP_reshape, x, 1, shape)
+    for i in range(x.t.ndim):
+        if start < i <= end:
+            shape[ndim - 1] *= fbp_shape(x.t)[i]
+        else:
+            shape[ndim] = fbp_shape(x.t)[i]
+            ndim += 1
+    return as_shape(FBP_OP_reshape, x, ndim, shape)
+
+
+def ravel(input):
+    """One axis."""
+    return reshaped(input, (-1,), False)
+
+
+def unflatten(input, dim, sizes):
+    """One axis as several."""
+    at = wrap_dim("unflatten", dim, input.ndim)
+    shape = tuple(input.shape)
+    return reshaped(input, resolve_unflatten(shape, at, tuple(sizes)), False)
+
+
+cdef tuple resolve_unflatten(tuple shape, int at, tuple sizes):
+    known = 1
+    for size in sizes:
+        known *= size if size != -1 else 1
+    sizes = tuple([shape[at] // known if size == -1 else size for size in sizes])
+    return shape[:at] + sizes + shape[at + 1:]
+
+
+def broadcast_to(input, shape):
+    """Repeated to a shape without copying."""
+    return input.expand(shape)
+
+
+def broadcast_tensors(*tensors):
+    """All repeated to their common shape."""
+    shape = broadcast_shapes(*[x.shape for x in tensors])
+    return tuple([x.expand(shape) for x in tensors])
+
+
+def broadcast_shapes(*shapes):
+    """The shape to which all broadcast."""
+    cdef int64_t result[FBP_MAX_NDIM]
+    cdef int64_t other[FBP_MAX_NDIM]
+    cdef int ndim = 0, other_ndim
+    for shape in shapes:
+        other_ndim = read_sizes((shape,), other)
+        if not fbp_broadcast(&ndim, result, other_ndim, other):
+            raise RuntimeError(f"shapes cannot be broadcast together: {', '.join(str(tuple(s)) for s in shapes)}")
+    return Size([result[i] for i in range(ndim)])
+
+
+def clone(input, *, memory_format=None):
+    """A contiguous copy that takes part in differentiation."""
+    return unary(FBP_OP_copy, input)
+
+
+def narrow(input, dim, start, length):
+    """`length` elements of an axis from `start` on, as a view."""
+    cdef int at = wrap_dim("narrow", dim, input.ndim)
+    size = input.shape[at]
+    start = int(start)
+    if start < 0:
+        start += size
+    if length < 0 or start + length > size:
+        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({size}).")
+    return sliced(input, at, start, length, 1, False)
+
+
+def select(input, dim, index):
+    """One element of an axis, which goes away; a view."""
+    cdef int at = wrap_dim("select", dim, input.ndim)
+    size = input.shape[at]
+    if not -size <= index < size:
+        raise IndexError(f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {dim}")
+    return sliced(input, at, index + size if index < 0 else index, 1, 1, True)
+
+
+def split(tensor, split_size_or_sections, dim=0):
+    """Views of an axis cut into pieces of a size, or of the sizes listed."""
+    cdef int at = wrap_dim("split", dim, tensor.ndim)
+    size = tensor.shape[at]
+    if isinstance(split_size_or_sections, int):
+        step = split_size_or_sections
+        if step < 0 or (step == 0 and size):
+            raise RuntimeError(f"split expects split_size be positive, but got split_size={step}")
+        sizes = [builtin_min(step, size - begin) for begin in range(0, size, step)] if size else [0]
+    else:
+        sizes = list(split_size_or_sections)
+        if builtin_sum(sizes) != size:
+            raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension {at}), "
+                               f"but got split_sizes={sizes}")
+    pieces, begin = [], 0
+    for piece in sizes:
+        pieces.append(sliced(tensor, at, begin, piece, 1, False))
+        begin += piece
+    return tuple(pieces)
+
+
+def chunk(input, chunks, dim=0):
+    """Views of an axis cut into at most `chunks` equal pieces, the last perhaps smaller."""
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    size = input.shape[wrap_dim("chunk", dim, input.ndim)]
+    return split(input, builtin_max(1, -(-size // chunks)), dim)
+
+
+def unbind(input, dim=0):
+    """Views of every element of an axis."""
+    cdef int at = wrap_dim("unbind", dim, input.ndim)
+    return tuple([sliced(input, at, i, 1, 1, True) for i in range(input.shape[at])])
+
+
+cdef list same_dtype(object tensors, str op):
+    """The tensors of a list, cast to their common dtype."""
+    cdef list result = list(tensors)
+    cdef int best = -1
+    if not result:
+        raise RuntimeError(f"{op}(): expected a non-empty list of Tensors")
+    for x in result:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{op}(): expected Tensor as element {result.index(x)} in argument 0, but got {type(x).__name__}")
+        if (<Tensor>x).t.dtype > best:
+            best = (<Tensor>x).t.dtype
+    return [cast(x, <fbp_dtype>best) for x in result]
+
+
+def cat(tensors, dim=0, *, out=None):
+    """Tensors one behind the other along an axis.
+
+    Raises
+    ------
+    RuntimeError
+        When other sizes differ, or the list is empty.
+    """
+    cdef fbp_dim_attribute attribute
+    cdef list parts = same_dtype(tensors, "cat")
+    ndim = 1
+    for x in parts:
+        if (<Tensor>x).t.ndim != 1 or (<Tensor>x).t.numel:
+            ndim = (<Tensor>x).t.ndim
+    attribute.dim = wrap_dim("cat", dim, ndim)
+    attribute.flag = 0
+    return store(apply_list(FBP_OP_cat, parts, &attribute, sizeof(attribute)), out)
+
+
+concat = concatenate = cat
+
+
+def stack(tensors, dim=0, *, out=None):
+    """Tensors of one shape along a new axis."""
+    cdef list parts = same_dtype(tensors, "stack")
+    for x in parts:
+        if not fbp_same_shape((<Tensor>x).t, (<Tensor>parts[0]).t):
+            raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
+                               f"{list(x.shape)} at entry {parts.index(x)}")
+    at = wrap_dim("stack", dim, parts[0].ndim + 1)
+    return cat([unsqueeze(x, at) for x in parts], at, out=out)
+
+
+def hstack(tensors):
+    """Side by side: along the second axis, of vectors along the first."""
+    parts = [x.reshape(1) if x.ndim == 0 else x for x in tensors]
+    return cat(parts, 0 if parts[0].ndim == 1 else 1)
+
+
+def vstack(tensors):
+    """One above the other."""
+    return cat([x.reshape(1, -1) if x.ndim < 2 else x for x in tensors], 0)
+
+
+def tile(input, dims):
+    """The whole repeated along every axis; missing leading repeats are 1."""
+    dims = tuple(dims)
+    return input.repeat((1,) * (input.ndim - len(dims)) + dims)
+
+
+def repeat_interleave(input, repeats, dim=None):
+    """Each element repeated on its place: `repeats` times, or as often as a tensor says."""
+    if dim is None:
+        input, dim = input.reshape(-1), 0
+    size = input.shape[dim]
+    counts = repeats.tolist() if isinstance(repeats, Tensor) else repeats
+    if isinstance(counts, int):
+        counts = [counts] * size
+    return index_select(input, dim, tensor([i for i, n in enumerate(counts) for _ in range(n)], dtype=int64))
+
+
+def diagonal(input, offset=0, dim1=0, dim2=1):
+    """Elements on a diagonal of two axes, as a new last axis; a view."""
+    cdef fbp_diagonal_attribute attribute
+    cdef Tensor x = input
+    cdef fbp_tensor *out
+    attribute.first = wrap_dim("diagonal", dim1, x.t.ndim)
+    attribute.second = wrap_dim("diagonal", dim2, x.t.ndim)
+    attribute.offset = offset
+    attribute.sizes[0] = fbp_shape(x.t)[attribute.first] if x.t.ndim else 0
+    attribute.sizes[1] = fbp_shape(x.t)[attribute.second] if x.t.ndim else 0
+    check(fbp_apply(FBP_OP_diagonal, 1, &x.t, &attribute, sizeof(attribute), &out))
+    return wrap(out)
+
+
+def diag_embed(input, offset=0, dim1=-2, dim2=-1):
+    """Zeros with the last axis on a diagonal of two new axes."""
+    cdef fbp_diagonal_attribute attribute
+    cdef Tensor x = input
+    cdef fbp_tensor *out
+    cdef int ndim = x.t.ndim + 1
+    size = input.shape[-1] + builtin_abs(offset)
+    attribute.first = wrap_dim("diag_embed", dim1, ndim)
+    attribute.second = wrap_dim("diag_embed", dim2, ndim)
+    if attribute.first == attribute.second:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    attribute.offset = offset
+    attribute.sizes[0] = attribute.sizes[1] = size
+    check(fbp_apply(FBP_OP_embed_diagonal, 1, &x.t, &attribute, sizeof(attribute), &out))
+    return wrap(out)
+
+
+def diag(input, diagonal=0):
+    """The diagonal of a matrix, or a matrix with this diagonal."""
+    if input.ndim == 1:
+        return diag_embed(input, diagonal)
+    if input.ndim != 2:
+        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.ndim}D")
+    return input.diagonal(diagonal).clone()
+
+
+def trace(input):
+    """Sum of the main diagonal of a matrix."""
+    if input.ndim != 2:
+        raise RuntimeError("trace: expected a matrix")
+    return diagonal(input).sum()
+
+
+def atleast_1d(input):
+    """At least one axis."""
+    return input.reshape(1) if input.ndim == 0 else input
+
+
+def atleast_2d(input):
+    """At least two axes."""
+    return input.reshape(1, -1) if input.ndim < 2 else input
+
+
+def meshgrid(*tensors, indexing="ij"):
+    """Grids of coordinates from vectors of them; indexing "ij" or "xy"."""
+    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
+        tensors = tuple(tensors[0])
+    if indexing == "xy" and len(tensors) > 1:
+        grids = meshgrid(tensors[1], tensors[0], *tensors[2:])
+        return tuple([g.transpose(0, 1) for g in (grids[1], grids[0], *grids[2:])])
+    sizes = tuple([x.numel() for x in tensors])
+    count = len(sizes)
+    return tuple([x.reshape((1,) * i + (sizes[i],) + (1,) * (count - i - 1)).expand(sizes) for i, x in enumerate(tensors)])

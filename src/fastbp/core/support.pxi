@@ -1,0 +1,348 @@
+# Conversions between Python and the core: errors, types, wrappers, operands.
+
+cdef dict STATUS_ERRORS = {
+    FBP_ERROR_VALUE: ValueError,
+    FBP_ERROR_TYPE: TypeError,
+    FBP_ERROR_INDEX: IndexError,
+    FBP_ERROR_RUNTIME: RuntimeError,
+    FBP_ERROR_MEMORY: MemoryError,
+    FBP_ERROR_NOT_IMPLEMENTED: NotImplementedError,
+}
+
+# An exception raised by a Python callback inside the core waits here until the core has returned.
+cdef object pending_error = None
+
+
+cdef int raise_status(fbp_status status) except -1:
+    """Raise the Python exception for a failed call."""
+    global pending_error
+    if status == FBP_ERROR_CALLBACK and pending_error is not None:
+        error, pending_error = pending_error, None
+        raise error
+    raise STATUS_ERRORS.get(status, RuntimeError)(fbp_message().decode("utf-8", "replace"))
+
+
+cdef inline int check(fbp_status status) except -1:
+    if status != FBP_OK:
+        raise_status(status)
+    return 0
+
+
+# ---- element types ------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class dtype:
+    """Type of a tensor's elements: one of `fastbp.float32`, `float64`, `int64`, `int32`, `uint8`, `bool`.
+
+    Examples
+    --------
+    >>> fastbp.zeros(2).dtype
+    fastbp.float32
+    """
+
+    cdef fbp_dtype code
+    cdef readonly str name
+    cdef readonly int itemsize
+    cdef bytes format  # of the buffer protocol
+
+    @property
+    def is_floating_point(self):
+        """Whether this is float32 or float64."""
+        return bool(fbp_dtype_is_float(self.code))
+
+    @property
+    def is_signed(self):
+        """Whether negative values can be held."""
+        return self.code >= FBP_INT32
+
+    @property
+    def is_complex(self):
+        """Always False: there are no complex types."""
+        return False
+
+    def __repr__(self):
+        return "fastbp." + self.name
+
+    def __reduce__(self):
+        return self.name
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+cdef dtype make_dtype(fbp_dtype code, bytes format):
+    cdef dtype result = dtype.__new__(dtype)
+    result.code = code
+    result.name = fbp_dtype_name(code).decode()
+    result.itemsize = fbp_dtype_size(code)
+    result.format = format
+    return result
+
+
+cdef list DTYPES = [make_dtype(<fbp_dtype>code, format) for code, format in enumerate((b"?", b"B", b"i", b"q", b"f", b"d"))]
+bool_, uint8, int32, int64, float32, float64 = DTYPES
+cdef dict DTYPE_BY_NAME = {d.name: d for d in DTYPES}
+DTYPE_BY_NAME.update(float=float64, int=int64, double=float64, long=int64, half=None)
+
+
+cdef fbp_dtype dtype_code(object given) except *:
+    """Core code of a dtype given as fastbp dtype, Python type, NumPy dtype or name; TypeError otherwise."""
+    if type(given) is dtype:
+        return (<dtype>given).code
+    if given is float:
+        return FBP_FLOAT64
+    if given is int:
+        return FBP_INT64
+    if given is bool:
+        return FBP_BOOL
+    name = getattr(given, "name", None) or getattr(given, "__name__", None) or str(given)
+    found = DTYPE_BY_NAME.get(name)
+    if found is None:
+        raise TypeError(f"{given!r} is not a dtype that fastbp has; use one of {', '.join(map(repr, DTYPES))}")
+    return (<dtype>found).code
+
+
+# ---- wrappers ------------------------------------------------------------------------------------------------------
+
+cdef inline object wrap(fbp_tensor *t):
+    """The Python tensor for `t`, whose reference is taken over."""
+    cdef Tensor result
+    if t.handle != NULL:
+        result = <Tensor>t.handle
+        fbp_release(t)
+        return result
+    result = Tensor.__new__(Tensor)
+    result.t = t
+    t.handle = <void *>result
+    return result
+
+
+cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept:
+    """Make a live wrapper stand for another node (after an in-place write through a view)."""
+    cdef Tensor wrapper = <Tensor>handle
+    cdef fbp_tensor *old = wrapper.t
+    if old.handle == handle:
+        old.handle = NULL
+    wrapper.t = fbp_retain(t)
+    t.handle = handle
+    fbp_release(old)
+
+
+cdef void release_object(void *held) noexcept:
+    Py_DECREF(<object>held)
+
+
+fbp_host_adopt = adopt_handle
+fbp_host_release = release_object
+
+
+# ---- operands --------------------------------------------------------------------------------------------------------
+
+cdef fbp_tensor *new_number(object value, int other) except NULL:
+    """A 0-d tensor for a bare Python number beside an operand of dtype `other` (-1: none): it takes no part in type promotion."""
+    cdef fbp_layout layout
+    cdef fbp_tensor *t
+    cdef int code
+    if isinstance(value, bool):
+        code = other if other >= 0 else FBP_BOOL
+    elif isinstance(value, int):
+        code = other if other > FBP_BOOL else FBP_INT64
+    else:
+        code = other if other >= FBP_FLOAT32 else fbp_default_dtype()
+    check(fbp_layout_contiguous(&layout, <fbp_dtype>code, 0, NULL))
+    check(fbp_tensor_empty(&layout, 0, 0, &t))
+    try:
+        write_element(t.data, code, value)
+    except BaseException:
+        fbp_release(t)
+        raise
+    t.flags |= FBP_NUMBER
+    return t
+
+
+cdef int write_element(char *at, int code, object value) except -1:
+    """Store a Python number in an element of a type."""
+    if code == FBP_FLOAT32:
+        (<float *>at)[0] = <double>value
+    elif code == FBP_FLOAT64:
+        (<double *>at)[0] = value
+    elif code == FBP_INT64:
+        (<int64_t *>at)[0] = int(value)
+    elif code == FBP_INT32:
+        (<int32_t *>at)[0] = int(value)
+    elif code == FBP_UINT8:
+        (<uint8_t *>at)[0] = int(value) & 0xFF
+    else:
+        (<uint8_t *>at)[0] = 1 if value else 0
+    return 0
+
+
+cdef object read_element(const char *at, int code):
+    if code == FBP_FLOAT32:
+        return <double>(<float *>at)[0]
+    if code == FBP_FLOAT64:
+        return (<double *>at)[0]
+    if code == FBP_INT64:
+        return (<int64_t *>at)[0]
+    if code == FBP_INT32:
+        return (<int32_t *>at)[0]
+    if code == FBP_UINT8:
+        return (<uint8_t *>at)[0]
+    return (<uint8_t *>at)[0] != 0
+
+
+cdef fbp_tensor *operand(object x, int other) except NULL:
+    """A new reference to the core tensor for an operand: a tensor, a number, an array, or nested lists of numbers."""
+    if isinstance(x, Tensor):
+        return fbp_retain((<Tensor>x).t)
+    if isinstance(x, (int, float)):
+        return new_number(x, other)
+    if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
+        return fbp_retain((<Tensor>as_tensor(x)).t)
+    if hasattr(x, "__float__"):
+        return new_number(float(x), other)
+    raise TypeError(f"expected a tensor, a number or an array, got {type(x).__name__}")
+
+
+cdef inline bint is_operand(object x):
+    """Whether a binary operator should try; otherwise Python asks the other side."""
+    return isinstance(x, (Tensor, int, float)) or hasattr(x, "__array__") or hasattr(x, "__float__")
+
+
+cdef object unary(fbp_op op, object a):
+    cdef fbp_tensor *out
+    cdef fbp_tensor *x
+    if isinstance(a, Tensor):
+        check(fbp_apply(op, 1, &(<Tensor>a).t, NULL, 0, &out))
+        return wrap(out)
+    raise TypeError(f"{fbp_ops[op].name.decode()}(): argument 'input' must be Tensor, not {type(a).__name__}")
+
+
+cdef object unary_with(fbp_op op, object a, double p0, double p1):
+    cdef fbp_scalar_attribute attribute
+    cdef fbp_tensor *out
+    if not isinstance(a, Tensor):
+        raise TypeError(f"{fbp_ops[op].name.decode()}(): argument 'input' must be Tensor, not {type(a).__name__}")
+    attribute.p[0] = p0
+    attribute.p[1] = p1
+    check(fbp_apply(op, 1, &(<Tensor>a).t, &attribute, sizeof(attribute), &out))
+    return wrap(out)
+
+
+cdef object binary_any(fbp_op op, object a, object b, const fbp_scalar_attribute *attribute):
+    """binary() where an operand is not a tensor yet."""
+    cdef fbp_tensor *inputs[2]
+    cdef fbp_tensor *out = NULL
+    cdef fbp_status status
+    inputs[0] = operand(a, (<Tensor>b).t.dtype if isinstance(b, Tensor) else -1)
+    try:
+        inputs[1] = operand(b, inputs[0].dtype if isinstance(a, Tensor) else -1)
+    except BaseException:
+        fbp_release(inputs[0])
+        raise
+    status = fbp_apply(op, 2, inputs, attribute, sizeof(fbp_scalar_attribute) if attribute != NULL else 0, &out)
+    fbp_release(inputs[0])
+    fbp_release(inputs[1])
+    check(status)
+    return wrap(out)
+
+
+cdef object binary(fbp_op op, object a, object b):
+    cdef fbp_tensor *inputs[2]
+    cdef fbp_tensor *out
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        inputs[0] = (<Tensor>a).t
+        inputs[1] = (<Tensor>b).t
+        check(fbp_apply(op, 2, inputs, NULL, 0, &out))
+        return wrap(out)
+    return binary_any(op, a, b, NULL)
+
+
+cdef object binary_with(fbp_op op, object a, object b, double p0, double p1):
+    cdef fbp_scalar_attribute attribute
+    attribute.p[0] = p0
+    attribute.p[1] = p1
+    return binary_any(op, a, b, &attribute)
+
+
+cdef object unary_in_place(fbp_op op, Tensor a, double p0, double p1):
+    cdef fbp_scalar_attribute attribute
+    cdef fbp_tensor *input = a.t
+    attribute.p[0] = p0
+    attribute.p[1] = p1
+    check(fbp_apply_in_place(op, 1, &input, &attribute, sizeof(attribute), &a.t))
+    return a
+
+
+cdef object binary_in_place(fbp_op op, Tensor a, object b, double p0, double p1):
+    cdef fbp_scalar_attribute attribute
+    cdef fbp_tensor *inputs[2]
+    cdef fbp_status status
+    attribute.p[0] = p0
+    attribute.p[1] = p1
+    inputs[0] = a.t
+    inputs[1] = operand(b, a.t.dtype)
+    status = fbp_apply_in_place(op, 2, inputs, &attribute, sizeof(attribute), &a.t)
+    fbp_release(inputs[1])
+    check(status)
+    return a
+
+
+cdef object store(object result, object out):
+    """`result`, or `out` with the result's elements where an out= argument was given."""
+    if out is None:
+        return result
+    return (<Tensor>out).copy_(result)
+
+
+# ---- shapes and dims ---------------------------------------------------------------------------------------------------
+
+cdef int read_sizes(object sizes, int64_t *shape) except -1:
+    """Sizes given as one sequence or as numbers, f((2, 3)) or f(2, 3), into shape[]; returns how many."""
+    cdef int ndim = 0
+    if len(sizes) == 1 and not isinstance(sizes[0], int):
+        if isinstance(sizes[0], Tensor) and (<Tensor>sizes[0]).t.ndim == 0:
+            sizes = (int(sizes[0]),)
+        elif hasattr(sizes[0], "__index__") and not isinstance(sizes[0], (tuple, list, Tensor)):
+            sizes = (sizes[0].__index__(),)
+        else:
+            sizes = tuple(sizes[0])
+    if len(sizes) > FBP_MAX_NDIM:
+        raise RuntimeError(f"a tensor has at most {FBP_MAX_NDIM} dimensions, got {len(sizes)}")
+    for size in sizes:
+        if not isinstance(size, int):
+            try:
+                size = size.__index__()
+            except (AttributeError, TypeError):
+                raise TypeError(f"sizes must be integers, got {type(size).__name__}: {size!r}") from None
+        try:
+            shape[ndim] = size
+        except OverflowError:
+            raise RuntimeError(f"the size {size} does not fit in 64 bits") from None
+        ndim += 1
+    return ndim
+
+
+cdef int wrap_dim(str op, object dim, int ndim) except -1:
+    cdef int result
+    check(fbp_dim_wrap(op.encode(), dim, ndim, &result))
+    return result
+
+
+cdef uint32_t dims_mask(str op, object dim, int ndim) except? 0xFFFFFFFF:
+    """Bit mask of axes given as None (all), a number or a sequence of numbers."""
+    cdef uint32_t mask = 0
+    cdef int at
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return ((<uint32_t>1) << ndim) - 1
+    for one in dim if isinstance(dim, (tuple, list)) else (dim,):
+        at = wrap_dim(op, one, ndim)
+        if mask >> at & 1:
+            raise RuntimeError(f"{op}: dim {at} appears multiple times in the list of dims")
+        if ndim:
+            mask |= (<uint32_t>1) << at
+    return mask
+
+
+cdef inline tuple shape_tuple(const fbp_tensor *t):
+    return tuple([fbp_shape(t)[i] for i in range(t.ndim)])

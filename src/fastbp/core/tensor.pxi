@@ -1,0 +1,531 @@
+# The Tensor class: identity, attributes, conversion, operators.  Families of methods stand in files of their own.
+
+cdef struct exported_buffer:
+    fbp_storage *storage
+    Py_ssize_t dims[32]  # shape[ndim], strides[ndim]; FBP_MAX_NDIM is 16
+
+
+@cython.freelist(512)
+cdef class Tensor:
+    """An n-dimensional array that can remember how it was computed, with PyTorch's methods and semantics.
+
+    Make tensors with `fastbp.tensor`, `zeros`, `randn`, `from_numpy` and the like; `Tensor(2, 3)` is PyTorch's old
+    constructor of an uninitialised array of the default dtype, `Tensor([1, 2])` of one with these values.
+    """
+
+    cdef fbp_tensor *t
+    cdef object __weakref__
+
+    def __init__(self, *sizes):
+        cdef Tensor made
+        if self.t != NULL:
+            return
+        if len(sizes) == 1 and not isinstance(sizes[0], int):
+            made = tensor(sizes[0], dtype=get_default_dtype()) if not isinstance(sizes[0], Tensor) else sizes[0].detach()
+        else:
+            made = empty(*sizes) if sizes else empty(0)
+        self.t = fbp_retain(made.t)
+
+    def __dealloc__(self):
+        if self.t != NULL:
+            if self.t.handle == <void *>self:
+                self.t.handle = NULL
+            fbp_release(self.t)
+
+    @staticmethod
+    def _make_subclass(cls, Tensor data not None, bint requires_grad=False):
+        """An instance of a subclass over data's elements, without history (nn.Parameter)."""
+        cdef Tensor result = cls.__new__(cls) if cls.__new__ is object.__new__ else Tensor.__new__(cls)
+        check(fbp_tensor_detach(data.t, &result.t))
+        result.t.handle = <void *>result
+        if not (data.t.flags & FBP_VIEW) or data.t.edge_count == 0:
+            result.t.flags &= ~FBP_VIEW
+        if requires_grad:
+            result.requires_grad = True
+        return result
+
+    # ---- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self):
+        """Sizes as a tuple; `size()` is the same."""
+        return Size(shape_tuple(self.t))
+
+    def size(self, dim=None):
+        """Sizes, or the size along one dimension."""
+        return Size(shape_tuple(self.t)) if dim is None else fbp_shape(self.t)[wrap_dim("size", dim, self.t.ndim)]
+
+    @property
+    def ndim(self):
+        """Number of dimensions."""
+        return self.t.ndim
+
+    def dim(self):
+        """Number of dimensions."""
+        return self.t.ndim
+
+    ndimension = dim
+
+    def numel(self):
+        """Number of elements."""
+        return self.t.numel
+
+    nelement = numel
+
+    def element_size(self):
+        """Bytes an element takes."""
+        return fbp_dtype_size(<fbp_dtype>self.t.dtype)
+
+    @property
+    def itemsize(self):
+        """Bytes an element takes."""
+        return fbp_dtype_size(<fbp_dtype>self.t.dtype)
+
+    @property
+    def nbytes(self):
+        """Bytes that the elements take."""
+        return self.t.numel * fbp_dtype_size(<fbp_dtype>self.t.dtype)
+
+    def stride(self, dim=None):
+        """Steps between neighbours along each dimension, in elements."""
+        if dim is not None:
+            return fbp_strides(self.t)[wrap_dim("stride", dim, self.t.ndim)]
+        return tuple([fbp_strides(self.t)[i] for i in range(self.t.ndim)])
+
+    def storage_offset(self):
+        """Elements between the start of the storage and the first element."""
+        return (self.t.data - <char *>self.t.storage.data) // fbp_dtype_size(<fbp_dtype>self.t.dtype)
+
+    def data_ptr(self):
+        """Address of the first element."""
+        return <size_t>self.t.data
+
+    def is_contiguous(self):
+        """Whether the elements lie in row-major order without gaps."""
+        return bool(fbp_is_contiguous(self.t))
+
+    @property
+    def dtype(self):
+        """Type of the elements."""
+        return DTYPES[self.t.dtype]
+
+    def is_floating_point(self):
+        """Whether the dtype is float32 or float64."""
+        return bool(fbp_dtype_is_float(<fbp_dtype>self.t.dtype))
+
+    def is_complex(self):
+        """Always False: there are no complex dtypes."""
+        return False
+
+    @property
+    def device(self):
+        """Always the CPU."""
+        return CPU
+
+    is_cuda = False
+    is_sparse = False
+    is_quantized = False
+
+    @property
+    def _version(self):
+        """Number of in-place changes of the elements; views share it."""
+        return self.t.storage.version
+
+    # ---- history -------------------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self):
+        """Whether operations on this tensor are recorded; settable on leaves."""
+        return bool(fbp_requires_grad(self.t))
+
+    @requires_grad.setter
+    def requires_grad(self, bint value):
+        if self.t.edge_count and not value:
+            raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a computed variable in "
+                               "a subgraph that doesn't require differentiation use var_no_grad = var.detach().")
+        if value and not fbp_dtype_is_float(<fbp_dtype>self.t.dtype):
+            raise RuntimeError(f"only Tensors of floating point dtype can require gradients, this one is {self.dtype!r}")
+        if value:
+            self.t.flags |= FBP_REQUIRES_GRAD
+        else:
+            self.t.flags &= ~FBP_REQUIRES_GRAD
+
+    def requires_grad_(self, requires_grad=True):
+        """Set requires_grad and return self."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def is_leaf(self):
+        """Whether this was made by the user rather than by a recorded operation."""
+        return self.t.edge_count == 0
+
+    @property
+    def grad_fn(self):
+        """The recorded operation that made this tensor, None for leaves."""
+        return None if self.t.edge_count == 0 else make_grad_fn(self.t)
+
+    @property
+    def grad(self):
+        """Accumulated gradient, or None; assigning None clears it."""
+        if self.t.autograd == NULL or self.t.autograd.gradient == NULL:
+            return None
+        return wrap(fbp_retain(self.t.autograd.gradient))
+
+    @grad.setter
+    def grad(self, value):
+        cdef fbp_tensor *old
+        cdef fbp_autograd *extra
+        if value is None:
+            if self.t.autograd == NULL:
+                return
+        elif not isinstance(value, Tensor):
+            raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+        elif not fbp_same_shape((<Tensor>value).t, self.t) or (<Tensor>value).t.dtype != self.t.dtype:
+            raise RuntimeError(f"assigned grad has data of a different size or type: {tuple(value.shape)} {value.dtype!r} for a tensor of "
+                               f"{tuple(self.shape)} {self.dtype!r}")
+        extra = fbp_autograd_get(self.t)
+        if extra == NULL:
+            raise MemoryError("cannot allocate a gradient")
+        old = extra.gradient
+        extra.gradient = fbp_retain((<Tensor>value).t) if value is not None else NULL
+        if old != NULL:
+            fbp_release(old)
+
+    @grad.deleter
+    def grad(self):
+        self.grad = None
+
+    def retain_grad(self):
+        """Have backward() keep this non-leaf's gradient in `.grad`."""
+        if not fbp_requires_grad(self.t):
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        if self.t.edge_count:
+            self.t.flags |= FBP_RETAINS_GRAD
+
+    @property
+    def retains_grad(self):
+        """Whether retain_grad() was asked for."""
+        return bool(self.t.flags & FBP_RETAINS_GRAD)
+
+    def register_hook(self, hook):
+        """Call `hook(gradient)` whenever backward() has this tensor's gradient; what it returns, unless None, replaces it.
+
+        Returns a handle whose remove() takes the hook away.
+        """
+        if not fbp_requires_grad(self.t):
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        return add_hook(self, hook)
+
+    def backward(self, gradient=None, retain_graph=None, create_graph=False, inputs=None):
+        """Accumulate the derivatives of this tensor into the `.grad` of the leaves it was computed from.
+
+        Parameters
+        ----------
+        gradient : Tensor, optional
+            Cotangent, of this tensor's shape. Default: 1, for a tensor of one element.
+        retain_graph : bool, optional
+            Keep saved values, so that backward() can be called again. Default: as `create_graph`.
+        create_graph : bool, optional
+            Record the pass itself, for higher derivatives. Default: False.
+        inputs : Tensor or sequence of Tensor, optional
+            Accumulate into these alone. Default: all leaves.
+
+        Raises
+        ------
+        RuntimeError
+            Without `gradient` on more than one element; a second time without retain_graph; when a saved value was
+            changed in place (the message names the op).
+
+        Examples
+        --------
+        >>> x = fastbp.tensor(3.0, requires_grad=True)
+        >>> (x * x).backward()
+        >>> x.grad
+        tensor(6.)
+        """
+        run_backward((self,), (gradient,), create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+
+    def detach(self):
+        """The same elements without history."""
+        cdef fbp_tensor *out
+        check(fbp_tensor_detach(self.t, &out))
+        return wrap(out)
+
+    def detach_(self):
+        """Forget the history of this tensor itself."""
+        cdef fbp_tensor *out
+        if self.t.edge_count and self.t.flags & FBP_VIEW:
+            raise RuntimeError("Can't detach views in-place. Use detach() instead")
+        check(fbp_tensor_detach(self.t, &out))
+        replace_node(self, out)
+        return self
+
+    @property
+    def data(self):
+        """The same elements without history; assigning makes this tensor stand for other elements."""
+        return self.detach()
+
+    @data.setter
+    def data(self, Tensor value not None):
+        cdef fbp_tensor *out
+        cdef fbp_autograd *extra = self.t.autograd
+        check(fbp_tensor_detach(value.t, &out))
+        out.flags = (out.flags & ~FBP_VIEW) | (self.t.flags & FBP_REQUIRES_GRAD)
+        out.autograd = extra
+        self.t.autograd = NULL
+        replace_node(self, out)
+
+    # ---- values ---------------------------------------------------------------------------------------------------
+
+    def item(self):
+        """The value of a tensor of one element, as a Python number."""
+        if self.t.numel != 1:
+            raise RuntimeError(f"a Tensor with {self.t.numel} elements cannot be converted to Scalar")
+        return read_element(self.t.data, self.t.dtype)
+
+    def tolist(self):
+        """Nested lists of Python numbers (a number for 0-d)."""
+        return self.item() if self.t.ndim == 0 else as_array(self).tolist()
+
+    def numpy(self, *, force=False):
+        """A NumPy array over the same memory.
+
+        Raises
+        ------
+        RuntimeError
+            When the tensor requires grad, unless `force`.
+        """
+        if fbp_requires_grad(self.t) and not force:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return as_array(self)
+
+    def __array__(self, dtype=None, copy=None):
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError("a copy is needed to change the dtype")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    __array_priority__ = 1000
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef fbp_tensor *t = self.t
+        cdef int i, size = fbp_dtype_size(<fbp_dtype>t.dtype)
+        if flags & PyBUF_WRITABLE and t.storage.read_only:
+            raise BufferError("the memory of this tensor is read-only")
+        if not (flags & PyBUF_STRIDES == PyBUF_STRIDES) and not fbp_is_contiguous(t):
+            raise BufferError("the tensor is not contiguous and the consumer asks for a flat buffer")
+        cdef exported_buffer *held = <exported_buffer *>fbp_block_get(sizeof(exported_buffer))
+        if held == NULL:
+            raise MemoryError("cannot allocate a buffer description")
+        held.storage = t.storage
+        fbp_storage_retain(t.storage)
+        for i in range(t.ndim):
+            held.dims[i] = fbp_shape(t)[i]
+            held.dims[t.ndim + i] = fbp_strides(t)[i] * size
+        view.buf = t.data
+        view.obj = self
+        view.len = t.numel * size
+        view.itemsize = size
+        view.readonly = t.storage.read_only
+        view.ndim = t.ndim
+        view.format = <char *>(<dtype>DTYPES[t.dtype]).format if flags & PyBUF_FORMAT else NULL
+        view.shape = held.dims
+        view.strides = held.dims + t.ndim
+        view.suboffsets = NULL
+        view.internal = held
+
+    def __releasebuffer__(self, Py_buffer *view):
+        cdef exported_buffer *held = <exported_buffer *>view.internal
+        fbp_storage_release(held.storage)
+        fbp_block_free(held, sizeof(exported_buffer))
+
+    def __bool__(self):
+        if self.t.numel != 1:
+            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous" if self.t.numel
+                               else "Boolean value of Tensor with no values is ambiguous")
+        return bool(read_element(self.t.data, self.t.dtype))
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    def __index__(self):
+        if fbp_dtype_is_float(<fbp_dtype>self.t.dtype) or self.t.numel != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.item())
+
+    def __complex__(self):
+        return complex(self.item())
+
+    def __round__(self, ndigits=0):
+        return self.round(decimals=ndigits or 0)
+
+    def __format__(self, spec):
+        if self.t.ndim == 0 and spec:
+            return format(self.item(), spec)
+        return object.__format__(self, spec)
+
+    def __repr__(self):
+        return format_repr(self)
+
+    def __len__(self):
+        if self.t.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return fbp_shape(self.t)[0]
+
+    def __hash__(self):
+        return <Py_hash_t>(<size_t><void *>self >> 4)
+
+    def __reduce__(self):
+        return rebuild, (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.t) and self.t.edge_count == 0))
+
+    def __copy__(self):
+        return self.detach().requires_grad_(self.requires_grad) if self.t.edge_count == 0 else self.detach()
+
+    def __deepcopy__(self, memo):
+        found = memo.get(id(self))
+        if found is None:
+            if self.t.edge_count:
+                raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment")
+            found = self.detach().clone().requires_grad_(self.requires_grad)
+            memo[id(self)] = found
+        return found
+
+    # ---- operators ---------------------------------------------------------------------------------------------------
+
+    def __add__(self, other):
+        return binary(FBP_OP_add, self, other) if is_operand(other) else NotImplemented
+
+    def __radd__(self, other):
+        return binary(FBP_OP_add, other, self) if is_operand(other) else NotImplemented
+
+    def __iadd__(self, other):
+        return binary_in_place(FBP_OP_add, self, other, 0.0, 0.0)
+
+    def __sub__(self, other):
+        return binary(FBP_OP_sub, self, other) if is_operand(other) else NotImplemented
+
+    def __rsub__(self, other):
+        return binary(FBP_OP_sub, other, self) if is_operand(other) else NotImplemented
+
+    def __isub__(self, other):
+        return binary_in_place(FBP_OP_sub, self, other, 0.0, 0.0)
+
+    def __mul__(self, other):
+        return binary(FBP_OP_mul, self, other) if is_operand(other) else NotImplemented
+
+    def __rmul__(self, other):
+        return binary(FBP_OP_mul, other, self) if is_operand(other) else NotImplemented
+
+    def __imul__(self, other):
+        return binary_in_place(FBP_OP_mul, self, other, 0.0, 0.0)
+
+    def __truediv__(self, other):
+        return binary(FBP_OP_div, self, other) if is_operand(other) else NotImplemented
+
+    def __rtruediv__(self, other):
+        return binary(FBP_OP_div, other, self) if is_operand(other) else NotImplemented
+
+    def __itruediv__(self, other):
+        return binary_in_place(FBP_OP_div, self, other, 0.0, 0.0)
+
+    def __floordiv__(self, other):
+        return binary(FBP_OP_floor_divide, self, other) if is_operand(other) else NotImplemented
+
+    def __rfloordiv__(self, other):
+        return binary(FBP_OP_floor_divide, other, self) if is_operand(other) else NotImplemented
+
+    def __ifloordiv__(self, other):
+        return binary_in_place(FBP_OP_floor_divide, self, other, 0.0, 0.0)
+
+    def __mod__(self, other):
+        return binary(FBP_OP_remainder, self, other) if is_operand(other) else NotImplemented
+
+    def __rmod__(self, other):
+        return binary(FBP_OP_remainder, other, self) if is_operand(other) else NotImplemented
+
+    def __imod__(self, other):
+        return binary_in_place(FBP_OP_remainder, self, other, 0.0, 0.0)
+
+    def __pow__(self, other, modulo):
+        return power(self, other) if is_operand(other) else NotImplemented
+
+    def __rpow__(self, other, modulo):
+        return binary(FBP_OP_pow, other, self) if is_operand(other) else NotImplemented
+
+    def __ipow__(self, other):
+        return binary_in_place(FBP_OP_pow, self, other, 0.0, 0.0)
+
+    def __matmul__(self, other):
+        return binary(FBP_OP_matmul, self, other) if is_operand(other) else NotImplemented
+
+    def __rmatmul__(self, other):
+        return binary(FBP_OP_matmul, other, self) if is_operand(other) else NotImplemented
+
+    def __and__(self, other):
+        return binary(FBP_OP_bitwise_and, self, other) if is_operand(other) else NotImplemented
+
+    def __rand__(self, other):
+        return binary(FBP_OP_bitwise_and, other, self) if is_operand(other) else NotImplemented
+
+    def __iand__(self, other):
+        return binary_in_place(FBP_OP_bitwise_and, self, other, 0.0, 0.0)
+
+    def __or__(self, other):
+        return binary(FBP_OP_bitwise_or, self, other) if is_operand(other) else NotImplemented
+
+    def __ror__(self, other):
+        return binary(FBP_OP_bitwise_or, other, self) if is_operand(other) else NotImplemented
+
+    def __ior__(self, other):
+        return binary_in_place(FBP_OP_bitwise_or, self, other, 0.0, 0.0)
+
+    def __xor__(self, other):
+        return binary(FBP_OP_bitwise_xor, self, other) if is_operand(other) else NotImplemented
+
+    def __rxor__(self, other):
+        return binary(FBP_OP_bitwise_xor, other, self) if is_operand(other) else NotImplemented
+
+    def __ixor__(self, other):
+        return binary_in_place(FBP_OP_bitwise_xor, self, other, 0.0, 0.0)
+
+    def __neg__(self):
+        return unary(FBP_OP_neg, self)
+
+    def __pos__(self):
+        return self
+
+    def __abs__(self):
+        return unary(FBP_OP_abs, self)
+
+    def __invert__(self):
+        return unary(FBP_OP_bitwise_not, self)
+
+    def __eq__(self, other):
+        return binary(FBP_OP_eq, self, other) if is_operand(other) else NotImplemented
+
+    def __ne__(self, other):
+        return binary(FBP_OP_ne, self, other) if is_operand(other) else NotImplemented
+
+    def __lt__(self, other):
+        return binary(FBP_OP_lt, self, other) if is_operand(other) else NotImplemented
+
+    def __le__(self, other):
+        return binary(FBP_OP_le, self, other) if is_operand(other) else NotImplemented
+
+    def __gt__(self, other):
+        return binary(FBP_OP_gt, self, other) if is_operand(other) else NotImplemented
+
+    def __ge__(self, other):
+        return binary(FBP_OP_ge, self, other) if is_operand(other) else NotImplemented
+
+    include "generated_methods.pxi"
+    include "shape_methods.pxi"
+    include "reduction_methods.pxi"
+    include "indexing_methods.pxi"
+    include "creation_methods.pxi"
