@@ -582,9 +582,21 @@ def test_inplace_writes_the_input():
     x = fastbp.tensor([-1.0, 2.0])
     assert nn.ReLU(inplace=True)(x) is x
     assert values(x) == [0.0, 2.0]
-    weight = nn.Parameter(fastbp.tensor([-1.0, 2.0]))
-    nn.ReLU(inplace=True)(weight * 3).sum().backward()
-    assert values(weight.grad) == [0.0, 3.0]
+    dropped = fastbp.ones(3)
+    assert nn.Dropout(1.0, inplace=True)(dropped) is dropped and values(dropped) == [0.0] * 3
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Mish, nn.Hardtanh])
+def test_inplace_activations_differentiate_as_others(kind):
+    gradients = []
+    for inplace in (False, True):
+        weight = nn.Parameter(fastbp.tensor([-1.0, 0.25, 2.0]))
+        hidden = weight * 3
+        output = kind(inplace=inplace)(hidden)
+        assert (output is hidden) is inplace
+        (output * output).sum().backward()
+        gradients.append(values(weight.grad))
+    assert gradients[0] == gradients[1]
 
 
 def test_dropout():

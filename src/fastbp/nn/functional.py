@@ -1,7 +1,7 @@
 """nn.functional: layers and losses as functions, with PyTorch's names and argument order.
 
-Each one forwards to the core function of the same name. ``inplace=True`` writes the result into the input's memory
-as well and returns the input. ``size_average`` and ``reduce`` are PyTorch's deprecated spelling of ``reduction``.
+Each one forwards to the core function of the same name. ``inplace=True`` changes and returns the input, as in
+PyTorch; it saves no memory, since the derivative needs the old values. ``size_average`` and ``reduce`` are PyTorch's deprecated spelling of ``reduction``.
 """
 
 from __future__ import annotations
@@ -28,38 +28,32 @@ gelu = _core.gelu
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0), elementwise."""
-    result = _core.relu(input)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.relu, input) if inplace else _core.relu(input)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x for x > 0, else ``negative_slope * x``."""
-    result = _core.leaky_relu(input, negative_slope)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.leaky_relu, input, negative_slope) if inplace else _core.leaky_relu(input, negative_slope)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x for x > 0, else ``alpha * (exp(x) - 1)``."""
-    result = _core.elu(input, alpha)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.elu, input, alpha) if inplace else _core.elu(input, alpha)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """``x * sigmoid(x)``, elementwise (also called swish)."""
-    result = _core.silu(input)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.silu, input) if inplace else _core.silu(input)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """``x * tanh(softplus(x))``, elementwise."""
-    result = _core.mish(input)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.mish, input) if inplace else _core.mish(input)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x limited to [min_val, max_val]."""
-    result = _core.hardtanh(input, min_val, max_val)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.hardtanh, input, min_val, max_val) if inplace else _core.hardtanh(input, min_val, max_val)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -114,8 +108,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0.0:
         return input
-    result = _core.dropout(input, p, True)
-    return input.copy_(result) if inplace else result
+    return _in_place(_core.dropout, input, p, True) if inplace else _core.dropout(input, p, True)
+
+
+def _in_place(function: Callable[..., Tensor], input: Tensor, *arguments: Any) -> Tensor:
+    """Have `input` take the result; the graph keeps a copy of the old values, which a derivative may need."""
+    return input.copy_(function(input.clone(), *arguments))
 
 
 # ----------------------------------------------------------------------------------------------- losses
