@@ -1,10 +1,11 @@
 /* copy.c -- strided copies, casts and fills for one instruction set; the contracts are in copy.h.
  *
  * A strided copy is planned in two steps.  simplify() turns the layout into the fewest dimensions that describe it,
- * ordered by destination stride.  choose_cell() then takes two of them, the columns (innermost in the destination) and the
- * rows, as the `cell` that an element text of copy_element.inl copies, and leaves the others to a counter.
- * Worked example, NCHW -> NHWC in float32: shape (N, H, W, C), dst contiguous, src strides 4*(C*H*W, W, 1, H*W).  H and W
- * merge; the source is contiguous along them and the destination along C: N cells of a (H*W) x C transpose.
+ * ordered by destination stride.  choose_cell() then takes two of them, the columns (innermost in the destination) and
+ * the rows, as the `cell` that an element text of copy_element.inl copies, and leaves the others to a counter.
+ *
+ * Worked example, NCHW -> NHWC in float32: shape (N, H, W, C), dst contiguous, src strides 4*(C*H*W, W, 1, H*W).
+ * H and W merge; the source is contiguous along them and the destination along C: N cells of a (H*W) x C transpose.
  */
 #include "kernels/copy.h"
 
@@ -16,11 +17,11 @@ typedef void (*cell_fn)(const copy_cell *cell, int64_t rows, int64_t cols, char 
 
 struct copy_cell {
     cell_fn run;
-    int64_t rows, cols;               /* its extent */
-    int64_t d_row, d_col;             /* destination strides in bytes */
-    int64_t s_row, s_col;             /* source strides in bytes */
-    int64_t row_block, col_block;     /* the piece that one task copies */
-    int64_t row_blocks, col_blocks;   /* how many of them */
+    int64_t rows, cols;             /* its extent */
+    int64_t d_row, d_col;           /* destination strides in bytes */
+    int64_t s_row, s_col;           /* source strides in bytes */
+    int64_t row_block, col_block;   /* the piece that one task copies */
+    int64_t row_blocks, col_blocks; /* how many of them */
     int element_size;
 };
 
@@ -214,10 +215,12 @@ static void copy_tasks(void *context, int64_t begin, int64_t end) {
         if (per_cell == 1) {
             cell->run(cell, cell->rows, cell->cols, dst, src);
         } else {
-            const int64_t r = block / cell->col_blocks * cell->row_block, c = block % cell->col_blocks * cell->col_block;
+            const int64_t r = block / cell->col_blocks * cell->row_block,
+                          c = block % cell->col_blocks * cell->col_block;
             const int64_t rows = cell->rows - r, cols = cell->cols - c;
-            cell->run(cell, rows < cell->row_block ? rows : cell->row_block, cols < cell->col_block ? cols : cell->col_block,
-                      dst + r * cell->d_row + c * cell->d_col, src + r * cell->s_row + c * cell->s_col);
+            cell->run(cell, rows < cell->row_block ? rows : cell->row_block,
+                      cols < cell->col_block ? cols : cell->col_block, dst + r * cell->d_row + c * cell->d_col,
+                      src + r * cell->s_row + c * cell->s_col);
         }
         if (++block < per_cell) continue;
         block = 0;
@@ -232,8 +235,8 @@ static void copy_tasks(void *context, int64_t begin, int64_t end) {
     }
 }
 
-static void strided(int ndim, const int64_t *shape, int element_size, void *dst, const int64_t *dst_strides, const void *src,
-                    const int64_t *src_strides) {
+static void strided(int ndim, const int64_t *shape, int element_size, void *dst, const int64_t *dst_strides,
+                    const void *src, const int64_t *src_strides) {
     copy_job job;
     if (!simplify(&job.outer, ndim, shape, dst, dst_strides, src, src_strides)) return;
     choose_cell(&job.cell, &job.outer, element_size);
@@ -251,9 +254,9 @@ static void strided(int ndim, const int64_t *shape, int element_size, void *dst,
 typedef struct flat_job {
     int64_t n;
     char *dst;
-    const char *src;         /* a value's address for a fill */
-    cast_fn cast;            /* NULL for a fill */
-    int dst_size, src_size;  /* bytes of an element */
+    const char *src;        /* a value's address for a fill */
+    cast_fn cast;           /* NULL for a fill */
+    int dst_size, src_size; /* bytes of an element */
 } flat_job;
 
 enum { FLAT_CHUNK = 1 << 14 }; /* elements of one task */

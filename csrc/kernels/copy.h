@@ -25,7 +25,8 @@ typedef struct fbp_copy_kernels {
 
     /* dst[i] = (to)src[i], both contiguous, not overlapping.
      * float -> int truncates toward zero; NaN and what does not fit give INT32_MIN / INT64_MIN;
-     * float -> uint8 is float -> int64 -> uint8; int -> narrower int wraps; anything -> bool is x != 0 (NaN is true). */
+     * float -> uint8 is float -> int64 -> uint8; int -> narrower int wraps; anything -> bool is x != 0 (NaN is true).
+     */
     void (*cast)(fbp_dtype from, fbp_dtype to, int64_t n, void *dst, const void *src);
 
     /* dst[i] (contiguous) = element at src + i * stride_bytes; any sign, 0 repeats.  Never threaded: made for the

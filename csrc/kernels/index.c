@@ -13,7 +13,8 @@
 /* Rough cost of an element that is moved or added through an index, from which the number of threads is decided. */
 static const double NANOSECONDS_PER_ELEMENT = 0.7;
 
-typedef void (*line_fn)(int64_t n, const int64_t *index, void *data, int64_t along, int64_t step, void *other, int64_t other_step);
+typedef void (*line_fn)(int64_t n, const int64_t *index, void *data, int64_t along, int64_t step, void *other,
+                        int64_t other_step);
 
 /* `n` rows of `row` elements at place[i] * scale in one tensor and at i * src_stride in the other. */
 typedef struct row_job row_job;
@@ -25,9 +26,9 @@ struct row_job {
     const int64_t *place;
     char *dst;
     const char *src;
-    int64_t places;                  /* all values of `place` are below this */
-    int64_t segments;                /* parts of [0, places), a task each */
-    int64_t dst_outer, src_outer;    /* bytes from one outer position to the next */
+    int64_t places;               /* all values of `place` are below this */
+    int64_t segments;             /* parts of [0, places), a task each */
+    int64_t dst_outer, src_outer; /* bytes from one outer position to the next */
 };
 
 /* Sorting: see order_rows. */
@@ -113,8 +114,8 @@ static void normalise_indices(int64_t n, int64_t *out, const int64_t *index, int
     for (int64_t i = 0; i < n; i++) out[i] = index[i] + (extent & (index[i] >> 63));
 }
 
-static int64_t linear_offsets(int k, const int64_t *const *index, const int64_t *extents, const int64_t *strides, int64_t n, int64_t *out,
-                              int *bad_array) {
+static int64_t linear_offsets(int k, const int64_t *const *index, const int64_t *extents, const int64_t *strides,
+                              int64_t n, int64_t *out, int *bad_array) {
     if (n > 0) memset(out, 0, (size_t)n * sizeof *out);
     for (int a = 0; a < k; a++) {
         const int64_t *restrict from = index[a], extent = extents[a], stride = strides[a];
@@ -130,9 +131,9 @@ static int64_t linear_offsets(int k, const int64_t *const *index, const int64_t 
 
 /* ---- gather, scatter ---- */
 
-/* A frame made ready: unit dimensions dropped; the last other one is the `line` on which a line_fn works.  In an ordered walk
- * (stores) the indexed dimension, if it is not the line itself, is looped over inside a task, so that all that can meet
- * in one place is done by one thread in index order; otherwise it counts among the outer dimensions. */
+/* A frame made ready: unit dimensions dropped; the last other one is the `line` on which a line_fn works.  In an
+ * ordered walk (stores) the indexed dimension, if it is not the line itself, is looped over inside a task, so that all
+ * that can meet in one place is done by one thread in index order; otherwise it counts among the outer dimensions. */
 typedef struct frame_walk {
     line_fn run;
     int element_size;
@@ -183,7 +184,8 @@ static int64_t walk_make(frame_walk *walk, const fbp_index_frame *frame, const i
         }
     }
     const bool may_cut = !ordered || line_dim != frame->dim;
-    /* In an ordered walk across the line all the columns' destinations are in play: few columns keep them in the cache. */
+    /* In an ordered walk across the line all the columns' destinations are in play: few columns keep them in the cache.
+     */
     const int64_t chunk = ordered ? 64 : 1024;
     walk->chunk = may_cut && walk->line > chunk ? chunk : walk->line;
     walk->chunks = (walk->line + walk->chunk - 1) / walk->chunk;
@@ -203,11 +205,13 @@ static void walk_tasks(void *context, int64_t begin, int64_t end) {
         other += at[i] * walk->other_stride[i];
     }
     for (int64_t task = begin; task < end; task++) {
-        const int64_t first = chunk * walk->chunk, n = walk->line - first < walk->chunk ? walk->line - first : walk->chunk;
+        const int64_t first = chunk * walk->chunk,
+                      n = walk->line - first < walk->chunk ? walk->line - first : walk->chunk;
         for (int64_t j = 0; j < walk->serial; j++)
             walk->run(n, walk->index + index + j * walk->serial_index + first,
                       walk->data + (data + first * walk->line_data) * walk->element_size, walk->along, walk->line_data,
-                      walk->other + (other + j * walk->serial_other + first * walk->line_other) * walk->element_size, walk->line_other);
+                      walk->other + (other + j * walk->serial_other + first * walk->line_other) * walk->element_size,
+                      walk->line_other);
         if (++chunk < walk->chunks) continue;
         chunk = 0;
         for (int i = walk->ndim - 1; i >= 0; i--) { /* count on, carrying */
@@ -223,8 +227,8 @@ static void walk_tasks(void *context, int64_t begin, int64_t end) {
     }
 }
 
-static void walk_run(line_fn run, int element_size, const fbp_index_frame *frame, const int64_t *index, void *data, void *other,
-                     const int64_t *other_strides, bool ordered) {
+static void walk_run(line_fn run, int element_size, const fbp_index_frame *frame, const int64_t *index, void *data,
+                     void *other, const int64_t *other_strides, bool ordered) {
     frame_walk walk;
     const int64_t tasks = walk_make(&walk, frame, other_strides, ordered);
     if (tasks == 0) return;
@@ -249,8 +253,8 @@ static void scatter(int element_size, const fbp_index_frame *frame, const int64_
     walk_run(run[size_slot(element_size)], element_size, frame, index, data, (void *)(uintptr_t)src, src_strides, true);
 }
 
-static void scatter_add(fbp_dtype dtype, const fbp_index_frame *frame, const int64_t *index, void *data, const void *src,
-                        const int64_t *src_strides) {
+static void scatter_add(fbp_dtype dtype, const fbp_index_frame *frame, const int64_t *index, void *data,
+                        const void *src, const int64_t *src_strides) {
     static const line_fn run[FBP_DTYPE_COUNT] = BY_DTYPE(store_line_add);
     walk_run(run[dtype], fbp_dtype_size(dtype), frame, index, data, (void *)(uintptr_t)src, src_strides, true);
 }
@@ -272,8 +276,8 @@ static void load_tasks(void *context, int64_t begin, int64_t end) {
     }
 }
 
-/* Storing: rows may meet, so a task owns a segment of the destination and goes through all indices for it: each place sees
- * its rows in index order, however many segments there are. */
+/* Storing: rows may meet, so a task owns a segment of the destination and goes through all indices for it: each place
+ * sees its rows in index order, however many segments there are. */
 static void store_tasks(void *context, int64_t begin, int64_t end) {
     const row_job *job = context;
     for (int64_t task = begin; task < end; task++) {
@@ -290,41 +294,82 @@ static void store_run(row_job *job, int64_t outer) {
     const int threads = fbp_threads_get();
     job->segments = 1;
     /* Reading all indices once more for each segment pays when rows are long or the calls few. */
-    if (outer < threads && nanoseconds > 100000 && job->row >= 8) job->segments = threads < job->places ? threads : job->places;
+    if (outer < threads && nanoseconds > 100000 && job->row >= 8)
+        job->segments = threads < job->places ? threads : job->places;
     fbp_split(outer * job->segments, nanoseconds, store_tasks, job);
 }
 
-static void index_select(int element_size, int64_t outer, int64_t extent, int64_t inner, int64_t n, const int64_t *index, void *dst,
-                         const void *src) {
+static void index_select(int element_size, int64_t outer, int64_t extent, int64_t inner, int64_t n,
+                         const int64_t *index, void *dst, const void *src) {
     if (outer <= 0 || n <= 0 || inner <= 0) return;
-    row_job job = {.run = load_rows[size_slot(element_size)], .n = n, .row = inner, .scale = inner, .place = index, .dst = dst, .src = src,
-                   .dst_outer = n * inner * element_size, .src_outer = extent * inner * element_size};
+    row_job job = {.run = load_rows[size_slot(element_size)],
+                   .n = n,
+                   .row = inner,
+                   .scale = inner,
+                   .place = index,
+                   .dst = dst,
+                   .src = src,
+                   .dst_outer = n * inner * element_size,
+                   .src_outer = extent * inner * element_size};
     fbp_split(outer * n, (double)outer * (double)n * (1 + (double)inner * 0.1), load_tasks, &job);
 }
 
-static void index_add(fbp_dtype dtype, int64_t outer, int64_t extent, int64_t inner, int64_t n, const int64_t *index, void *dst,
-                      const void *src) {
+static void index_add(fbp_dtype dtype, int64_t outer, int64_t extent, int64_t inner, int64_t n, const int64_t *index,
+                      void *dst, const void *src) {
     const int64_t size = fbp_dtype_size(dtype);
-    store_run(&(row_job){.run = store_rows_add[dtype], .n = n, .row = inner, .scale = inner, .src_stride = inner, .place = index, .dst = dst,
-                         .src = src, .places = extent, .dst_outer = extent * inner * size, .src_outer = n * inner * size}, outer);
+    store_run(&(row_job){.run = store_rows_add[dtype],
+                         .n = n,
+                         .row = inner,
+                         .scale = inner,
+                         .src_stride = inner,
+                         .place = index,
+                         .dst = dst,
+                         .src = src,
+                         .places = extent,
+                         .dst_outer = extent * inner * size,
+                         .src_outer = n * inner * size},
+              outer);
 }
 
-static void take_rows(int element_size, int64_t n, const int64_t *offsets, int64_t row_elements, void *dst, const void *src) {
+static void take_rows(int element_size, int64_t n, const int64_t *offsets, int64_t row_elements, void *dst,
+                      const void *src) {
     if (n <= 0 || row_elements <= 0) return;
-    row_job job = {.run = load_rows[size_slot(element_size)], .n = n, .row = row_elements, .scale = 1, .place = offsets, .dst = dst, .src = src};
+    row_job job = {.run = load_rows[size_slot(element_size)],
+                   .n = n,
+                   .row = row_elements,
+                   .scale = 1,
+                   .place = offsets,
+                   .dst = dst,
+                   .src = src};
     fbp_split(n, (double)n * (1 + (double)row_elements * 0.1), load_tasks, &job);
 }
 
-static void put_rows(int element_size, int64_t n, const int64_t *offsets, int64_t row_elements, void *dst, int64_t dst_elements,
-                     const void *src, int64_t src_row_stride) {
-    store_run(&(row_job){.run = store_rows[size_slot(element_size)], .n = n, .row = row_elements, .scale = 1, .src_stride = src_row_stride,
-                         .place = offsets, .dst = dst, .src = src, .places = dst_elements}, 1);
+static void put_rows(int element_size, int64_t n, const int64_t *offsets, int64_t row_elements, void *dst,
+                     int64_t dst_elements, const void *src, int64_t src_row_stride) {
+    store_run(&(row_job){.run = store_rows[size_slot(element_size)],
+                         .n = n,
+                         .row = row_elements,
+                         .scale = 1,
+                         .src_stride = src_row_stride,
+                         .place = offsets,
+                         .dst = dst,
+                         .src = src,
+                         .places = dst_elements},
+              1);
 }
 
-static void add_rows(fbp_dtype dtype, int64_t n, const int64_t *offsets, int64_t row_elements, void *dst, int64_t dst_elements,
-                     const void *src, int64_t src_row_stride) {
-    store_run(&(row_job){.run = store_rows_add[dtype], .n = n, .row = row_elements, .scale = 1, .src_stride = src_row_stride,
-                         .place = offsets, .dst = dst, .src = src, .places = dst_elements}, 1);
+static void add_rows(fbp_dtype dtype, int64_t n, const int64_t *offsets, int64_t row_elements, void *dst,
+                     int64_t dst_elements, const void *src, int64_t src_row_stride) {
+    store_run(&(row_job){.run = store_rows_add[dtype],
+                         .n = n,
+                         .row = row_elements,
+                         .scale = 1,
+                         .src_stride = src_row_stride,
+                         .place = offsets,
+                         .dst = dst,
+                         .src = src,
+                         .places = dst_elements},
+              1);
 }
 
 #include "kernels/index_mask.inl"

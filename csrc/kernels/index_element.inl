@@ -4,7 +4,8 @@
  */
 
 /* other[k] = data[index[k] * along + k * step] for k < n. */
-static void E(load_line)(int64_t n, const int64_t *index, void *data, int64_t along, int64_t step, void *other, int64_t other_step) {
+static void E(load_line)(int64_t n, const int64_t *index, void *data, int64_t along, int64_t step, void *other,
+                         int64_t other_step) {
     const T *from = data;
     T *restrict to = other;
     (void)other_step; /* gather's destination is contiguous */

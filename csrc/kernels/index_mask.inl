@@ -120,7 +120,9 @@ static void eye(fbp_dtype dtype, int64_t rows, int64_t cols, void *out) {
     const float one_f32 = 1;
     const double one_f64 = 1;
     const int64_t one = 1; /* little-endian: its leading bytes are the one of every integer type */
-    const void *value = dtype == FBP_FLOAT32 ? (const void *)&one_f32 : dtype == FBP_FLOAT64 ? (const void *)&one_f64 : &one;
+    const void *value = dtype == FBP_FLOAT32   ? (const void *)&one_f32
+                        : dtype == FBP_FLOAT64 ? (const void *)&one_f64
+                                               : &one;
     if (rows <= 0 || cols <= 0) return;
     memset(out, 0, (size_t)rows * (size_t)cols * (size_t)size);
     for (int64_t i = 0; i < rows && i < cols; i++) memcpy((char *)out + i * (cols + 1) * size, value, (size_t)size);
@@ -128,9 +130,11 @@ static void eye(fbp_dtype dtype, int64_t rows, int64_t cols, void *out) {
 
 typedef void (*triangle_fn)(bool upper, int64_t rows, int64_t cols, int64_t diagonal, void *dst, const void *src);
 
-static void triangle(int element_size, bool upper, int64_t batch, int64_t rows, int64_t cols, int64_t diagonal, void *dst, const void *src) {
+static void triangle(int element_size, bool upper, int64_t batch, int64_t rows, int64_t cols, int64_t diagonal,
+                     void *dst, const void *src) {
     static const triangle_fn run[] = BY_SIZE(triangle_matrix);
     const int64_t bytes = rows * cols * element_size;
     for (int64_t b = 0; b < batch && bytes > 0; b++)
-        run[size_slot(element_size)](upper, rows, cols, diagonal, (char *)dst + b * bytes, (const char *)src + b * bytes);
+        run[size_slot(element_size)](upper, rows, cols, diagonal, (char *)dst + b * bytes,
+                                     (const char *)src + b * bytes);
 }

@@ -2,8 +2,8 @@
 
 enum { KEY_BLOCK = 256 };
 
-/* Bits of a float as an unsigned number of its order: a negative float's bits fall as it rises, so they are complemented,
- * and the others go above them; NaN above all, -0 as 0. */
+/* Bits of a float as an unsigned number of its order: a negative float's bits fall as it rises, so they are
+ * complemented, and the others go above them; NaN above all, -0 as 0. */
 FBP_INLINE uint32_t key_of_f32(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -20,13 +20,13 @@ FBP_INLINE uint64_t key_of_f64(double x) {
 /* Keys of elements begin .. begin + n - 1 of the row: an unsigned number ordered as the element, n <= KEY_BLOCK. */
 static void block_keys(const order_job *job, const char *row, int64_t begin, int64_t n, uint64_t *restrict key) {
     const uint64_t flip = job->flip;
-#define KEYS(type, expression)                               \
-    do {                                                     \
+#define KEYS(type, expression)                                 \
+    do {                                                       \
         const type *restrict from = (const type *)row + begin; \
-        for (int64_t i = 0; i < n; i++) {                    \
-            const type x = from[i];                          \
-            key[i] = (uint64_t)(expression) ^ flip;          \
-        }                                                    \
+        for (int64_t i = 0; i < n; i++) {                      \
+            const type x = from[i];                            \
+            key[i] = (uint64_t)(expression) ^ flip;            \
+        }                                                      \
     } while (0)
     if (job->dtype <= FBP_UINT8) KEYS(uint8_t, x);
     else if (job->dtype == FBP_INT32) KEYS(uint32_t, x ^ 0x80000000u);
@@ -114,7 +114,8 @@ static void order_tasks(void *context, int64_t begin, int64_t end) {
     }
 }
 
-static fbp_status topk(fbp_dtype dtype, int64_t rows, int64_t n, int64_t k, bool largest, const void *src, void *values, int64_t *indices) {
+static fbp_status topk(fbp_dtype dtype, int64_t rows, int64_t n, int64_t k, bool largest, const void *src, void *values,
+                       int64_t *indices) {
     /* A narrow key is flipped in its own 32 bits only: the word's upper half. */
     const uint64_t all = fbp_dtype_size(dtype) == 8 ? UINT64_MAX : UINT32_MAX;
     bool failed = false;
@@ -126,6 +127,7 @@ static fbp_status topk(fbp_dtype dtype, int64_t rows, int64_t n, int64_t k, bool
     return FBP_OK;
 }
 
-static fbp_status sort(fbp_dtype dtype, int64_t rows, int64_t n, bool descending, const void *src, void *values, int64_t *indices) {
+static fbp_status sort(fbp_dtype dtype, int64_t rows, int64_t n, bool descending, const void *src, void *values,
+                       int64_t *indices) {
     return topk(dtype, rows, n, n, descending, src, values, indices);
 }

@@ -1,11 +1,12 @@
 /* index_sort.inl -- stable sorting of (key, position) items.
  *
- * Every dtype is mapped to an unsigned key of the same order (NaN last, -0 equal to 0; complemented to sort downwards), so one
- * unsigned comparison serves all.  The includer defines ITEM, E(name), MAKE(key, position), KEY(item), POSITION(item),
- * BEFORE(a, b) and KEY_BYTES.
+ * Every dtype is mapped to an unsigned key of the same order (NaN last, -0 equal to 0; complemented to sort downwards),
+ * so one unsigned comparison serves all.  The includer defines ITEM, E(name), MAKE(key, position), KEY(item),
+ * POSITION(item), BEFORE(a, b) and KEY_BYTES.
  */
 
-/* Runs of up to RUN items by insertion, then merged in doubling widths; returns which of the two buffers holds the result. */
+/* Runs of up to RUN items by insertion, then merged in doubling widths; returns which of the two buffers holds the
+ * result. */
 static ITEM *E(merge_sort)(ITEM *items, ITEM *spare, int64_t n) {
     enum { RUN = 16 };
     for (int64_t begin = 0; begin < n; begin += RUN) {
@@ -63,7 +64,8 @@ static void E(order_row)(const order_job *job, const char *row, int64_t *out, vo
         block_keys(job, row, begin, count, keys);
         for (int64_t i = 0; i < count; i++) items[begin + i] = MAKE(keys[i], begin + i);
     }
-    items = job->n >= RADIX_FROM ? E(radix_sort)(items, items + job->n, job->n) : E(merge_sort)(items, items + job->n, job->n);
+    items = job->n >= RADIX_FROM ? E(radix_sort)(items, items + job->n, job->n)
+                                 : E(merge_sort)(items, items + job->n, job->n);
     for (int64_t i = 0; i < job->k; i++) out[i] = POSITION(items[i]);
 }
 

@@ -1,11 +1,13 @@
-/* index_store.inl -- the loops that write where an index points, once for assignment and once for each kind of addition.
+/* index_store.inl -- the loops that write where an index points, once for assignment and once for each kind of
+ * addition.
  *
- * The includer defines T (element), E(name) and PUT(place, x): `place = x` or an addition.  Calls with several indices for
- * one place take effect in index order.
+ * The includer defines T (element), E(name) and PUT(place, x): `place = x` or an addition.  Calls with several indices
+ * for one place take effect in index order.
  */
 
 /* data[index[k] * along + k * step] <- other[k * other_step] for k < n. */
-static void E(store_line)(int64_t n, const int64_t *index, void *data, int64_t along, int64_t step, void *other, int64_t other_step) {
+static void E(store_line)(int64_t n, const int64_t *index, void *data, int64_t along, int64_t step, void *other,
+                          int64_t other_step) {
     T *to = data;
     const T *from = other;
     if (step == 0 && along == 1) {
@@ -15,7 +17,8 @@ static void E(store_line)(int64_t n, const int64_t *index, void *data, int64_t a
     for (int64_t k = 0; k < n; k++) PUT(to[index[k] * along + k * step], from[k * other_step]);
 }
 
-/* Rows of `row` elements at dst + place[i] * scale <- src + i * src_stride, for those i whose place lies in [low, high). */
+/* Rows of `row` elements at dst + place[i] * scale <- src + i * src_stride, for those i whose place lies in [low,
+ * high). */
 static void E(store_rows)(const row_job *job, int64_t low, int64_t high, char *dst, const char *src) {
     const int64_t row = job->row, scale = job->scale, src_stride = job->src_stride, *place = job->place;
     for (int64_t i = 0; i < job->n; i++) {

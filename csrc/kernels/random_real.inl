@@ -14,7 +14,8 @@ FBP_INLINE V R(log_unit)(V u) {
 #else
     enum { MANTISSA = 52 };
     const IT half_root = 0x3FE6A09E667F3BCD;
-    const T coefficient[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3};
+    const T coefficient[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13,
+                             1.0 / 11, 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3};
 #endif
     const VI past = (VI)u - half_root; /* exponent relative to sqrt(1/2) in the high bits: floor(log2(u / sqrt(1/2))) */
     const VI exponent = past >> MANTISSA;
@@ -23,8 +24,8 @@ FBP_INLINE V R(log_unit)(V u) {
     V series = R(v_splat)(coefficient[0]);
     for (unsigned i = 1; i < sizeof coefficient / sizeof *coefficient; i++) series = series * square + coefficient[i];
     const V log_m = C(2) * (s + s * (square * series));
-    /* |exponent| <= 64, so a plain conversion would do, but AVX2 and SSE2 have none from int64: add it to the low bits of
-     * 1.5 * 2^MANTISSA and take that away again. */
+    /* |exponent| <= 64, so a plain conversion would do, but AVX2 and SSE2 have none from int64: add it to the low bits
+     * of 1.5 * 2^MANTISSA and take that away again. */
     const T magic = C(3) * (T)((UT)1 << (MANTISSA - 1));
     const V e = (V)((VI)R(v_splat)(magic) + exponent) - magic;
     /* ln 2 in two pieces, the first short enough that e * it is exact. */
@@ -41,7 +42,7 @@ FBP_INLINE V R(sin_eighth)(V x) {
     const T coefficient[] = {1.0f / 362880, -1.0f / 5040, 1.0f / 120, -1.0f / 6};
 #else
     const T coefficient[] = {1.0 / 355687428096000, -1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800,
-                             1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6};
+                             1.0 / 362880,          -1.0 / 5040,          1.0 / 120,        -1.0 / 6};
 #endif
     const V square = x * x;
     V series = R(v_splat)(coefficient[0]);
@@ -53,7 +54,7 @@ FBP_INLINE V R(cos_eighth)(V x) {
     const T coefficient[] = {-1.0f / 3628800, 1.0f / 40320, -1.0f / 720, 1.0f / 24, -0.5f};
 #else
     const T coefficient[] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800,
-                             1.0 / 40320, -1.0 / 720, 1.0 / 24, -0.5};
+                             1.0 / 40320,          -1.0 / 720,         1.0 / 24,        -0.5};
 #endif
     const V square = x * x;
     V series = R(v_splat)(coefficient[0]);
@@ -79,7 +80,7 @@ FBP_INLINE V centred_f32(VU bits) { return __builtin_convertvector((VI)(bits << 
 /* x < 2^53 as a double, exactly, on sets without that conversion: each half is planted in the low mantissa bits of a
  * power of two, which is taken away again. */
 FBP_INLINE V exact_f64(VU x) {
-    const V high = (V)((x >> 32) | 0x4530000000000000u); /* 2^84 + (x >> 32) * 2^32 */
+    const V high = (V)((x >> 32) | 0x4530000000000000u);        /* 2^84 + (x >> 32) * 2^32 */
     const V low = (V)((x & 0xFFFFFFFFu) | 0x4330000000000000u); /* 2^52 + low word */
     return (high - 0x1.00000001p84) + low;
 }
@@ -92,7 +93,8 @@ FBP_INLINE V centred_f64(VU bits) { return exact_f64((bits << 2) >> 11) * C(0x1p
 #endif
 
 /* ---- planes of results ----
- * results[w][b] is element w of block b.  The passes over whole planes are plain loops, which the compiler vectorises. */
+ * results[w][b] is element w of block b.  The passes over whole planes are plain loops, which the compiler vectorises.
+ */
 
 typedef T R(results)[PER_BLOCK][BUFFER_BLOCKS];
 
@@ -119,8 +121,9 @@ static void R(exponential_buffer)(const random_job *job, const planes *from, int
     R(interleave)((const T(*)[BUFFER_BLOCKS])result, blocks, out);
 }
 
-/* Box and Muller: radius sqrt(-2 log u) from the even bits of a block, angle from the odd ones.  The angle is a quarter turn
- * chosen by the top two bits plus pi/2 times a centred fraction: a whole turn uniformly, the series' argument within pi/4. */
+/* Box and Muller: radius sqrt(-2 log u) from the even bits of a block, angle from the odd ones.  The angle is a quarter
+ * turn chosen by the top two bits plus pi/2 times a centred fraction: a whole turn uniformly, the series' argument
+ * within pi/4. */
 static void R(normal_buffer)(const random_job *job, const planes *from, int blocks, void *out) {
     const T mean = (T)job->a, deviation = (T)job->b;
     R(results) result;
@@ -149,18 +152,38 @@ static void R(normal_buffer)(const random_job *job, const planes *from, int bloc
 /* ---- the calls ---- */
 
 static int64_t R(uniform)(fbp_random_position at, int64_t n, T low, T high, T *out) {
-    return run(&(random_job){.at = at, .n = n, .per_block = PER_BLOCK, .buffer = R(uniform_buffer), .out = (char *)out,
-                             .element_size = sizeof(T), .a = low, .b = high, .nanoseconds = 0.6});
+    return run(&(random_job){.at = at,
+                             .n = n,
+                             .per_block = PER_BLOCK,
+                             .buffer = R(uniform_buffer),
+                             .out = (char *)out,
+                             .element_size = sizeof(T),
+                             .a = low,
+                             .b = high,
+                             .nanoseconds = 0.6});
 }
 
 static int64_t R(normal)(fbp_random_position at, int64_t n, T mean, T deviation, T *out) {
-    return run(&(random_job){.at = at, .n = n, .per_block = PER_BLOCK, .buffer = R(normal_buffer), .out = (char *)out,
-                             .element_size = sizeof(T), .a = mean, .b = deviation, .nanoseconds = 2});
+    return run(&(random_job){.at = at,
+                             .n = n,
+                             .per_block = PER_BLOCK,
+                             .buffer = R(normal_buffer),
+                             .out = (char *)out,
+                             .element_size = sizeof(T),
+                             .a = mean,
+                             .b = deviation,
+                             .nanoseconds = 2});
 }
 
 static int64_t R(exponential)(fbp_random_position at, int64_t n, T rate, T *out) {
-    return run(&(random_job){.at = at, .n = n, .per_block = PER_BLOCK, .buffer = R(exponential_buffer), .out = (char *)out,
-                             .element_size = sizeof(T), .a = rate, .nanoseconds = 1.5});
+    return run(&(random_job){.at = at,
+                             .n = n,
+                             .per_block = PER_BLOCK,
+                             .buffer = R(exponential_buffer),
+                             .out = (char *)out,
+                             .element_size = sizeof(T),
+                             .a = rate,
+                             .nanoseconds = 1.5});
 }
 
 /* y = x * mask * scale for the words of one buffer, in block order. */
@@ -175,8 +198,16 @@ static void R(dropout_apply)(const random_job *job, const uint32_t *restrict wor
 }
 
 static int64_t R(dropout)(fbp_random_position at, int64_t n, double p, const T *x, T *y, uint8_t *mask) {
-    random_job job = {.at = at, .n = n, .per_block = 4, .apply = R(dropout_apply), .out = (char *)mask, .element_size = 1, .x = x,
-                      .y = y, .a = p < 1 ? 1 / (1 - p) : 0, .nanoseconds = 0.8};
+    random_job job = {.at = at,
+                      .n = n,
+                      .per_block = 4,
+                      .apply = R(dropout_apply),
+                      .out = (char *)mask,
+                      .element_size = 1,
+                      .x = x,
+                      .y = y,
+                      .a = p < 1 ? 1 / (1 - p) : 0,
+                      .nanoseconds = 0.8};
     set_probability(&job, 1 - p);
     return run(&job);
 }

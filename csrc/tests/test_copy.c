@@ -99,12 +99,14 @@ static void test_blocks(const fbp_copy_kernels *k, int size, int64_t n) {
         any_fill(wide, span);
         k->gather_block(n, size, block, wide + origin, stride);
         for (int64_t i = 0; i < n; i++)
-            CHECK(!memcmp(block + i * size, wide + origin + i * stride, (size_t)size), "gather_block %lld", (long long)i);
+            CHECK(!memcmp(block + i * size, wide + origin + i * stride, (size_t)size), "gather_block %lld",
+                  (long long)i);
         if (step != 0) {
             memset(back, 0x5C, (size_t)span);
             k->scatter_block(n, size, back + origin, stride, block);
             for (int64_t i = 0; i < n; i++)
-                CHECK(!memcmp(block + i * size, back + origin + i * stride, (size_t)size), "scatter_block %lld", (long long)i);
+                CHECK(!memcmp(block + i * size, back + origin + i * stride, (size_t)size), "scatter_block %lld",
+                      (long long)i);
         }
         guarded_free(wide, span);
         guarded_free(block, bytes);
@@ -141,12 +143,39 @@ static void cast_reference(fbp_dtype from, fbp_dtype to, void *dst, const void *
 
 /* n elements of `dtype`: ordinary values and the edges of every integer type. */
 static void any_elements(fbp_dtype dtype, int64_t n, void *out) {
-    static const double edges[] = {0.0, -0.0, 0.5, -0.9, 1.9, 255, 256, -1, 300.7, 2147483647.0, 2147483648.0, -2147483648.0, -2147483648.5,
-                                   -2147483649.0, 4294967295.0, 4294967296.0, 9.2233720368547758e18, -9.2233720368547758e18, 9e18, -9e18,
-                                   1e30, -1e30, INFINITY, -INFINITY, NAN, 1e-45, 16777217.0, 3000000000.0, -3000000123.0};
+    static const double edges[] = {0.0,
+                                   -0.0,
+                                   0.5,
+                                   -0.9,
+                                   1.9,
+                                   255,
+                                   256,
+                                   -1,
+                                   300.7,
+                                   2147483647.0,
+                                   2147483648.0,
+                                   -2147483648.0,
+                                   -2147483648.5,
+                                   -2147483649.0,
+                                   4294967295.0,
+                                   4294967296.0,
+                                   9.2233720368547758e18,
+                                   -9.2233720368547758e18,
+                                   9e18,
+                                   -9e18,
+                                   1e30,
+                                   -1e30,
+                                   INFINITY,
+                                   -INFINITY,
+                                   NAN,
+                                   1e-45,
+                                   16777217.0,
+                                   3000000000.0,
+                                   -3000000123.0};
     const int64_t edge_count = (int64_t)(sizeof edges / sizeof *edges);
     for (int64_t i = 0; i < n; i++) {
-        const double x = any_in(0, 1) ? edges[any_in(0, edge_count - 1)] : (double)(int64_t)any_bits() / (double)(1ull << any_in(0, 63));
+        const double x = any_in(0, 1) ? edges[any_in(0, edge_count - 1)]
+                                      : (double)(int64_t)any_bits() / (double)(1ull << any_in(0, 63));
         if (dtype == FBP_BOOL) ((uint8_t *)out)[i] = any_bits() & 1;
         else if (dtype == FBP_UINT8) ((uint8_t *)out)[i] = (uint8_t)any_bits();
         else if (dtype == FBP_INT32) ((int32_t *)out)[i] = (int32_t)(any_bits() >> any_in(0, 63));
@@ -178,7 +207,8 @@ static void test_cast(const fbp_copy_kernels *k, fbp_dtype from, fbp_dtype to, i
 }
 
 int main(void) {
-    static const int64_t large[][3] = {{1, 700, 901}, {3, 300, 517}, {400, 7, 130}, {260, 3, 3}, {2, 1, 300000}, {65, 70, 90}};
+    static const int64_t large[][3] = {{1, 700, 901}, {3, 300, 517},  {400, 7, 130},
+                                       {260, 3, 3},   {2, 1, 300000}, {65, 70, 90}};
     for (current_set = 0; current_set < set_count(); current_set++) {
         const fbp_copy_kernels *k = sets[current_set];
         fbp_threads_set(2);

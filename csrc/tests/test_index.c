@@ -1,4 +1,5 @@
-/* test_index.c -- the indexing kernels of every set against one-element-at-a-time loops, bit for bit, on one thread and on three. */
+/* test_index.c -- the indexing kernels of every set against one-element-at-a-time loops, bit for bit, on one thread and
+ * on three. */
 #include "kernels/index.h"
 
 #include <math.h>
@@ -28,12 +29,12 @@ static void any_elements(fbp_dtype dtype, int64_t n, void *out) {
 /* *to += *from, as index.h says. */
 static void add_element(fbp_dtype dtype, void *to, const void *from) {
     switch (dtype) {
-    case FBP_BOOL: *(uint8_t *)to |= *(const uint8_t *)from; break;
-    case FBP_UINT8: *(uint8_t *)to = (uint8_t)(*(uint8_t *)to + *(const uint8_t *)from); break;
-    case FBP_INT32: *(uint32_t *)to += *(const uint32_t *)from; break;
-    case FBP_INT64: *(uint64_t *)to += *(const uint64_t *)from; break;
-    case FBP_FLOAT32: *(float *)to += *(const float *)from; break;
-    default: *(double *)to += *(const double *)from;
+        case FBP_BOOL: *(uint8_t *)to |= *(const uint8_t *)from; break;
+        case FBP_UINT8: *(uint8_t *)to = (uint8_t)(*(uint8_t *)to + *(const uint8_t *)from); break;
+        case FBP_INT32: *(uint32_t *)to += *(const uint32_t *)from; break;
+        case FBP_INT64: *(uint64_t *)to += *(const uint64_t *)from; break;
+        case FBP_FLOAT32: *(float *)to += *(const float *)from; break;
+        default: *(double *)to += *(const double *)from;
     }
 }
 
@@ -67,7 +68,8 @@ static void test_indices(int64_t n) {
         second[later] = any_in(0, 1) ? 3 : -4;
         second[at] = any_in(0, 1) ? INT64_MAX : INT64_MIN;
         CHECK(k->check_indices(n, second, 3) == at, "first bad of %lld", (long long)n);
-        CHECK(k->linear_offsets(2, arrays, extents, strides, n, out, &bad_array) == at && bad_array == 1, "bad array %d", bad_array);
+        CHECK(k->linear_offsets(2, arrays, extents, strides, n, out, &bad_array) == at && bad_array == 1,
+              "bad array %d", bad_array);
     }
     guarded_free(index, n * 8);
     guarded_free(second, n * 8);
@@ -79,8 +81,8 @@ static void test_indices(int64_t n) {
 enum { GATHER, SCATTER, SCATTER_ADD };
 
 /* The definition: walk the index tensor in order. */
-static void frame_reference(int what, fbp_dtype dtype, const fbp_index_frame *frame, const int64_t *index, char *data, char *other,
-                            const int64_t *other_strides) {
+static void frame_reference(int what, fbp_dtype dtype, const fbp_index_frame *frame, const int64_t *index, char *data,
+                            char *other, const int64_t *other_strides) {
     const int size = fbp_dtype_size(dtype);
     int64_t total = 1;
     for (int d = 0; d < frame->ndim; d++) total *= frame->shape[d];
@@ -104,7 +106,10 @@ static void test_frame(int what, int ndim, const int64_t *given) {
     int64_t extent[4], shape[4], strides[4], other_strides[4], data_n = 1, index_n = 1, other_n = 1, data_from = 0;
     const bool repeat = what != GATHER && any_in(0, 3) == 0; /* a single value, or a src larger than the index */
     for (int d = ndim - 1; d >= 0; d--) {
-        extent[d] = given && d != dim ? given[d] : any_in(1, given ? 5 : ndim < 3 ? 70 : 9); /* many indices for few places */
+        extent[d] = given && d != dim ? given[d]
+                                      : any_in(1, given      ? 5
+                                                  : ndim < 3 ? 70
+                                                             : 9); /* many indices for few places */
         shape[d] = given ? given[d] : any_in(0, 25) == 0 ? 0 : d == dim ? any_in(1, 12) : any_in(1, extent[d]);
         strides[d] = data_n;
         other_strides[d] = repeat ? 0 : other_n;
@@ -156,13 +161,15 @@ static void test_slices(int64_t outer, int64_t extent, int64_t inner, int64_t n)
     k->index_select(size, outer, extent, inner, n, index, slices, data);
     for (int64_t o = 0; o < outer; o++)
         for (int64_t j = 0; j < n; j++)
-            CHECK(!memcmp(slices + (o * n + j) * row, data + (o * extent + index[j]) * row, (size_t)row), "index_select %lld", (long long)j);
+            CHECK(!memcmp(slices + (o * n + j) * row, data + (o * extent + index[j]) * row, (size_t)row),
+                  "index_select %lld", (long long)j);
     any_elements(dtype, part, slices);
     memcpy(want, data, (size_t)(whole * size));
     for (int64_t o = 0; o < outer; o++)
         for (int64_t j = 0; j < n; j++)
             for (int64_t c = 0; c < inner; c++)
-                add_element(dtype, want + (o * extent + index[j]) * row + c * size, slices + (o * n + j) * row + c * size);
+                add_element(dtype, want + (o * extent + index[j]) * row + c * size,
+                            slices + (o * n + j) * row + c * size);
     k->index_add(dtype, outer, extent, inner, n, index, data, slices);
     CHECK(!memcmp(data, want, (size_t)(whole * size)), "index_add %s %lld x %lld x %lld by %lld", fbp_dtype_name(dtype),
           (long long)outer, (long long)extent, (long long)inner, (long long)n);
@@ -181,16 +188,20 @@ static void test_rows(int64_t places, int64_t row, int64_t n) {
     for (int64_t i = 0; i < n; i++) offsets[i] *= row;
     any_elements(dtype, whole, data);
     k->take_rows(size, n, offsets, row, rows, data);
-    for (int64_t i = 0; i < n; i++) CHECK(!memcmp(rows + i * bytes, data + offsets[i] * size, (size_t)bytes), "take_rows %lld", (long long)i);
+    for (int64_t i = 0; i < n; i++)
+        CHECK(!memcmp(rows + i * bytes, data + offsets[i] * size, (size_t)bytes), "take_rows %lld", (long long)i);
     any_elements(dtype, n * row, rows);
     memcpy(want, data, (size_t)(whole * size));
     for (int64_t i = 0; i < n; i++)
-        for (int64_t c = 0; c < row; c++) add_element(dtype, want + (offsets[i] + c) * size, rows + (i * src_stride + c) * size);
+        for (int64_t c = 0; c < row; c++)
+            add_element(dtype, want + (offsets[i] + c) * size, rows + (i * src_stride + c) * size);
     k->add_rows(dtype, n, offsets, row, data, whole, rows, src_stride);
-    CHECK(!memcmp(data, want, (size_t)(whole * size)), "add_rows %s, row %lld, n %lld", fbp_dtype_name(dtype), (long long)row, (long long)n);
+    CHECK(!memcmp(data, want, (size_t)(whole * size)), "add_rows %s, row %lld, n %lld", fbp_dtype_name(dtype),
+          (long long)row, (long long)n);
     for (int64_t i = 0; i < n; i++) memcpy(want + offsets[i] * size, rows + i * src_stride * size, (size_t)bytes);
     k->put_rows(size, n, offsets, row, data, whole, rows, src_stride);
-    CHECK(!memcmp(data, want, (size_t)(whole * size)), "put_rows %s, row %lld, n %lld", fbp_dtype_name(dtype), (long long)row, (long long)n);
+    CHECK(!memcmp(data, want, (size_t)(whole * size)), "put_rows %s, row %lld, n %lld", fbp_dtype_name(dtype),
+          (long long)row, (long long)n);
     guarded_free(data, whole * size);
     guarded_free(want, whole * size);
     guarded_free(rows, n * bytes);
@@ -215,7 +226,8 @@ static void test_masks(int64_t n, int density) {
     CHECK(k->masked_scatter(size, n, mask, back, some) == count, "masked_scatter");
     static const char zero[8];
     for (int64_t i = 0, seen = 0; i < n; i++) {
-        CHECK(!memcmp(back + i * size, mask[i] ? all + i * size : zero, (size_t)size), "there and back %lld", (long long)i);
+        CHECK(!memcmp(back + i * size, mask[i] ? all + i * size : zero, (size_t)size), "there and back %lld",
+              (long long)i);
         if (mask[i]) CHECK(positions[seen] == i, "position %lld", (long long)seen);
         seen += mask[i];
     }
@@ -253,7 +265,8 @@ static void test_constructors(int64_t n) {
     float *f32 = guarded_new(n * 4);
     double *f64 = guarded_new(n * 8);
     k->one_hot(n, index, classes, hot);
-    for (int64_t i = 0; i < n * classes; i++) CHECK(hot[i] == (i % classes == index[i / classes]), "one_hot %lld", (long long)i);
+    for (int64_t i = 0; i < n * classes; i++)
+        CHECK(hot[i] == (i % classes == index[i / classes]), "one_hot %lld", (long long)i);
     k->arange_i64(n, -5, 3, whole);
     k->arange_f32(n, 0.1, 0.3, f32);
     k->arange_f64(n, 0.5, 0.25, f64);
@@ -265,7 +278,8 @@ static void test_constructors(int64_t n) {
     k->linspace_f64(n, -1, 7, f64);
     for (int64_t i = 0; i < n; i++) {
         const double want = n == 1 ? -1 : -1 + 8 * (double)i / (double)(n - 1);
-        CHECK(fabs(f64[i] - want) < 1e-14 && fabs(f32[i] - want) < 1e-6, "linspace %lld of %lld", (long long)i, (long long)n);
+        CHECK(fabs(f64[i] - want) < 1e-14 && fabs(f32[i] - want) < 1e-6, "linspace %lld of %lld", (long long)i,
+              (long long)n);
     }
     if (n > 1) CHECK(f32[0] == -1 && f32[n - 1] == 7 && f64[0] == -1 && f64[n - 1] == 7, "linspace's ends");
     guarded_free(index, n * 8);
@@ -299,7 +313,8 @@ static void test_matrices(int64_t rows, int64_t cols) {
                 for (int64_t i = 0; i < batch * rows * cols; i++) {
                     const int64_t past = i % cols - i / cols % rows;
                     const bool keep = upper ? past >= diagonal : past <= diagonal;
-                    CHECK(!memcmp(dst + i * size, keep ? src + i * size : zero, (size_t)size), "triangle %lld", (long long)i);
+                    CHECK(!memcmp(dst + i * size, keep ? src + i * size : zero, (size_t)size), "triangle %lld",
+                          (long long)i);
                 }
             }
         guarded_free(identity, bytes);
@@ -319,8 +334,12 @@ static bool before(fbp_dtype dtype, const char *row, int64_t a, int64_t b, bool 
         const double y = size == 4 ? (double)((const float *)row)[b] : ((const double *)row)[b];
         order = isnan(x) || isnan(y) ? !!isnan(x) - !!isnan(y) : (x > y) - (x < y);
     } else {
-        const int64_t x = size == 1 ? ((const uint8_t *)row)[a] : size == 4 ? ((const int32_t *)row)[a] : ((const int64_t *)row)[a];
-        const int64_t y = size == 1 ? ((const uint8_t *)row)[b] : size == 4 ? ((const int32_t *)row)[b] : ((const int64_t *)row)[b];
+        const int64_t x = size == 1   ? ((const uint8_t *)row)[a]
+                          : size == 4 ? ((const int32_t *)row)[a]
+                                      : ((const int64_t *)row)[a];
+        const int64_t y = size == 1   ? ((const uint8_t *)row)[b]
+                          : size == 4 ? ((const int32_t *)row)[b]
+                                      : ((const int64_t *)row)[b];
         order = (x > y) - (x < y);
     }
     if (descending) order = -order;
@@ -356,12 +375,15 @@ static void test_order(fbp_dtype dtype, int64_t rows, int64_t n, int64_t count) 
             CHECK(inside, "index %lld", (long long)order[i]);
             if (!inside) continue;
             taken[order[i]] = 1;
-            CHECK(i == 0 || before(dtype, row, order[i - 1], order[i], descending), "%s of %lld: order at %lld", fbp_dtype_name(dtype),
-                  (long long)n, (long long)i);
-            CHECK(!memcmp(values + (r * count + i) * size, row + order[i] * size, (size_t)size), "value %lld", (long long)i);
+            CHECK(i == 0 || before(dtype, row, order[i - 1], order[i], descending), "%s of %lld: order at %lld",
+                  fbp_dtype_name(dtype), (long long)n, (long long)i);
+            CHECK(!memcmp(values + (r * count + i) * size, row + order[i] * size, (size_t)size), "value %lld",
+                  (long long)i);
         }
-        for (int64_t i = 0; i < n && count > 0; i++) /* what was left out comes later: with strict order above, all are distinct */
-            CHECK(taken[i] || before(dtype, row, order[count - 1], i, descending), "%lld of %lld: left out %lld", (long long)count, (long long)n, (long long)i);
+        for (int64_t i = 0; i < n && count > 0;
+             i++) /* what was left out comes later: with strict order above, all are distinct */
+            CHECK(taken[i] || before(dtype, row, order[count - 1], i, descending), "%lld of %lld: left out %lld",
+                  (long long)count, (long long)n, (long long)i);
     }
     int64_t *alone = guarded_new(rows * count * 8);
     k->topk(dtype, rows, n, count, descending, src, NULL, alone);
@@ -402,8 +424,10 @@ int main(void) {
                 for (int round = 0; round < 600; round++) test_frame(what, (int)any_in(1, 4), NULL);
                 for (int round = 0; round < 18; round++) test_frame(what, 3, large[round % 3]);
             }
-            for (int round = 0; round < 400; round++) test_slices(any_in(0, 4), any_in(1, 12), any_in(0, 70), any_in(0, 30));
-            for (int round = 0; round < 400; round++) test_rows(any_in(1, 12), any_in(0, 1) ? 1 : any_in(0, 70), any_in(0, 70));
+            for (int round = 0; round < 400; round++)
+                test_slices(any_in(0, 4), any_in(1, 12), any_in(0, 70), any_in(0, 30));
+            for (int round = 0; round < 400; round++)
+                test_rows(any_in(1, 12), any_in(0, 1) ? 1 : any_in(0, 70), any_in(0, 70));
             for (int round = 0; round < 4; round++) {
                 test_slices(1, 50, 70, 20000); /* enough work for threads to share it out */
                 test_slices(9, 50, 1, 8000);

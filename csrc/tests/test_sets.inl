@@ -10,9 +10,9 @@
 
 /* DECLARE_SETS(copy) declares the tables of fbp_copy_kernels and defines `sets`, of which set_count() can run here. */
 #if defined(__x86_64__)
-#define DECLARE_SETS(family)                                                                                    \
-    extern const fbp_##family##_kernels fbp_##family##_kernels_scalar, fbp_##family##_kernels_sse2,              \
-        fbp_##family##_kernels_avx2, fbp_##family##_kernels_avx512;                                              \
+#define DECLARE_SETS(family)                                                                                           \
+    extern const fbp_##family##_kernels fbp_##family##_kernels_scalar, fbp_##family##_kernels_sse2,                    \
+        fbp_##family##_kernels_avx2, fbp_##family##_kernels_avx512;                                                    \
     static const fbp_##family##_kernels *const sets[] = {&fbp_##family##_kernels_scalar, &fbp_##family##_kernels_sse2, \
                                                          &fbp_##family##_kernels_avx2, &fbp_##family##_kernels_avx512}
 static const char *const set_names[] = {"scalar", "sse2", "avx2", "avx512"};
@@ -23,13 +23,13 @@ static int set_count(void) {
     return avx512 ? 4 : 3;
 }
 #elif defined(__aarch64__)
-#define DECLARE_SETS(family)                                                                    \
+#define DECLARE_SETS(family)                                                                        \
     extern const fbp_##family##_kernels fbp_##family##_kernels_scalar, fbp_##family##_kernels_neon; \
     static const fbp_##family##_kernels *const sets[] = {&fbp_##family##_kernels_scalar, &fbp_##family##_kernels_neon}
 static const char *const set_names[] = {"scalar", "neon"};
 static int set_count(void) { return 2; }
 #else
-#define DECLARE_SETS(family)                                        \
+#define DECLARE_SETS(family)                                           \
     extern const fbp_##family##_kernels fbp_##family##_kernels_scalar; \
     static const fbp_##family##_kernels *const sets[] = {&fbp_##family##_kernels_scalar}
 static const char *const set_names[] = {"scalar"};
@@ -41,14 +41,14 @@ static int failures;
 static long checks;
 
 /* Count a check; report the first twenty that fail. */
-#define CHECK(condition, ...)                                                                  \
-    do {                                                                                       \
-        checks++;                                                                              \
-        if (!(condition) && ++failures <= 20) {                                                \
+#define CHECK(condition, ...)                                                                            \
+    do {                                                                                                 \
+        checks++;                                                                                        \
+        if (!(condition) && ++failures <= 20) {                                                          \
             fprintf(stderr, "%s:%d: [%s] %s: ", __FILE__, __LINE__, set_names[current_set], #condition); \
-            fprintf(stderr, __VA_ARGS__);                                                      \
-            fputc('\n', stderr);                                                               \
-        }                                                                                      \
+            fprintf(stderr, __VA_ARGS__);                                                                \
+            fputc('\n', stderr);                                                                         \
+        }                                                                                                \
     } while (0)
 
 /* Print the verdict; the value for main to return. */
@@ -65,7 +65,9 @@ static inline uint64_t any_bits(void) {
     return case_state;
 }
 /* An integer in [low, high]. */
-static inline int64_t any_in(int64_t low, int64_t high) { return low + (int64_t)(any_bits() % (uint64_t)(high - low + 1)); }
+static inline int64_t any_in(int64_t low, int64_t high) {
+    return low + (int64_t)(any_bits() % (uint64_t)(high - low + 1));
+}
 static inline void any_fill(void *buffer, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i++) ((uint8_t *)buffer)[i] = (uint8_t)(any_bits() >> 11);
 }
