@@ -3,7 +3,7 @@
  * Indices are int64, contiguous, validated and made non-negative by check_indices + normalise_indices (or
  * linear_offsets, which does both): no other member looks at their range.
  * Strides are in ELEMENTS.  Moves go by element size (1, 4 or 8 bytes), additions by dtype; integers wrap, bool adds as
- * "or".  Where several indices name one destination, they take effect in the order of the index tensor along the indexed
+ * "or".  Where several indices name one place, they take effect in the order of the index tensor along the indexed
  * dimension, whatever the number of threads: additions have one fixed order, of assignments the last wins.
  * dst and src never overlap.
  */

@@ -48,8 +48,8 @@ typedef struct fbp_random_kernels {
     int64_t (*bernoulli)(fbp_random_position at, int64_t n, double probability, uint8_t *out);
 
     /* Dropout with probability p in [0, 1] of dropping: mask[i] = kept, y[i] = x[i] * (kept ? 1 / (1 - p) : 0), so that
-     * the derivative dy/dx is mask / (1 - p).  The mask is that of bernoulli(1 - p); p == 1 drops all.  y may be x; four
-     * a block. */
+     * the derivative dy/dx is mask / (1 - p).  The mask is that of bernoulli(1 - p); p == 1 drops all.  y may be x.
+     * Four a block. */
     int64_t (*dropout_f32)(fbp_random_position at, int64_t n, double p, const float *x, float *y, uint8_t *mask);
     int64_t (*dropout_f64)(fbp_random_position at, int64_t n, double p, const double *x, double *y, uint8_t *mask);
 
