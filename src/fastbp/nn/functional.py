@@ -1,7 +1,8 @@
 """nn.functional: layers and losses as functions, with PyTorch's names and argument order.
 
 Each one forwards to the core function of the same name. ``inplace=True`` changes and returns the input, as in
-PyTorch; it saves no memory, since the derivative needs the old values. ``size_average`` and ``reduce`` are PyTorch's deprecated spelling of ``reduction``.
+PyTorch; it saves no memory, since the derivative needs the old values. ``size_average`` and ``reduce`` are PyTorch's
+deprecated spelling of ``reduction``.
 """
 
 from __future__ import annotations
@@ -126,14 +127,20 @@ def mse_loss(
 
     Warns when the shapes differ, since broadcasting is then seldom what was meant.
     """
-    return _elementwise_loss(_core.mse_loss, input, target, size_average, reduce, reduction)
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce)
+    _warn_of_broadcasting(input, target)
+    return _core.mse_loss(input, target, reduction=reduction)
 
 
 def l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
 ) -> Tensor:
     """``|input - target|``, reduced as `mse_loss`."""
-    return _elementwise_loss(_core.l1_loss, input, target, size_average, reduce, reduction)
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce)
+    _warn_of_broadcasting(input, target)
+    return _core.l1_loss(input, target, reduction=reduction)
 
 
 def smooth_l1_loss(
@@ -145,32 +152,25 @@ def smooth_l1_loss(
     beta: float = 1.0,
 ) -> Tensor:
     """With d = input - target: ``d**2 / (2 beta)`` where |d| < beta, else ``|d| - beta/2``; reduced as `mse_loss`."""
-    return _elementwise_loss(_core.smooth_l1_loss, input, target, size_average, reduce, reduction, beta=beta)
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce)
+    _warn_of_broadcasting(input, target)
+    return _core.smooth_l1_loss(input, target, reduction=reduction, beta=beta)
 
 
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """`smooth_l1_loss` times delta: ``d**2 / 2`` where |d| <= delta, else ``delta (|d| - delta/2)``."""
-    return _elementwise_loss(_core.huber_loss, input, target, None, None, reduction, delta=delta)
+    _warn_of_broadcasting(input, target)
+    return _core.huber_loss(input, target, reduction=reduction, delta=delta)
 
 
-def _elementwise_loss(
-    loss: Callable[..., Tensor],
-    input: Tensor,
-    target: Tensor,
-    size_average: bool | None,
-    reduce: bool | None,
-    reduction: str,
-    **options: float,
-) -> Tensor:
-    if size_average is not None or reduce is not None:
-        reduction = legacy_reduction(size_average, reduce)
+def _warn_of_broadcasting(input: Tensor, target: Tensor) -> None:
     if input.shape != target.shape:
         warnings.warn(
             f"Using a target size ({tuple(target.shape)}) that is different to the input size ({tuple(input.shape)}). "
             "This will likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
             stacklevel=3,
         )
-    return loss(input, target, reduction=reduction, **options)
 
 
 def binary_cross_entropy(
