@@ -46,7 +46,7 @@ class Linear(Module):
     Examples
     --------
     >>> nn.Linear(20, 30)(fastbp.zeros(128, 20)).shape
-    (128, 30)
+    fastbp.Size([128, 30])
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Flatten(Module):
     Examples
     --------
     >>> nn.Flatten()(fastbp.zeros(32, 1, 5, 5)).shape
-    (32, 25)
+    fastbp.Size([32, 25])
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:

@@ -40,7 +40,7 @@ class Module:
     ...     def forward(self, x):
     ...         return self.output(self.hidden(x).tanh())
     >>> Net()(fastbp.zeros(3, 4)).shape
-    (3, 1)
+    fastbp.Size([3, 1])
     """
 
     # Class-level, so that the check in __call__ needs no instance attribute; set by the first hook's registration.
