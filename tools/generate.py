@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Turns the rows of csrc/ops/ops.def into Cython: a function, a method and an in-place method a pointwise op.
 
-Run by setup.py before cythonizing.  Writes src/fastbp/core/generated_{ops,functions,methods}.pxi, and
-leaves files untouched when nothing changed, so that nothing is compiled again.
+Run by setup.py before cythonizing.  Writes src/fastbp/core/generated_{ops,functions,tensor}.pxi, and leaves
+files untouched when nothing changed, so that nothing is compiled again.  generated_tensor.pxi is core/tensor.pxi with
+the files of methods that its class body includes written out, since Cython includes nothing inside a class.
 """
 
 from __future__ import annotations
@@ -112,6 +113,16 @@ def is_method(row: Row) -> bool:
     return row.name not in BY_HAND and not re.search(r"_error$|entropy", row.name)
 
 
+def expand(text: str, own: dict[str, str]) -> str:
+    """Replace each indented include line by the file's text, indented alike; `own` holds texts that are no files."""
+
+    def body(match: re.Match[str]) -> str:
+        included = own[match[2]] if match[2] in own else (OUTPUT / match[2]).read_text()
+        return "".join(match[1] + line if line.strip() else line for line in included.splitlines(keepends=True))
+
+    return re.sub(r'^([ ]+)include "(.+)"\n', body, text, flags=re.MULTILINE)
+
+
 def write(path: Path, text: str) -> None:
     """Write unless it is there already."""
     if not path.exists() or path.read_text() != text:
@@ -125,7 +136,8 @@ def main() -> None:
     enumeration = 'cdef extern from "ops/op.h" nogil:\n    ctypedef enum fbp_op:\n'
     write(OUTPUT / "generated_ops.pxi", BANNER + enumeration + "".join(f"        FBP_OP_{name}\n" for name in names))
     write(OUTPUT / "generated_functions.pxi", BANNER + "\n\n".join(function(r) for r in rows if r.name not in BY_HAND))
-    write(OUTPUT / "generated_methods.pxi", BANNER + "\n".join(methods(r) for r in rows if is_method(r)))
+    own = {"generated_methods.pxi": "\n".join(methods(r) for r in rows if is_method(r))}
+    write(OUTPUT / "generated_tensor.pxi", BANNER + expand((OUTPUT / "tensor.pxi").read_text(), own))
 
 
 if __name__ == "__main__":

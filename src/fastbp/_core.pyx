@@ -2,7 +2,7 @@
 """fastbp._core: the C core's tensors, ops and reverse sweep, with PyTorch's names.
 
 This file only gathers its parts; each family of functions stands in src/fastbp/core/, and methods of Tensor in the files
-that core/tensor.pxi includes in the class's body.  generated_*.pxi are written from the op table by tools/generate.py.
+that core/tensor.pxi names in the class's body.  generated_*.pxi are written from these and the op table by tools/generate.py.
 """
 
 cimport cython
@@ -16,7 +16,7 @@ from builtins import pow as builtin_pow, round as builtin_round, sum as builtin_
 include "core/declarations.pxi"
 include "core/generated_ops.pxi"
 include "core/support.pxi"
-include "core/tensor.pxi"
+include "core/generated_tensor.pxi"
 include "core/generated_functions.pxi"
 include "core/arithmetic.pxi"
 include "core/shape.pxi"

@@ -37,7 +37,7 @@ cdef object power(object base, object exponent):
             return binary(FBP_OP_mul, unary(FBP_OP_square, base), base)
         if exponent == 0.5:
             return unary(FBP_OP_sqrt, base)
-        if fbp_dtype_is_float(<fbp_dtype>(<Tensor>base).t.dtype):
+        if fbp_dtype_is_float(<fbp_dtype>(<Tensor>base).node.dtype):
             if exponent == -1:
                 return unary(FBP_OP_reciprocal, base)
             if exponent == -0.5:
@@ -102,7 +102,7 @@ def where(condition, input=None, other=None, *, out=None):
     if inputs[0].dtype != FBP_BOOL and inputs[0].dtype != FBP_UINT8:
         fbp_release(inputs[0])
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype!r}")
-    inputs[1] = operand(input, (<Tensor>other).t.dtype if isinstance(other, Tensor) else -1)
+    inputs[1] = operand(input, (<Tensor>other).node.dtype if isinstance(other, Tensor) else -1)
     inputs[2] = operand(other, inputs[1].dtype if isinstance(input, Tensor) else -1)
     status = fbp_apply(FBP_OP_where, 3, inputs, NULL, 0, &result)
     fbp_release(inputs[0])
@@ -132,16 +132,16 @@ def matmul(input, other, *, out=None):
     cdef fbp_tensor *inputs[2]
     if out is None:
         return binary(FBP_OP_matmul, input, other)
-    inputs[0] = (<Tensor?>input).t
-    inputs[1] = (<Tensor?>other).t
-    check(fbp_apply_out(FBP_OP_matmul, 2, inputs, NULL, 0, (<Tensor?>out).t))
+    inputs[0] = (<Tensor?>input).node
+    inputs[1] = (<Tensor?>other).node
+    check(fbp_apply_out(FBP_OP_matmul, 2, inputs, NULL, 0, (<Tensor?>out).node))
     return out
 
 
 cdef int expect_dims(str op, object x, int ndim) except -1:
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}(): expected Tensor, got {type(x).__name__}")
-    if (<Tensor>x).t.ndim != ndim:
+    if (<Tensor>x).node.ndim != ndim:
         raise RuntimeError(f"{op}: expected a {ndim}-D tensor, got shape {tuple(x.shape)}")
     return 0
 
@@ -190,7 +190,7 @@ def addmm(input, mat1, mat2, *, beta=1, alpha=1, out=None):
     cdef fbp_tensor *result
     attribute.p[0] = beta
     attribute.p[1] = alpha
-    inputs[0], inputs[1], inputs[2] = (<Tensor?>input).t, (<Tensor?>mat1).t, (<Tensor?>mat2).t
+    inputs[0], inputs[1], inputs[2] = (<Tensor?>input).node, (<Tensor?>mat1).node, (<Tensor?>mat2).node
     check(fbp_apply(FBP_OP_addmm, 3, inputs, &attribute, sizeof(attribute), &result))
     return store(wrap(result), out)
 
@@ -221,9 +221,9 @@ def linear(input, weight, bias=None):
     cdef fbp_tensor *out
     if not isinstance(input, Tensor) or not isinstance(weight, Tensor):
         raise TypeError(f"linear(): expected Tensors, got {type(input).__name__} and {type(weight).__name__}")
-    inputs[0] = (<Tensor>input).t
-    inputs[1] = (<Tensor>weight).t
-    inputs[2] = (<Tensor?>bias).t if bias is not None else NULL
+    inputs[0] = (<Tensor>input).node
+    inputs[1] = (<Tensor>weight).node
+    inputs[2] = (<Tensor?>bias).node if bias is not None else NULL
     check(fbp_apply(FBP_OP_linear, 3, inputs, NULL, 0, &out))
     return wrap(out)
 
@@ -232,7 +232,7 @@ def linear(input, weight, bias=None):
 
 def equal(input, other):
     """Whether shape and every element agree."""
-    return fbp_same_shape((<Tensor?>input).t, (<Tensor?>other).t) and bool((input == other).all())
+    return fbp_same_shape((<Tensor?>input).node, (<Tensor?>other).node) and bool((input == other).all())
 
 
 def isclose(input, other, rtol=1e-05, atol=1e-08, equal_nan=False):

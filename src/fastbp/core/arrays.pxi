@@ -14,15 +14,15 @@ cdef object numpy():
 
 cdef object as_array(Tensor x):
     """A NumPy array over x's memory; of no elements, a fresh one."""
-    if x.t.numel == 0:
-        return numpy().empty(shape_tuple(x.t), (<dtype>DTYPES[x.t.dtype]).name)
+    if x.node.numel == 0:
+        return numpy().empty(shape_tuple(x.node), (<dtype>DTYPES[x.node.dtype]).name)
     return numpy().asarray(memoryview(x))
 
 
 cdef object format_repr(Tensor x):
     from fastbp import _format
-    name = None if x.t.edge_count == 0 else make_grad_fn(x.t).name()
-    return _format.format_tensor(as_array(x), shape_tuple(x.t), (<dtype>DTYPES[x.t.dtype]).name, bool(fbp_requires_grad(x.t)), name,
+    name = None if x.node.edge_count == 0 else make_grad_fn(x.node).name()
+    return _format.format_tensor(as_array(x), shape_tuple(x.node), (<dtype>DTYPES[x.node.dtype]).name, bool(fbp_requires_grad(x.node)), name,
                                  (<dtype>DTYPES[fbp_default_dtype()]).name)
 
 
@@ -33,12 +33,12 @@ def rebuild(array, requires_grad):
 
 cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
     """Make the handle x stand for `fresh`, whose reference is taken over."""
-    cdef fbp_tensor *old = x.t
+    cdef fbp_tensor *old = x.node
     if fresh.handle != NULL and fresh.handle != <void *>x:
-        (<Tensor>fresh.handle).t = fresh  # it has a wrapper of its own already; x becomes a second one
+        (<Tensor>fresh.handle).node = fresh  # it has a wrapper of its own already; x becomes a second one
     if old.handle == <void *>x:
         old.handle = NULL
-    x.t = fresh
+    x.node = fresh
     fresh.handle = <void *>x
     fbp_release(old)
     return 0
@@ -46,13 +46,13 @@ cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
 
 cdef object reshape_in_place(Tensor x, Tensor viewed):
     """x stands for a view of itself from now on."""
-    if fbp_requires_grad(x.t) and x.t.edge_count == 0 and fbp_mode_get().grad_enabled:
+    if fbp_requires_grad(x.node) and x.node.edge_count == 0 and fbp_mode_get().grad_enabled:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     cdef fbp_tensor *out
     if viewed is x:
         return x
-    out = fbp_retain(viewed.t)
-    viewed.t.handle = NULL
+    out = fbp_retain(viewed.node)
+    viewed.node.handle = NULL
     replace_node(x, out)
     return x
 

@@ -1,7 +1,7 @@
 # Recording on and off, the reverse sweep, hooks, grad_fn.
 
 cdef class grad_switch:
-    """Context manager and decorator that sets whether operations are recorded; base of no_grad, enable_grad, set_grad_enabled."""
+    """Context manager and decorator that sets whether operations are recorded: what no_grad() and its relatives return."""
 
     cdef bint wanted
     cdef list before
@@ -17,8 +17,7 @@ cdef class grad_switch:
         fbp_mode_get().grad_enabled = self.before.pop()
 
     def __call__(self, function):
-        kind = builtin_type(self)
-        wanted = self.wanted
+        wanted = bool(self.wanted)
 
         def wrapper(*args, **kwargs):
             before = fbp_mode_get().grad_enabled
@@ -31,7 +30,7 @@ cdef class grad_switch:
         def generator_wrapper(*args, **kwargs):
             generator = function(*args, **kwargs)
             while True:
-                with kind() if kind is not set_grad_enabled else enable_grad() if wanted else no_grad():
+                with make_switch(wanted):
                     try:
                         value = next(generator)
                     except StopIteration as stop:
@@ -43,7 +42,13 @@ cdef class grad_switch:
         return chosen
 
 
-cdef class no_grad(grad_switch):
+cdef grad_switch make_switch(bint wanted):
+    cdef grad_switch result = grad_switch.__new__(grad_switch)
+    result.wanted = wanted
+    return result
+
+
+def no_grad(orig_func=None):
     """Within it, nothing is recorded: results do not require grad.  A context manager and a decorator.
 
     Examples
@@ -54,35 +59,32 @@ cdef class no_grad(grad_switch):
     >>> y.requires_grad
     False
     """
-
-    def __cinit__(self):
-        self.wanted = False
-
-    def __new__(cls, function=None):
-        return cls()(function) if function is not None else super().__new__(cls)
+    return make_switch(False) if orig_func is None else make_switch(False)(orig_func)
 
 
-cdef class inference_mode(grad_switch):
+def inference_mode(mode=True):
     """no_grad() under its PyTorch name for inference; inference_mode(False) changes nothing."""
+    if not isinstance(mode, bool):
+        return make_switch(False)(mode)
+    return make_switch(fbp_mode_get().grad_enabled and not mode)
 
-    def __cinit__(self, mode=True):
-        self.wanted = fbp_mode_get().grad_enabled if mode is False else False
 
-
-cdef class enable_grad(grad_switch):
+def enable_grad(orig_func=None):
     """Within it, operations are recorded, even inside no_grad().  A context manager and a decorator."""
-
-    def __cinit__(self):
-        self.wanted = True
+    return make_switch(True) if orig_func is None else make_switch(True)(orig_func)
 
 
-cdef class set_grad_enabled(grad_switch):
+def set_grad_enabled(bint mode):
     """Record operations or not, from now on; as a context manager, until its end."""
+    cdef grad_switch result = entered_switch.__new__(entered_switch)
+    result.wanted = mode
+    result.before = [fbp_mode_get().grad_enabled]
+    fbp_mode_get().grad_enabled = mode
+    return result
 
-    def __cinit__(self, bint mode):
-        self.wanted = mode
-        self.before = [fbp_mode_get().grad_enabled]
-        fbp_mode_get().grad_enabled = mode
+
+cdef class entered_switch(grad_switch):
+    """A switch that was thrown when it was made."""
 
     def __enter__(self):
         return self
@@ -129,7 +131,7 @@ cdef fbp_tensor **tensor_array(object tensors, Py_ssize_t n) except NULL:
     if array == NULL:
         raise MemoryError("cannot allocate a list of tensors")
     for i in range(n):
-        array[i] = (<Tensor>tensors[i]).t if tensors[i] is not None else NULL
+        array[i] = (<Tensor>tensors[i]).node if tensors[i] is not None else NULL
     return array
 
 
@@ -145,7 +147,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
     cdef fbp_status status
     cdef fbp_tensor *root
     if n == 1 and inputs is None and gradients[0] is None:  # loss.backward(): no lists to make
-        root = (<Tensor>roots[0]).t
+        root = (<Tensor>roots[0]).node
         request = fbp_backward_request(1, &root, NULL, retain_graph, create_graph, 0, NULL, NULL, True)
         check(fbp_backward(&request))
         return None
@@ -298,12 +300,12 @@ cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) no
             result = hook(current)
             if result is None:
                 continue
-            if not isinstance(result, Tensor) or not fbp_same_shape((<Tensor>result).t, g):
+            if not isinstance(result, Tensor) or not fbp_same_shape((<Tensor>result).node, g):
                 raise RuntimeError(f"a hook must return None or a Tensor of shape {shape_tuple(g)}")
             current = result
             changed = True
         if changed:
-            replaced[0] = fbp_retain(current.t)
+            replaced[0] = fbp_retain(current.node)
         return FBP_OK
     except BaseException as error:
         pending_error = error
@@ -336,7 +338,7 @@ cdef object hook_count = 0
 
 cdef object add_hook(Tensor x, object hook):
     global hook_count
-    cdef fbp_autograd *extra = fbp_autograd_get(x.t)
+    cdef fbp_autograd *extra = fbp_autograd_get(x.node)
     if extra == NULL:
         raise MemoryError("cannot allocate a hook")
     if extra.hooks == NULL:
@@ -369,7 +371,7 @@ cdef class GradFunction:
         """PyTorch's name of the operation."""
         if self.node.edge_count == 0:
             return "AccumulateGrad"
-        return "".join([part.capitalize() for part in fbp_ops[self.node.op].name.decode().split("_")]) + "Backward0"
+        return "".join([part.capitalize() for part in fbp_ops[<int>self.node.op].name.decode().split("_")]) + "Backward0"
 
     @property
     def next_functions(self):

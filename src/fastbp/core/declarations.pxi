@@ -165,7 +165,7 @@ cdef extern from "ops/attributes.h" nogil:
     ctypedef struct fbp_loss_attribute:
         int64_t ignore_index
         double label_smoothing
-        int32_t reduction, padding
+        int32_t reduction, classes
     ctypedef struct fbp_source_attribute:
         uint64_t seed, offset
         double *p

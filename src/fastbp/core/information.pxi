@@ -148,7 +148,7 @@ def op_table():
     kinds = ("", "F", "N", "I")
     result = []
     for op in range(2, FBP_OP_COUNT):
-        row = &fbp_ops[op]
+        row = &fbp_ops[<int>op]
         result.append({"name": row.name.decode(), "class": classes[row.op_class], "kind": kinds[row.kind], "arity": row.arity,
                        "view": bool(row.view), "domain": (row.lo, row.hi), "doc": row.doc.decode(), "signature": row.signature.decode(),
                        "vjp": row.vjp != NULL, "jvp": row.jvp != NULL or row.op_class in (FBP_CLASS_LINEAR, FBP_CLASS_BILINEAR),
@@ -194,9 +194,9 @@ def sgd_step(list params, list grads, list momentum_buffers, double lr, double m
     check_lengths(n, (params, grads, momentum_buffers))
     cdef fbp_update_item *items = update_items(n)
     for i in range(n):
-        items[i].param = (<Tensor>params[i]).t
-        items[i].grad = (<Tensor>grads[i]).t
-        items[i].state[0] = (<Tensor>momentum_buffers[i]).t if momentum_buffers is not None else NULL
+        items[i].param = (<Tensor>params[i]).node
+        items[i].grad = (<Tensor>grads[i]).node
+        items[i].state[0] = (<Tensor>momentum_buffers[i]).node if momentum_buffers is not None else NULL
         items[i].state[1] = items[i].state[2] = NULL
         items[i].step = 1 if first else 2
     status = fbp_sgd_step(n, items, &hyper)
@@ -222,11 +222,11 @@ def adam_step(list params, list grads, list exp_avgs, list exp_avg_sqs, list max
     check_lengths(n, (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs))
     cdef fbp_update_item *items = update_items(n)
     for i in range(n):
-        items[i].param = (<Tensor>params[i]).t
-        items[i].grad = (<Tensor>grads[i]).t
-        items[i].state[0] = (<Tensor>exp_avgs[i]).t
-        items[i].state[1] = (<Tensor>exp_avg_sqs[i]).t
-        items[i].state[2] = (<Tensor>max_exp_avg_sqs[i]).t if max_exp_avg_sqs is not None else NULL
+        items[i].param = (<Tensor>params[i]).node
+        items[i].grad = (<Tensor>grads[i]).node
+        items[i].state[0] = (<Tensor>exp_avgs[i]).node
+        items[i].state[1] = (<Tensor>exp_avg_sqs[i]).node
+        items[i].state[2] = (<Tensor>max_exp_avg_sqs[i]).node if max_exp_avg_sqs is not None else NULL
         items[i].step = step
     status = fbp_adam_step(n, items, &hyper)
     fbp_block_free(items, (n + 1) * sizeof(fbp_update_item))

@@ -6,7 +6,7 @@ cdef object as_shape(fbp_op op, Tensor x, int ndim, const int64_t *shape):
     cdef fbp_tensor *out
     attribute.ndim = ndim
     memcpy(attribute.shape, shape, ndim * sizeof(int64_t))
-    check(fbp_apply(op, 1, &x.t, &attribute, shape_bytes(ndim), &out))
+    check(fbp_apply(op, 1, &x.node, &attribute, shape_bytes(ndim), &out))
     return wrap(out)
 
 
@@ -24,14 +24,14 @@ cdef object reshaped(Tensor x, object sizes, bint view_only):
         else:
             known *= shape[i]
     if unknown >= 0:
-        if known == 0 or x.t.numel % known:
-            if known == 0 and x.t.numel == 0:
+        if known == 0 or x.node.numel % known:
+            if known == 0 and x.node.numel == 0:
                 raise RuntimeError(f"cannot reshape tensor of 0 elements into shape {tuple(sizes)!r} because the unspecified dimension "
                                    "size -1 can be any value and is ambiguous")
-            raise RuntimeError(f"shape '{list(shape[:ndim])}' is invalid for input of size {x.t.numel}")
-        shape[unknown] = x.t.numel // known
+            raise RuntimeError(f"shape '{[shape[i] for i in range(ndim)]}' is invalid for input of size {x.node.numel}")
+        shape[unknown] = x.node.numel // known
     result = as_shape(FBP_OP_reshape, x, ndim, shape)
-    if view_only and not (result.t.flags & FBP_VIEW):
+    if view_only and not (result.node.flags & FBP_VIEW):
         raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
                            "contiguous subspaces). Use .reshape(...) instead.")
     return result
@@ -41,22 +41,22 @@ cdef object permuted(Tensor x, object axes):
     cdef fbp_permute_attribute attribute
     cdef fbp_tensor *out
     cdef int i
-    if len(axes) != x.t.ndim:
+    if len(axes) != x.node.ndim:
         raise RuntimeError("permute: number of dimensions in the tensor input does not match the length of the desired ordering of "
-                           f"dimensions, {x.t.ndim} is not equal to {len(axes)}")
-    attribute.ndim = x.t.ndim
+                           f"dimensions, {x.node.ndim} is not equal to {len(axes)}")
+    attribute.ndim = x.node.ndim
     attribute.padding = 0
     memset(attribute.axes, 0, FBP_MAX_NDIM)
     for i, axis in enumerate(axes):
-        attribute.axes[i] = wrap_dim("permute", axis, x.t.ndim)
-    check(fbp_apply(FBP_OP_permute, 1, &x.t, &attribute, sizeof(attribute), &out))
+        attribute.axes[i] = wrap_dim("permute", axis, x.node.ndim)
+    check(fbp_apply(FBP_OP_permute, 1, &x.node, &attribute, sizeof(attribute), &out))
     return wrap(out)
 
 
 cdef object transposed(Tensor x, object dim0, object dim1):
-    cdef int a = wrap_dim("transpose", dim0, x.t.ndim), b = wrap_dim("transpose", dim1, x.t.ndim)
-    cdef list axes = list(range(x.t.ndim))
-    if x.t.ndim:
+    cdef int a = wrap_dim("transpose", dim0, x.node.ndim), b = wrap_dim("transpose", dim1, x.node.ndim)
+    cdef list axes = list(range(x.node.ndim))
+    if x.node.ndim:
         axes[a], axes[b] = axes[b], axes[a]
     return permuted(x, axes)
 
@@ -66,14 +66,14 @@ cdef object sliced(Tensor x, int dim, int64_t start, int64_t count, int64_t step
     cdef fbp_slice_attribute attribute
     cdef fbp_tensor *out
     cdef int i
-    attribute.ndim = x.t.ndim
+    attribute.ndim = x.node.ndim
     attribute.dropped = (<uint32_t>1 << dim) if drop else 0
-    for i in range(x.t.ndim):
-        attribute.axis[i] = fbp_slice_axis(0, 1, fbp_shape(x.t)[i], fbp_shape(x.t)[i])
+    for i in range(x.node.ndim):
+        attribute.axis[i] = fbp_slice_axis(0, 1, fbp_shape(x.node)[i], fbp_shape(x.node)[i])
     attribute.axis[dim].start = start
     attribute.axis[dim].step = step
     attribute.axis[dim].count = count
-    check(fbp_apply(FBP_OP_slice, 1, &x.t, &attribute, slice_bytes(x.t.ndim), &out))
+    check(fbp_apply(FBP_OP_slice, 1, &x.node, &attribute, slice_bytes(x.node.ndim), &out))
     return wrap(out)
 
 
@@ -81,10 +81,10 @@ cdef object cast(Tensor x, fbp_dtype code):
     """x itself when it has that dtype."""
     cdef fbp_dtype_attribute attribute
     cdef fbp_tensor *out
-    if x.t.dtype == code:
+    if x.node.dtype == code:
         return x
     attribute.dtype = code
-    check(fbp_apply(FBP_OP_cast, 1, &x.t, &attribute, sizeof(attribute), &out))
+    check(fbp_apply(FBP_OP_cast, 1, &x.node, &attribute, sizeof(attribute), &out))
     return wrap(out)
 
 
@@ -97,7 +97,7 @@ cdef object apply_list(fbp_op op, list tensors, const void *attribute, int attri
     if inputs == NULL:
         raise MemoryError("cannot allocate a list of inputs")
     for i in range(n):
-        inputs[i] = (<Tensor>tensors[i]).t
+        inputs[i] = (<Tensor>tensors[i]).node
     status = fbp_apply(op, <int>n, inputs, attribute, attribute_bytes, &out)
     fbp_block_free(inputs, n * sizeof(fbp_tensor *))
     check(status)
@@ -139,11 +139,11 @@ def squeeze(input, dim=None):
     """Without axes of size 1: all of them, or those named."""
     cdef int64_t shape[FBP_MAX_NDIM]
     cdef Tensor x = input
-    cdef uint32_t mask = dims_mask("squeeze", dim, x.t.ndim) if dim is not None else 0xFFFF
+    cdef uint32_t mask = dims_mask("squeeze", dim, x.node.ndim) if dim is not None else 0xFFFF
     cdef int i, ndim = 0
-    for i in range(x.t.ndim):
-        if fbp_shape(x.t)[i] != 1 or not (mask >> i & 1):
-            shape[ndim] = fbp_shape(x.t)[i]
+    for i in range(x.node.ndim):
+        if fbp_shape(x.node)[i] != 1 or not (mask >> i & 1):
+            shape[ndim] = fbp_shape(x.node)[i]
             ndim += 1
     return as_shape(FBP_OP_reshape, x, ndim, shape)
 
@@ -152,30 +152,30 @@ def unsqueeze(input, dim):
     """With a new axis of size 1."""
     cdef int64_t shape[FBP_MAX_NDIM + 1]
     cdef Tensor x = input
-    cdef int i, at = wrap_dim("unsqueeze", dim, x.t.ndim + 1)
-    if x.t.ndim == FBP_MAX_NDIM:
+    cdef int i, at = wrap_dim("unsqueeze", dim, x.node.ndim + 1)
+    if x.node.ndim == FBP_MAX_NDIM:
         raise RuntimeError(f"a tensor has at most {FBP_MAX_NDIM} dimensions")
-    for i in range(x.t.ndim):
-        shape[i + (i >= at)] = fbp_shape(x.t)[i]
+    for i in range(x.node.ndim):
+        shape[i + (i >= at)] = fbp_shape(x.node)[i]
     shape[at] = 1
-    return as_shape(FBP_OP_reshape, x, x.t.ndim + 1, shape)
+    return as_shape(FBP_OP_reshape, x, x.node.ndim + 1, shape)
 
 
 def flatten(input, start_dim=0, end_dim=-1):
     """Axes start_dim to end_dim as one."""
     cdef int64_t shape[FBP_MAX_NDIM]
     cdef Tensor x = input
-    cdef int i, start = wrap_dim("flatten", start_dim, x.t.ndim), end = wrap_dim("flatten", end_dim, x.t.ndim), ndim = 0
+    cdef int i, start = wrap_dim("flatten", start_dim, x.node.ndim), end = wrap_dim("flatten", end_dim, x.node.ndim), ndim = 0
     if start > end:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
-    if x.t.ndim == 0:
+    if x.node.ndim == 0:
         shape[0] = 1
         return as_shape(FBP_OP_reshape, x, 1, shape)
-    for i in range(x.t.ndim):
+    for i in range(x.node.ndim):
         if start < i <= end:
-            shape[ndim - 1] *= fbp_shape(x.t)[i]
+            shape[ndim - 1] *= fbp_shape(x.node)[i]
         else:
-            shape[ndim] = fbp_shape(x.t)[i]
+            shape[ndim] = fbp_shape(x.node)[i]
             ndim += 1
     return as_shape(FBP_OP_reshape, x, ndim, shape)
 
@@ -293,8 +293,8 @@ cdef list same_dtype(object tensors, str op):
     for x in result:
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}(): expected Tensor as element {result.index(x)} in argument 0, but got {type(x).__name__}")
-        if (<Tensor>x).t.dtype > best:
-            best = (<Tensor>x).t.dtype
+        if (<Tensor>x).node.dtype > best:
+            best = (<Tensor>x).node.dtype
     return [cast(x, <fbp_dtype>best) for x in result]
 
 
@@ -310,8 +310,8 @@ def cat(tensors, dim=0, *, out=None):
     cdef list parts = same_dtype(tensors, "cat")
     ndim = 1
     for x in parts:
-        if (<Tensor>x).t.ndim != 1 or (<Tensor>x).t.numel:
-            ndim = (<Tensor>x).t.ndim
+        if (<Tensor>x).node.ndim != 1 or (<Tensor>x).node.numel:
+            ndim = (<Tensor>x).node.ndim
     attribute.dim = wrap_dim("cat", dim, ndim)
     attribute.flag = 0
     return store(apply_list(FBP_OP_cat, parts, &attribute, sizeof(attribute)), out)
@@ -324,7 +324,7 @@ def stack(tensors, dim=0, *, out=None):
     """Tensors of one shape along a new axis."""
     cdef list parts = same_dtype(tensors, "stack")
     for x in parts:
-        if not fbp_same_shape((<Tensor>x).t, (<Tensor>parts[0]).t):
+        if not fbp_same_shape((<Tensor>x).node, (<Tensor>parts[0]).node):
             raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
                                f"{list(x.shape)} at entry {parts.index(x)}")
     at = wrap_dim("stack", dim, parts[0].ndim + 1)
@@ -364,12 +364,12 @@ def diagonal(input, offset=0, dim1=0, dim2=1):
     cdef fbp_diagonal_attribute attribute
     cdef Tensor x = input
     cdef fbp_tensor *out
-    attribute.first = wrap_dim("diagonal", dim1, x.t.ndim)
-    attribute.second = wrap_dim("diagonal", dim2, x.t.ndim)
+    attribute.first = wrap_dim("diagonal", dim1, x.node.ndim)
+    attribute.second = wrap_dim("diagonal", dim2, x.node.ndim)
     attribute.offset = offset
-    attribute.sizes[0] = fbp_shape(x.t)[attribute.first] if x.t.ndim else 0
-    attribute.sizes[1] = fbp_shape(x.t)[attribute.second] if x.t.ndim else 0
-    check(fbp_apply(FBP_OP_diagonal, 1, &x.t, &attribute, sizeof(attribute), &out))
+    attribute.sizes[0] = fbp_shape(x.node)[attribute.first] if x.node.ndim else 0
+    attribute.sizes[1] = fbp_shape(x.node)[attribute.second] if x.node.ndim else 0
+    check(fbp_apply(FBP_OP_diagonal, 1, &x.node, &attribute, sizeof(attribute), &out))
     return wrap(out)
 
 
@@ -378,15 +378,15 @@ def diag_embed(input, offset=0, dim1=-2, dim2=-1):
     cdef fbp_diagonal_attribute attribute
     cdef Tensor x = input
     cdef fbp_tensor *out
-    cdef int ndim = x.t.ndim + 1
-    size = input.shape[-1] + builtin_abs(offset)
+    cdef int ndim = x.node.ndim + 1
+    size = input.size(-1) + builtin_abs(offset)
     attribute.first = wrap_dim("diag_embed", dim1, ndim)
     attribute.second = wrap_dim("diag_embed", dim2, ndim)
     if attribute.first == attribute.second:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     attribute.offset = offset
     attribute.sizes[0] = attribute.sizes[1] = size
-    check(fbp_apply(FBP_OP_embed_diagonal, 1, &x.t, &attribute, sizeof(attribute), &out))
+    check(fbp_apply(FBP_OP_embed_diagonal, 1, &x.node, &attribute, sizeof(attribute), &out))
     return wrap(out)
 
 

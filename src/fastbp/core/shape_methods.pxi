@@ -26,14 +26,14 @@ swapaxes = swapdims = transpose
 
 def t(self):
     """A matrix transposed, as a view; vectors and scalars as they are."""
-    if self.t.ndim > 2:
-        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {self.t.ndim}D")
-    return self if self.t.ndim < 2 else transposed(self, 0, 1)
+    if self.node.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {self.node.ndim}D")
+    return self if self.node.ndim < 2 else transposed(self, 0, 1)
 
 @property
 def T(self):
     """All axes reversed, as a view."""
-    return permuted(self, range(self.t.ndim - 1, -1, -1))
+    return permuted(self, range(self.node.ndim - 1, -1, -1))
 
 @property
 def mT(self):
@@ -47,17 +47,17 @@ def movedim(self, source, destination):
 def expand(self, *sizes):
     """Axes of size 1, and new leading ones, repeated without copying; -1 keeps a size."""
     cdef int64_t shape[FBP_MAX_NDIM]
-    cdef int i, ndim = read_sizes(sizes, shape), lead = ndim - self.t.ndim
+    cdef int i, ndim = read_sizes(sizes, shape), lead = ndim - self.node.ndim
     for i in range(ndim):
         if shape[i] == -1:
             if i < lead:
                 raise RuntimeError(f"expand: the size -1 is not allowed in a leading, non-existing dimension {i}")
-            shape[i] = fbp_shape(self.t)[i - lead]
+            shape[i] = fbp_shape(self.node)[i - lead]
     return as_shape(FBP_OP_expand, self, ndim, shape)
 
 def expand_as(self, other):
     """expand() to other's shape."""
-    return as_shape(FBP_OP_expand, self, (<Tensor>other).t.ndim, fbp_shape((<Tensor>other).t))
+    return as_shape(FBP_OP_expand, self, (<Tensor>other).node.ndim, fbp_shape((<Tensor>other).node))
 
 def broadcast_to(self, *shape):
     """expand()."""
@@ -86,10 +86,10 @@ def unflatten(self, dim, sizes):
 def repeat(self, *sizes):
     """The whole repeated along every axis, copied."""
     cdef int64_t times[FBP_MAX_NDIM]
-    cdef int i, ndim = read_sizes(sizes, times), lead = ndim - self.t.ndim
+    cdef int i, ndim = read_sizes(sizes, times), lead = ndim - self.node.ndim
     if lead < 0:
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
-    old = (1,) * lead + shape_tuple(self.t)
+    old = (1,) * lead + shape_tuple(self.node)
     spread, wide = [], []
     for i in range(ndim):
         spread += [1, old[i]]
@@ -107,7 +107,7 @@ def repeat_interleave(self, repeats, dim=None):
 
 def contiguous(self, memory_format=None):
     """This tensor when it is contiguous, else a copy that is."""
-    return self if fbp_is_contiguous(self.t) else unary(FBP_OP_copy, self)
+    return self if fbp_is_contiguous(self.node) else unary(FBP_OP_copy, self)
 
 def clone(self, *, memory_format=None):
     """A contiguous copy that takes part in differentiation."""
@@ -166,12 +166,12 @@ def to(self, *args, dtype=None, device=None, non_blocking=False, copy=False, mem
 def type(self, dtype=None):
     """The dtype's legacy name, or this tensor in another dtype."""
     if dtype is None:
-        return "fastbp." + LEGACY_NAMES[self.t.dtype]
+        return "fastbp." + LEGACY_NAMES[self.node.dtype]
     return cast(self, dtype_code(dtype))
 
 def type_as(self, other):
     """This tensor in other's dtype."""
-    return cast(self, <fbp_dtype>(<Tensor>other).t.dtype)
+    return cast(self, <fbp_dtype>(<Tensor>other).node.dtype)
 
 def float(self):
     """This tensor as float32."""
@@ -217,8 +217,8 @@ def share_memory_(self):
 
 def copy_(self, src, non_blocking=False):
     """Take over src's elements, broadcast and converted; returns self."""
-    cdef fbp_tensor *source = operand(src, self.t.dtype)
-    cdef fbp_status status = fbp_copy_in_place(&self.t, source)
+    cdef fbp_tensor *source = operand(src, self.node.dtype)
+    cdef fbp_status status = fbp_copy_in_place(&self.node, source)
     fbp_release(source)
     check(status)
     return self

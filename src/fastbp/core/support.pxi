@@ -1,5 +1,7 @@
 # Conversions between Python and the core: errors, types, wrappers, operands.
 
+cdef class Tensor  # core/tensor.pxi
+
 cdef dict STATUS_ERRORS = {
     FBP_ERROR_VALUE: ValueError,
     FBP_ERROR_TYPE: TypeError,
@@ -112,23 +114,23 @@ cdef inline object wrap(fbp_tensor *t):
         fbp_release(t)
         return result
     result = Tensor.__new__(Tensor)
-    result.t = t
+    result.node = t
     t.handle = <void *>result
     return result
 
 
-cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept:
+cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept with gil:
     """Make a live wrapper stand for another node (after an in-place write through a view)."""
     cdef Tensor wrapper = <Tensor>handle
-    cdef fbp_tensor *old = wrapper.t
+    cdef fbp_tensor *old = wrapper.node
     if old.handle == handle:
         old.handle = NULL
-    wrapper.t = fbp_retain(t)
+    wrapper.node = fbp_retain(t)
     t.handle = handle
     fbp_release(old)
 
 
-cdef void release_object(void *held) noexcept:
+cdef void release_object(void *held) noexcept with gil:
     Py_DECREF(<object>held)
 
 
@@ -194,11 +196,11 @@ cdef object read_element(const char *at, int code):
 cdef fbp_tensor *operand(object x, int other) except NULL:
     """A new reference to the core tensor for an operand: a tensor, a number, an array, or nested lists of numbers."""
     if isinstance(x, Tensor):
-        return fbp_retain((<Tensor>x).t)
+        return fbp_retain((<Tensor>x).node)
     if isinstance(x, (int, float)):
         return new_number(x, other)
     if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
-        return fbp_retain((<Tensor>as_tensor(x)).t)
+        return fbp_retain((<Tensor>as_tensor(x)).node)
     if hasattr(x, "__float__"):
         return new_number(float(x), other)
     raise TypeError(f"expected a tensor, a number or an array, got {type(x).__name__}")
@@ -213,19 +215,19 @@ cdef object unary(fbp_op op, object a):
     cdef fbp_tensor *out
     cdef fbp_tensor *x
     if isinstance(a, Tensor):
-        check(fbp_apply(op, 1, &(<Tensor>a).t, NULL, 0, &out))
+        check(fbp_apply(op, 1, &(<Tensor>a).node, NULL, 0, &out))
         return wrap(out)
-    raise TypeError(f"{fbp_ops[op].name.decode()}(): argument 'input' must be Tensor, not {type(a).__name__}")
+    raise TypeError(f"{fbp_ops[<int>op].name.decode()}(): argument 'input' must be Tensor, not {type(a).__name__}")
 
 
 cdef object unary_with(fbp_op op, object a, double p0, double p1):
     cdef fbp_scalar_attribute attribute
     cdef fbp_tensor *out
     if not isinstance(a, Tensor):
-        raise TypeError(f"{fbp_ops[op].name.decode()}(): argument 'input' must be Tensor, not {type(a).__name__}")
+        raise TypeError(f"{fbp_ops[<int>op].name.decode()}(): argument 'input' must be Tensor, not {type(a).__name__}")
     attribute.p[0] = p0
     attribute.p[1] = p1
-    check(fbp_apply(op, 1, &(<Tensor>a).t, &attribute, sizeof(attribute), &out))
+    check(fbp_apply(op, 1, &(<Tensor>a).node, &attribute, sizeof(attribute), &out))
     return wrap(out)
 
 
@@ -234,7 +236,7 @@ cdef object binary_any(fbp_op op, object a, object b, const fbp_scalar_attribute
     cdef fbp_tensor *inputs[2]
     cdef fbp_tensor *out = NULL
     cdef fbp_status status
-    inputs[0] = operand(a, (<Tensor>b).t.dtype if isinstance(b, Tensor) else -1)
+    inputs[0] = operand(a, (<Tensor>b).node.dtype if isinstance(b, Tensor) else -1)
     try:
         inputs[1] = operand(b, inputs[0].dtype if isinstance(a, Tensor) else -1)
     except BaseException:
@@ -251,8 +253,8 @@ cdef object binary(fbp_op op, object a, object b):
     cdef fbp_tensor *inputs[2]
     cdef fbp_tensor *out
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        inputs[0] = (<Tensor>a).t
-        inputs[1] = (<Tensor>b).t
+        inputs[0] = (<Tensor>a).node
+        inputs[1] = (<Tensor>b).node
         check(fbp_apply(op, 2, inputs, NULL, 0, &out))
         return wrap(out)
     return binary_any(op, a, b, NULL)
@@ -267,10 +269,10 @@ cdef object binary_with(fbp_op op, object a, object b, double p0, double p1):
 
 cdef object unary_in_place(fbp_op op, Tensor a, double p0, double p1):
     cdef fbp_scalar_attribute attribute
-    cdef fbp_tensor *input = a.t
+    cdef fbp_tensor *input = a.node
     attribute.p[0] = p0
     attribute.p[1] = p1
-    check(fbp_apply_in_place(op, 1, &input, &attribute, sizeof(attribute), &a.t))
+    check(fbp_apply_in_place(op, 1, &input, &attribute, sizeof(attribute), &a.node))
     return a
 
 
@@ -280,9 +282,9 @@ cdef object binary_in_place(fbp_op op, Tensor a, object b, double p0, double p1)
     cdef fbp_status status
     attribute.p[0] = p0
     attribute.p[1] = p1
-    inputs[0] = a.t
-    inputs[1] = operand(b, a.t.dtype)
-    status = fbp_apply_in_place(op, 2, inputs, &attribute, sizeof(attribute), &a.t)
+    inputs[0] = a.node
+    inputs[1] = operand(b, a.node.dtype)
+    status = fbp_apply_in_place(op, 2, inputs, &attribute, sizeof(attribute), &a.node)
     fbp_release(inputs[1])
     check(status)
     return a
@@ -301,7 +303,7 @@ cdef int read_sizes(object sizes, int64_t *shape) except -1:
     """Sizes given as one sequence or as numbers, f((2, 3)) or f(2, 3), into shape[]; returns how many."""
     cdef int ndim = 0
     if len(sizes) == 1 and not isinstance(sizes[0], int):
-        if isinstance(sizes[0], Tensor) and (<Tensor>sizes[0]).t.ndim == 0:
+        if isinstance(sizes[0], Tensor) and (<Tensor>sizes[0]).node.ndim == 0:
             sizes = (int(sizes[0]),)
         elif hasattr(sizes[0], "__index__") and not isinstance(sizes[0], (tuple, list, Tensor)):
             sizes = (sizes[0].__index__(),)

@@ -13,33 +13,33 @@ cdef class Tensor:
     constructor of an uninitialised array of the default dtype, `Tensor([1, 2])` of one with these values.
     """
 
-    cdef fbp_tensor *t
+    cdef fbp_tensor *node
     cdef object __weakref__
 
     def __init__(self, *sizes):
         cdef Tensor made
-        if self.t != NULL:
+        if self.node != NULL:
             return
         if len(sizes) == 1 and not isinstance(sizes[0], int):
             made = tensor(sizes[0], dtype=get_default_dtype()) if not isinstance(sizes[0], Tensor) else sizes[0].detach()
         else:
             made = empty(*sizes) if sizes else empty(0)
-        self.t = fbp_retain(made.t)
+        self.node = fbp_retain(made.node)
 
     def __dealloc__(self):
-        if self.t != NULL:
-            if self.t.handle == <void *>self:
-                self.t.handle = NULL
-            fbp_release(self.t)
+        if self.node != NULL:
+            if self.node.handle == <void *>self:
+                self.node.handle = NULL
+            fbp_release(self.node)
 
     @staticmethod
     def _make_subclass(cls, Tensor data not None, bint requires_grad=False):
         """An instance of a subclass over data's elements, without history (nn.Parameter)."""
         cdef Tensor result = cls.__new__(cls) if cls.__new__ is object.__new__ else Tensor.__new__(cls)
-        check(fbp_tensor_detach(data.t, &result.t))
-        result.t.handle = <void *>result
-        if not (data.t.flags & FBP_VIEW) or data.t.edge_count == 0:
-            result.t.flags &= ~FBP_VIEW
+        check(fbp_tensor_detach(data.node, &result.node))
+        result.node.handle = <void *>result
+        if not (data.node.flags & FBP_VIEW) or data.node.edge_count == 0:
+            result.node.flags &= ~FBP_VIEW
         if requires_grad:
             result.requires_grad = True
         return result
@@ -49,69 +49,69 @@ cdef class Tensor:
     @property
     def shape(self):
         """Sizes as a tuple; `size()` is the same."""
-        return Size(shape_tuple(self.t))
+        return Size(shape_tuple(self.node))
 
     def size(self, dim=None):
         """Sizes, or the size along one dimension."""
-        return Size(shape_tuple(self.t)) if dim is None else fbp_shape(self.t)[wrap_dim("size", dim, self.t.ndim)]
+        return Size(shape_tuple(self.node)) if dim is None else fbp_shape(self.node)[wrap_dim("size", dim, self.node.ndim)]
 
     @property
     def ndim(self):
         """Number of dimensions."""
-        return self.t.ndim
+        return self.node.ndim
 
     def dim(self):
         """Number of dimensions."""
-        return self.t.ndim
+        return self.node.ndim
 
     ndimension = dim
 
     def numel(self):
         """Number of elements."""
-        return self.t.numel
+        return self.node.numel
 
     nelement = numel
 
     def element_size(self):
         """Bytes an element takes."""
-        return fbp_dtype_size(<fbp_dtype>self.t.dtype)
+        return fbp_dtype_size(<fbp_dtype>self.node.dtype)
 
     @property
     def itemsize(self):
         """Bytes an element takes."""
-        return fbp_dtype_size(<fbp_dtype>self.t.dtype)
+        return fbp_dtype_size(<fbp_dtype>self.node.dtype)
 
     @property
     def nbytes(self):
         """Bytes that the elements take."""
-        return self.t.numel * fbp_dtype_size(<fbp_dtype>self.t.dtype)
+        return self.node.numel * fbp_dtype_size(<fbp_dtype>self.node.dtype)
 
     def stride(self, dim=None):
         """Steps between neighbours along each dimension, in elements."""
         if dim is not None:
-            return fbp_strides(self.t)[wrap_dim("stride", dim, self.t.ndim)]
-        return tuple([fbp_strides(self.t)[i] for i in range(self.t.ndim)])
+            return fbp_strides(self.node)[wrap_dim("stride", dim, self.node.ndim)]
+        return tuple([fbp_strides(self.node)[i] for i in range(self.node.ndim)])
 
     def storage_offset(self):
         """Elements between the start of the storage and the first element."""
-        return (self.t.data - <char *>self.t.storage.data) // fbp_dtype_size(<fbp_dtype>self.t.dtype)
+        return (self.node.data - <char *>self.node.storage.data) // fbp_dtype_size(<fbp_dtype>self.node.dtype)
 
     def data_ptr(self):
         """Address of the first element."""
-        return <size_t>self.t.data
+        return <size_t>self.node.data
 
     def is_contiguous(self):
         """Whether the elements lie in row-major order without gaps."""
-        return bool(fbp_is_contiguous(self.t))
+        return bool(fbp_is_contiguous(self.node))
 
     @property
     def dtype(self):
         """Type of the elements."""
-        return DTYPES[self.t.dtype]
+        return DTYPES[self.node.dtype]
 
     def is_floating_point(self):
         """Whether the dtype is float32 or float64."""
-        return bool(fbp_dtype_is_float(<fbp_dtype>self.t.dtype))
+        return bool(fbp_dtype_is_float(<fbp_dtype>self.node.dtype))
 
     def is_complex(self):
         """Always False: there are no complex dtypes."""
@@ -129,26 +129,26 @@ cdef class Tensor:
     @property
     def _version(self):
         """Number of in-place changes of the elements; views share it."""
-        return self.t.storage.version
+        return self.node.storage.version
 
     # ---- history -------------------------------------------------------------------------------------------------
 
     @property
     def requires_grad(self):
         """Whether operations on this tensor are recorded; settable on leaves."""
-        return bool(fbp_requires_grad(self.t))
+        return bool(fbp_requires_grad(self.node))
 
     @requires_grad.setter
     def requires_grad(self, bint value):
-        if self.t.edge_count and not value:
+        if self.node.edge_count and not value:
             raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a computed variable in "
                                "a subgraph that doesn't require differentiation use var_no_grad = var.detach().")
-        if value and not fbp_dtype_is_float(<fbp_dtype>self.t.dtype):
+        if value and not fbp_dtype_is_float(<fbp_dtype>self.node.dtype):
             raise RuntimeError(f"only Tensors of floating point dtype can require gradients, this one is {self.dtype!r}")
         if value:
-            self.t.flags |= FBP_REQUIRES_GRAD
+            self.node.flags |= FBP_REQUIRES_GRAD
         else:
-            self.t.flags &= ~FBP_REQUIRES_GRAD
+            self.node.flags &= ~FBP_REQUIRES_GRAD
 
     def requires_grad_(self, requires_grad=True):
         """Set requires_grad and return self."""
@@ -158,37 +158,37 @@ cdef class Tensor:
     @property
     def is_leaf(self):
         """Whether this was made by the user rather than by a recorded operation."""
-        return self.t.edge_count == 0
+        return self.node.edge_count == 0
 
     @property
     def grad_fn(self):
         """The recorded operation that made this tensor, None for leaves."""
-        return None if self.t.edge_count == 0 else make_grad_fn(self.t)
+        return None if self.node.edge_count == 0 else make_grad_fn(self.node)
 
     @property
     def grad(self):
         """Accumulated gradient, or None; assigning None clears it."""
-        if self.t.autograd == NULL or self.t.autograd.gradient == NULL:
+        if self.node.autograd == NULL or self.node.autograd.gradient == NULL:
             return None
-        return wrap(fbp_retain(self.t.autograd.gradient))
+        return wrap(fbp_retain(self.node.autograd.gradient))
 
     @grad.setter
     def grad(self, value):
         cdef fbp_tensor *old
         cdef fbp_autograd *extra
         if value is None:
-            if self.t.autograd == NULL:
+            if self.node.autograd == NULL:
                 return
         elif not isinstance(value, Tensor):
             raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
-        elif not fbp_same_shape((<Tensor>value).t, self.t) or (<Tensor>value).t.dtype != self.t.dtype:
+        elif not fbp_same_shape((<Tensor>value).node, self.node) or (<Tensor>value).node.dtype != self.node.dtype:
             raise RuntimeError(f"assigned grad has data of a different size or type: {tuple(value.shape)} {value.dtype!r} for a tensor of "
                                f"{tuple(self.shape)} {self.dtype!r}")
-        extra = fbp_autograd_get(self.t)
+        extra = fbp_autograd_get(self.node)
         if extra == NULL:
             raise MemoryError("cannot allocate a gradient")
         old = extra.gradient
-        extra.gradient = fbp_retain((<Tensor>value).t) if value is not None else NULL
+        extra.gradient = fbp_retain((<Tensor>value).node) if value is not None else NULL
         if old != NULL:
             fbp_release(old)
 
@@ -198,22 +198,22 @@ cdef class Tensor:
 
     def retain_grad(self):
         """Have backward() keep this non-leaf's gradient in `.grad`."""
-        if not fbp_requires_grad(self.t):
+        if not fbp_requires_grad(self.node):
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-        if self.t.edge_count:
-            self.t.flags |= FBP_RETAINS_GRAD
+        if self.node.edge_count:
+            self.node.flags |= FBP_RETAINS_GRAD
 
     @property
     def retains_grad(self):
         """Whether retain_grad() was asked for."""
-        return bool(self.t.flags & FBP_RETAINS_GRAD)
+        return bool(self.node.flags & FBP_RETAINS_GRAD)
 
     def register_hook(self, hook):
         """Call `hook(gradient)` whenever backward() has this tensor's gradient; what it returns, unless None, replaces it.
 
         Returns a handle whose remove() takes the hook away.
         """
-        if not fbp_requires_grad(self.t):
+        if not fbp_requires_grad(self.node):
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         return add_hook(self, hook)
 
@@ -249,15 +249,15 @@ cdef class Tensor:
     def detach(self):
         """The same elements without history."""
         cdef fbp_tensor *out
-        check(fbp_tensor_detach(self.t, &out))
+        check(fbp_tensor_detach(self.node, &out))
         return wrap(out)
 
     def detach_(self):
         """Forget the history of this tensor itself."""
         cdef fbp_tensor *out
-        if self.t.edge_count and self.t.flags & FBP_VIEW:
+        if self.node.edge_count and self.node.flags & FBP_VIEW:
             raise RuntimeError("Can't detach views in-place. Use detach() instead")
-        check(fbp_tensor_detach(self.t, &out))
+        check(fbp_tensor_detach(self.node, &out))
         replace_node(self, out)
         return self
 
@@ -269,24 +269,24 @@ cdef class Tensor:
     @data.setter
     def data(self, Tensor value not None):
         cdef fbp_tensor *out
-        cdef fbp_autograd *extra = self.t.autograd
-        check(fbp_tensor_detach(value.t, &out))
-        out.flags = (out.flags & ~FBP_VIEW) | (self.t.flags & FBP_REQUIRES_GRAD)
+        cdef fbp_autograd *extra = self.node.autograd
+        check(fbp_tensor_detach(value.node, &out))
+        out.flags = (out.flags & ~FBP_VIEW) | (self.node.flags & FBP_REQUIRES_GRAD)
         out.autograd = extra
-        self.t.autograd = NULL
+        self.node.autograd = NULL
         replace_node(self, out)
 
     # ---- values ---------------------------------------------------------------------------------------------------
 
     def item(self):
         """The value of a tensor of one element, as a Python number."""
-        if self.t.numel != 1:
-            raise RuntimeError(f"a Tensor with {self.t.numel} elements cannot be converted to Scalar")
-        return read_element(self.t.data, self.t.dtype)
+        if self.node.numel != 1:
+            raise RuntimeError(f"a Tensor with {self.node.numel} elements cannot be converted to Scalar")
+        return read_element(self.node.data, self.node.dtype)
 
     def tolist(self):
         """Nested lists of Python numbers (a number for 0-d)."""
-        return self.item() if self.t.ndim == 0 else as_array(self).tolist()
+        return self.item() if self.node.ndim == 0 else as_array(self).tolist()
 
     def numpy(self, *, force=False):
         """A NumPy array over the same memory.
@@ -296,7 +296,7 @@ cdef class Tensor:
         RuntimeError
             When the tensor requires grad, unless `force`.
         """
-        if fbp_requires_grad(self.t) and not force:
+        if fbp_requires_grad(self.node) and not force:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         return as_array(self)
 
@@ -311,7 +311,7 @@ cdef class Tensor:
     __array_priority__ = 1000
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        cdef fbp_tensor *t = self.t
+        cdef fbp_tensor *t = self.node
         cdef int i, size = fbp_dtype_size(<fbp_dtype>t.dtype)
         if flags & PyBUF_WRITABLE and t.storage.read_only:
             raise BufferError("the memory of this tensor is read-only")
@@ -343,10 +343,10 @@ cdef class Tensor:
         fbp_block_free(held, sizeof(exported_buffer))
 
     def __bool__(self):
-        if self.t.numel != 1:
-            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous" if self.t.numel
+        if self.node.numel != 1:
+            raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous" if self.node.numel
                                else "Boolean value of Tensor with no values is ambiguous")
-        return bool(read_element(self.t.data, self.t.dtype))
+        return bool(read_element(self.node.data, self.node.dtype))
 
     def __float__(self):
         return float(self.item())
@@ -355,7 +355,7 @@ cdef class Tensor:
         return int(self.item())
 
     def __index__(self):
-        if fbp_dtype_is_float(<fbp_dtype>self.t.dtype) or self.t.numel != 1:
+        if fbp_dtype_is_float(<fbp_dtype>self.node.dtype) or self.node.numel != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.item())
 
@@ -366,7 +366,7 @@ cdef class Tensor:
         return self.round(decimals=ndigits or 0)
 
     def __format__(self, spec):
-        if self.t.ndim == 0 and spec:
+        if self.node.ndim == 0 and spec:
             return format(self.item(), spec)
         return object.__format__(self, spec)
 
@@ -374,23 +374,23 @@ cdef class Tensor:
         return format_repr(self)
 
     def __len__(self):
-        if self.t.ndim == 0:
+        if self.node.ndim == 0:
             raise TypeError("len() of a 0-d tensor")
-        return fbp_shape(self.t)[0]
+        return fbp_shape(self.node)[0]
 
     def __hash__(self):
         return <Py_hash_t>(<size_t><void *>self >> 4)
 
     def __reduce__(self):
-        return rebuild, (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.t) and self.t.edge_count == 0))
+        return rebuild, (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.node) and self.node.edge_count == 0))
 
     def __copy__(self):
-        return self.detach().requires_grad_(self.requires_grad) if self.t.edge_count == 0 else self.detach()
+        return self.detach().requires_grad_(self.requires_grad) if self.node.edge_count == 0 else self.detach()
 
     def __deepcopy__(self, memo):
         found = memo.get(id(self))
         if found is None:
-            if self.t.edge_count:
+            if self.node.edge_count:
                 raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment")
             found = self.detach().clone().requires_grad_(self.requires_grad)
             memo[id(self)] = found
