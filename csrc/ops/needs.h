@@ -39,13 +39,13 @@
 #define SIGMOID NEED1
 #define SOFTPLUS NEED1
 #define ERF NEED1
-#define FLOOR NEED1
 #define TRUNC NEED1
 #define ADD NEED2
 #define SUB NEED2
 #define MUL NEED2
 #define DIV NEED2
 #define POW NEED2
+#define FLOOR_DIVIDE NEED2
 #define MIN NEED2
 #define MAX NEED2
 #define AND NEED2
@@ -96,13 +96,13 @@ enum fbp_needs {
 #undef SIGMOID
 #undef SOFTPLUS
 #undef ERF
-#undef FLOOR
 #undef TRUNC
 #undef ADD
 #undef SUB
 #undef MUL
 #undef DIV
 #undef POW
+#undef FLOOR_DIVIDE
 #undef MIN
 #undef MAX
 #undef AND

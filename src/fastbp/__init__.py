@@ -1,0 +1,177 @@
+"""fastbp: PyTorch's API for training on CPUs, without PyTorch's weight.
+
+    import fastbp
+    from fastbp import nn, optim
+    import fastbp.nn.functional as F
+
+Tensors, gradients, modules and optimizers have PyTorch's names and semantics; an ordinary training script runs after its
+import lines change.  The arithmetic is a C core compiled for several instruction sets, chosen when the library loads.
+"""
+
+from __future__ import annotations
+
+import builtins as _builtins
+import os as _os
+
+__version__ = "0.1.0"
+
+
+def _load_core() -> None:
+    """Import the extension with OpenMP told to stop watching for work soon after a parallel region.
+
+    libgomp reads these variables once, when it loads; left alone it keeps cores busy for milliseconds.  What the user has set stands.
+    """
+    name = "GOMP_SPINCOUNT"
+    ours = name not in _os.environ and "OMP_WAIT_POLICY" not in _os.environ
+    if ours:
+        _os.environ[name] = "10000"
+    try:
+        from . import _core  # noqa: F401
+    finally:
+        if ours:
+            del _os.environ[name]
+
+
+_load_core()
+
+from . import _core  # noqa: E402
+from ._core import *  # noqa: E402, F403
+from ._core import Size, Tensor, bool_, float32, float64, int32, int64, set_default_dtype, uint8  # noqa: E402
+
+# PyTorch's other names of the dtypes; they hide Python's own in this namespace, as they do in PyTorch's.
+float = float32
+double = float64
+long = int64
+int = int32
+bool = bool_
+
+device = _core.device_type
+
+# PyTorch's other names of functions.
+absolute = _core.abs
+negative = _core.neg
+multiply = _core.mul
+subtract = _core.sub
+divide = true_divide = _core.div
+greater = _core.gt
+greater_equal = _core.ge
+less = _core.lt
+less_equal = _core.le
+not_equal = _core.ne
+arcsin = _core.asin
+arccos = _core.acos
+arctan = _core.atan
+fix = _core.trunc
+swapaxes = _core.transpose
+
+pi = 3.141592653589793
+e = 2.718281828459045
+inf = _builtins.float("inf")
+nan = _builtins.float("nan")
+newaxis = None
+
+strided = "strided"
+contiguous_format = "contiguous_format"
+preserve_format = "preserve_format"
+
+_SUBMODULES = frozenset(("autograd", "datasets", "nn", "optim", "reference", "testing", "utils"))
+
+
+def is_tensor(obj: object) -> _builtins.bool:
+    """Whether `obj` is a tensor."""
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> _builtins.bool:
+    """Whether the tensor's dtype is float32 or float64."""
+    return input.is_floating_point()
+
+
+def numel(input: Tensor) -> _builtins.int:
+    """Number of elements."""
+    return input.numel()
+
+
+def FloatTensor(*args: object) -> Tensor:
+    """PyTorch's old constructor of a float32 tensor, from sizes or from values."""
+    return _legacy(float32, args)
+
+
+def DoubleTensor(*args: object) -> Tensor:
+    """PyTorch's old constructor of a float64 tensor, from sizes or from values."""
+    return _legacy(float64, args)
+
+
+def LongTensor(*args: object) -> Tensor:
+    """PyTorch's old constructor of an int64 tensor, from sizes or from values."""
+    return _legacy(int64, args)
+
+
+def IntTensor(*args: object) -> Tensor:
+    """PyTorch's old constructor of an int32 tensor, from sizes or from values."""
+    return _legacy(int32, args)
+
+
+def ByteTensor(*args: object) -> Tensor:
+    """PyTorch's old constructor of a uint8 tensor, from sizes or from values."""
+    return _legacy(uint8, args)
+
+
+def BoolTensor(*args: object) -> Tensor:
+    """PyTorch's old constructor of a bool tensor, from sizes or from values."""
+    return _legacy(bool_, args)
+
+
+def _legacy(dtype: _core.dtype, args: tuple) -> Tensor:
+    if len(args) == 1 and not isinstance(args[0], _builtins.int):
+        return _core.tensor(args[0], dtype=dtype)
+    return _core.empty(*(args or (0,)), dtype=dtype)
+
+
+def set_printoptions(**options: object) -> None:
+    """Change how tensors are printed: precision, threshold, edgeitems, linewidth, profile, sci_mode, as in PyTorch."""
+    from . import _format
+
+    _format.set_printoptions(**options)
+
+
+def show_config() -> str:
+    """What runs here and why: version, kernels, threads, CPU, environment variables, as text.
+
+    Examples
+    --------
+    >>> print(fastbp.show_config())  # doctest: +ELLIPSIS
+    fastbp 0.1.0
+    ...
+    """
+    cpu = _core.cpu_information()
+    lines = [
+        f"fastbp {__version__}",
+        f"kernels      {_core.get_isa()} (this CPU also runs: {', '.join(_core.available_isas()[:-1])})",
+        f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine",
+        f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, L3 {cpu['l3_bytes'] >> 10} KiB",
+        f"default type {_core.get_default_dtype()!r}",
+    ]
+    for row in _core.environment_variables():
+        lines.append(f"{row['name']:<20} {_os.environ.get(row['name'], '(not set)')}: {row['meaning']}")
+    problems = _core.environment_problems()
+    return "\n".join(lines + ([f"problems     {problems}"] if problems else []))
+
+
+def __getattr__(name: str) -> object:
+    """Import submodules at their first use, so that `import fastbp` stays quick."""
+    if name in _SUBMODULES:
+        from importlib import import_module
+
+        return import_module("." + name, __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES})
+
+
+# The names that `from ._core import *` brings are public, but for what only this package needs.
+for _name in ("rebuild", "forward_gradient", "check_device", "adam_step", "sgd_step", "device_type", "bool_"):
+    globals().pop(_name, None)
+del _name
