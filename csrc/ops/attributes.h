@@ -54,7 +54,8 @@ typedef struct fbp_take_attribute {
 typedef struct fbp_loss_attribute {
     int64_t ignore_index;
     double label_smoothing;
-    int32_t reduction, padding; /* fbp_reduction of kernels/loss.h */
+    int32_t reduction; /* fbp_reduction of kernels/loss.h */
+    int32_t classes;   /* nll_grad alone, whose inputs do not tell */
 } fbp_loss_attribute;
 
 typedef struct fbp_source_attribute {
