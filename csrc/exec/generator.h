@@ -1,0 +1,25 @@
+/* generator.h -- where random ops get their place in the universe of Philox blocks.
+ *
+ * A generator is a counter: no number is computed here.  An op that needs random blocks draws them, keeps (seed, offset) in its
+ * attribute, and is a pure function from then on.
+ */
+#ifndef FBP_EXEC_GENERATOR_H
+#define FBP_EXEC_GENERATOR_H
+
+#include <stdint.h>
+
+typedef struct fbp_generator {
+    uint64_t seed;   /* key of the blocks */
+    uint64_t offset; /* first block that no op has drawn yet */
+} fbp_generator;
+
+/* The generator of those who name none.  Like every tensor, covered by the host's lock. */
+fbp_generator *fbp_generator_default(void);
+/* Start the universe of this seed. */
+void fbp_generator_seed(fbp_generator *generator, uint64_t seed);
+/* Reserve `blocks` blocks (>= 0); returns the first. */
+uint64_t fbp_generator_draw(fbp_generator *generator, int64_t blocks);
+/* A seed from the operating system's entropy, or from time where it has none. */
+uint64_t fbp_generator_entropy(void);
+
+#endif
