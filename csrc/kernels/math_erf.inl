@@ -1,5 +1,8 @@
 /* math_erf.inl -- erf, erfc's scaled form, and the two gelus (part of math.inl). */
 
+/* A polynomial that is the result and not a correction to it: c[0] is added last, with the only full rounding. */
+FBP_INLINE V R(m_leading)(V x, const T *c, int n) { return x * R(m_polynomial)(x, c + 1, n - 1) + c[0]; }
+
 /* erfcx(s) = e^(s^2) erfc(s) for s >= 0.7: (s + k) erfcx(s) is a tame function of t = (s - k)/(s + k), after
  * Shepherd and Laframboise (1981), and one reciprocal serves t and the factor. */
 FBP_INLINE V R(m_erfcx)(V s) {
@@ -18,7 +21,7 @@ FBP_INLINE V R(m_erfcx)(V s) {
         -7.348297484001497e-08, 1.1843521955194059e-07, 1.7568751214743347e-10, -1.1465885397270979e-08};
 #endif
     V inverse = 1 / (s + k), t = (s - k) * inverse;
-    return inverse * MATH_POLYNOMIAL(t, c);
+    return inverse * R(m_leading)(t, c, sizeof c / sizeof *c);
 }
 
 /* Up to 1 the odd series; beyond, 1 - erfc, whose error fades beside 1. */
@@ -57,7 +60,7 @@ FBP_INLINE V R(m_gelu_tail)(V a) {
         5.6365632375021679e-09};
 #endif
     V t = (a - k) / (a + k);
-    return MATH_POLYNOMIAL(t, c);
+    return R(m_leading)(t, c, sizeof c / sizeof *c);
 }
 
 /* x Phi(x).  Up to 1 as x (1/2 + x P(x^2)); beyond as max(x, 0) - |x| Q(|x|), which keeps full relative accuracy on
@@ -74,7 +77,7 @@ FBP_INLINE V R(m_gelu)(V x) {
 #endif
     V a = R(m_lesser)(R(v_splat)(C(REAL_IS_F32 ? 15 : 39)), R(m_abs)(x));
     V square_low, square = R(m_two_product)(a, a, &square_low), n;
-    V near = x * (x * MATH_POLYNOMIAL(square, c) + C(0.5));
+    V near = x * (x * R(m_leading)(square, c, sizeof c / sizeof *c) + C(0.5));
     V exponent_low = C(-0.5) * square_low, p = R(m_exp_split)(C(-0.5) * square, &exponent_low, &n);
     V tail = R(m_scale)(p * R(m_gelu_tail)(a), n);
     V far = R(v_select)(x > 0, x, R(v_splat)(C(-0.0))) - tail;

@@ -38,8 +38,16 @@ FBP_INLINE V R(m_exp_tail)(V r) {
 /* x = n log(2) + result for EXP_LOWEST <= x <= EXP_HIGHEST or so. */
 FBP_INLINE V R(m_exp_reduce)(V x, V *n) {
     *n = (x * EXP_LOG2_E + MATH_ROUNDER) - MATH_ROUNDER;
-    V r = x - *n * EXP_LN2_HIGH;
-    return r - *n * EXP_LN2_LOW;
+    return R(m_less_product)(R(m_less_product)(x, *n, EXP_LN2_HIGH), *n, EXP_LN2_LOW);
+}
+
+/* The same, with *power = 2^(n + shift), which must be normal: the rounding constant carries the exponent's bias, so
+ * that n need only be shifted into its place. */
+FBP_INLINE V R(m_exp_reduce_power)(V x, T shift, V *power) {
+    const T rounder = MATH_ROUNDER + (MATH_BIAS + shift);
+    V shifted = x * EXP_LOG2_E + rounder, n = shifted - rounder;
+    *power = (V)((VU)shifted << MATH_MANTISSA_BITS);
+    return R(m_less_product)(R(m_less_product)(x, n, EXP_LN2_HIGH), n, EXP_LN2_LOW);
 }
 
 #if FBP_VECTOR_BYTES == 64
@@ -73,8 +81,7 @@ FBP_INLINE V R(m_exp_split)(V x, const V *x_low, V *n) {
 #if FBP_VECTOR_BYTES == 64
     V shifted = x * EXP_LOG2_E + MATH_ROUNDER / 16;
     *n = shifted - MATH_ROUNDER / 16;
-    V r = x - *n * EXP_LN2_HIGH;
-    r = r - *n * EXP_LN2_LOW;
+    V r = R(m_less_product)(R(m_less_product)(x, *n, EXP_LN2_HIGH), *n, EXP_LN2_LOW);
     if (x_low) r += *x_low;
     return R(m_exp_lookup)(r, shifted);
 #else
@@ -132,8 +139,7 @@ FBP_INLINE V R(m_exp_half)(V x) {
 FBP_INLINE V R(m_expm1)(V x) {
     V bounded = R(m_lesser)(R(v_splat)(C(REAL_IS_F32 ? 89 : 710)), x);
     bounded = R(m_greater)(R(v_splat)(C(REAL_IS_F32 ? -18 : -39)), bounded);
-    V n, r = R(m_exp_reduce)(bounded, &n);
-    V em = r * r * R(m_exp_tail)(r) + r, power = R(m_power_of_two)(n - 1);
+    V power, r = R(m_exp_reduce_power)(bounded, -1, &power), em = r * r * R(m_exp_tail)(r) + r;
     V y = C(2) * (power * em + (power - C(0.5)));
     return R(v_select)(R(m_abs)(x) < MATH_TINY, x, y);
 }
@@ -143,8 +149,9 @@ FBP_INLINE V R(m_sinh)(V x) {
 #if REAL_IS_F32
     static const T c[] = {0.166666672f, 0.00833331607f, 0.0001984142f, 2.79153824e-06f};
 #else
-    static const T c[] = {0.16666666666666666,    0.0083333333333335188,  0.00019841269841133549, 2.7557319273633598e-06,
-                          2.5052098436588756e-08, 1.6060161063658551e-10, 7.5811360601777051e-13, 4.4209830966063288e-15};
+    static const T c[] = {0.16666666666666666,    0.0083333333333335188,  0.00019841269841133549,
+                          2.7557319273633598e-06, 2.5052098436588756e-08, 1.6060161063658551e-10,
+                          7.5811360601777051e-13, 4.4209830966063288e-15};
 #endif
     V a = R(m_abs)(x), z = a * a, half = R(m_exp_half)(a);
     V near = a * z * MATH_POLYNOMIAL(z, c) + a, far = half - C(0.25) / half;
@@ -219,20 +226,26 @@ FBP_INLINE V R(m_tanh)(V x) {
 #endif
 }
 
-/* 1 / (1 + e^-x).  With e^-|x| = S (1 + v), S = 2^n: 1 + S is exact and d = (1 + S) + S v; the result is 1/d, or
- * S (1 + v)/d for negative x.  What the roundings of d and of S (1 + v) lost is known, and the quotient is mended
- * by it: without that the two alone can amount to two units.  Far out to the left the result is e^x. */
+/* 1 / (1 + e^-x).  With e^-|x| = S (1 + v), S = 2^n, it is 1/d with d = (1 + S) + S v, or (S + S v)/d for negative x.
+ * 1 + S and S v are exact but the two sums are not, and their roundings alone can amount to two units: so the
+ * quotient is mended with what is left of the exact sums.  Far out to the left the result is e^x. */
 FBP_INLINE V R(m_sigmoid)(V x) {
     const T end = C(REAL_IS_F32 ? -70 : -690);
-    V n, r = R(m_exp_reduce)(R(m_greater)(R(v_splat)(end), (V)((VU)x | MATH_SIGN)), &n);
-    V v = r * r * R(m_exp_tail)(r) + r, power = R(m_power_of_two)(n);
-    V one_and_power = 1 + power, d = one_and_power + power * v, d_lost = (one_and_power - d) + power * v;
-    V e = power + power * v, e_lost = (power - e) + power * v;
-    VI negative = x < 0;
-    V top = R(v_select)(negative, e, R(v_splat)(1)), top_lost = (V)((VI)e_lost & negative);
-    V y = top / d;
-    y += (top_lost - y * d_lost) / d;
-    return MATH_MEND(y, x < end, R(m_exp)(x));
+    V power, r = R(m_exp_reduce_power)(R(m_greater)(R(v_splat)(end), (V)((VU)x | MATH_SIGN)), 0, &power);
+    V change = power * (r * r * R(m_exp_tail)(r) + r);
+    V top = R(m_select_negative)(x, power, R(v_splat)(1)), top_change = R(m_select_negative)(x, change, R(v_splat)(0));
+    V one_and_power = 1 + power, d = one_and_power + change;
+#ifdef FBP_FUSED
+    V inverse = R(m_inverse_estimate)(d), y = (top + top_change) * inverse;
+    V left = R(m_fused)(-y, one_and_power, top) + R(m_fused)(-y, change, top_change);
+    y = y + inverse * left;
+#else
+    V whole = top + top_change, y = whole / d;
+    V left = ((top - whole) + top_change) - y * ((one_and_power - d) + change);
+    y = y + left / d;
+#endif
+    if (__builtin_expect(R(m_all_within)(x, end, MATH_INFINITY), 1)) return y;
+    return R(v_select)(x < end, R(m_exp)(x), y);
 }
 
 #undef EXP_LN2_HIGH

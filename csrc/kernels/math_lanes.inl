@@ -45,6 +45,32 @@ FBP_INLINE int R(m_any)(VI mask) {
 #endif
 }
 
+/* Is low <= x <= high in every lane?  False where x is NaN. */
+FBP_INLINE int R(m_all_within)(V x, T low, T high) {
+#if FBP_VECTOR_BYTES == 64 && REAL_IS_F32
+    __mmask16 above = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(low), _CMP_GE_OQ);
+    return _mm512_mask_cmp_ps_mask(above, (__m512)x, _mm512_set1_ps(high), _CMP_LE_OQ) == 0xffff;
+#elif FBP_VECTOR_BYTES == 64
+    __mmask8 above = _mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(low), _CMP_GE_OQ);
+    return _mm512_mask_cmp_pd_mask(above, (__m512d)x, _mm512_set1_pd(high), _CMP_LE_OQ) == 0xff;
+#else
+    return !R(m_any)(~((x >= low) & (x <= high)));
+#endif
+}
+
+/* `yes` where s is negative, `no` where it is positive; either where it is zero or NaN. */
+FBP_INLINE V R(m_select_negative)(V s, V yes, V no) {
+#if FBP_VECTOR_BYTES == 64 && REAL_IS_F32
+    return (V)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)s), (__m512)no, (__m512)yes);
+#elif FBP_VECTOR_BYTES == 64
+    return (V)_mm512_mask_blend_pd(_mm512_movepi64_mask((__m512i)s), (__m512d)no, (__m512d)yes);
+#elif FBP_VECTOR_BYTES == 32
+    return (V)LANE_OP(blendv)(no, yes, s);
+#else
+    return R(v_select)(s < 0, yes, no);
+#endif
+}
+
 #ifdef FBP_FUSED
 /* a*b + c with one rounding, for the places where exactness rests on it; elsewhere plain a*b + c lets the
  * compiler contract as it likes. */
@@ -52,15 +78,24 @@ FBP_INLINE V R(m_fused)(V a, V b, V c) {
 #if defined(LANE_OP)
     return (V)LANE_OP(fmadd)(a, b, c);
 #elif LANES > 1 && REAL_IS_F32
-    return (V)vfmaq_f32(c, a, b);
+    return (V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #elif LANES > 1
-    return (V)vfmaq_f64(c, a, b);
+    return (V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 #else
     return (V){(T)(REAL_IS_F32 ? __builtin_fmaf((float)a[0], (float)b[0], (float)c[0])
                                : __builtin_fma((double)a[0], (double)b[0], (double)c[0]))};
 #endif
 }
 #endif
+
+/* x - n*c, with one rounding where fused arithmetic exists. */
+FBP_INLINE V R(m_less_product)(V x, V n, T c) {
+#ifdef FBP_FUSED
+    return R(m_fused)(n, R(v_splat)(-c), x);
+#else
+    return x - n * c;
+#endif
+}
 
 /* a < b ? a : b and a > b ? a : b: where either is NaN the second operand, b, comes back. */
 FBP_INLINE V R(m_lesser)(V a, V b) {
@@ -89,6 +124,15 @@ FBP_INLINE V R(m_sqrt)(V x) {
 #endif
 }
 
+/* 1/x to 2^-14 at least, for positive normal x. */
+FBP_INLINE V R(m_inverse_estimate)(V x) {
+#if FBP_VECTOR_BYTES == 64 && REAL_IS_F32
+    return (V)_mm512_rcp14_ps((__m512)x);
+#else
+    return C(1) / x;
+#endif
+}
+
 FBP_INLINE V R(m_sign_bit)(V x) { return (V)((VU)x & MATH_SIGN); }
 FBP_INLINE V R(m_abs)(V x) { return (V)((VU)x & ~MATH_SIGN); }
 /* Flip the sign of x in the lanes where s carries a sign bit (s holds nothing else). */
@@ -103,9 +147,9 @@ FBP_INLINE V R(m_round)(V x) {
 #elif FBP_VECTOR_BYTES == 32
     return (V)LANE_OP(round)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__aarch64__) && LANES > 1 && REAL_IS_F32
-    return (V)vrndnq_f32(x);
+    return (V)vrndnq_f32((float32x4_t)x);
 #elif defined(__aarch64__) && LANES > 1
-    return (V)vrndnq_f64(x);
+    return (V)vrndnq_f64((float64x2_t)x);
 #else
     /* Adding 2^mantissa to |x| leaves no room for a fraction; larger |x| have none. */
     V a = R(m_abs)(x), shifted = (a + MATH_TWO_TO_MANTISSA) - MATH_TWO_TO_MANTISSA;
@@ -138,11 +182,21 @@ FBP_INLINE V R(m_two_sum)(V a, V b, V *low) {
     return sum;
 }
 
-/* c[0] + c[1] x + ... + c[n-1] x^(n-1) by Horner's rule; n is a compile-time constant. */
+/* c[0] + c[1] x + ... + c[n-1] x^(n-1); n is a compile-time constant.  Horner's rule in x^4 over groups of four
+ * terms: two more products than Horner's in x, and a third of its chain of waiting. */
 FBP_INLINE V R(m_polynomial)(V x, const T *c, int n) {
-    V p = R(v_splat)(c[n - 1]);
+    V x2 = x * x, x4 = x2 * x2, p = R(v_splat)(0);
+    const int groups = (n + 3) / 4;
     FBP_UNROLL
-    for (int i = n - 2; i >= 0; i--) p = p * x + c[i];
+    for (int g = groups - 1; g >= 0; g--) {
+        const T *k = c + 4 * g;
+        const int terms = g == groups - 1 ? n - 4 * g : 4;
+        V group = R(v_splat)(k[0]);
+        if (terms == 2) group = x * k[1] + k[0];
+        if (terms == 3) group = x2 * k[2] + (x * k[1] + k[0]);
+        if (terms == 4) group = x2 * (x * k[3] + k[2]) + (x * k[1] + k[0]);
+        p = g == groups - 1 ? group : p * x4 + group;
+    }
     return p;
 }
 #define MATH_POLYNOMIAL(x, table) R(m_polynomial)((x), (table), (int)(sizeof(table) / sizeof(*(table))))

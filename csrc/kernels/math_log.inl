@@ -41,7 +41,6 @@ FBP_INLINE V R(m_log_special)(V x, V y) {
     y = R(v_select)(x == 0, R(v_splat)(-MATH_INFINITY), y);
     return R(v_select)(x >= 0, y, R(v_splat)(MATH_NAN));
 }
-FBP_INLINE VI R(m_log_is_special)(V x) { return ~((x >= MATH_SMALLEST_NORMAL) & (x <= MATH_LARGEST)); }
 
 /* Brings subnormal x into the normal range; *shift is the power of two to take off the exponent again. */
 FBP_INLINE V R(m_log_scale_up)(V x, V *shift) {
@@ -51,9 +50,8 @@ FBP_INLINE V R(m_log_scale_up)(V x, V *shift) {
 }
 
 FBP_INLINE V R(m_log)(V x) {
-    VI special = R(m_log_is_special)(x);
     V k, f, shift = R(v_splat)(0);
-    if (__builtin_expect(R(m_any)(special), 0)) {
+    if (__builtin_expect(!R(m_all_within)(x, MATH_SMALLEST_NORMAL, MATH_LARGEST), 0)) {
         f = R(m_log_split)(R(m_log_scale_up)(x, &shift), &k);
         return R(m_log_special)(x, R(m_log_join)(k - shift, f, R(v_splat)(0)));
     }
@@ -68,8 +66,9 @@ FBP_INLINE V R(m_log1p)(V x) {
     VI reduced = k != 0; /* where k is 0, x itself is f without any error */
     V y = R(m_log_join)(k, R(v_select)(reduced, f, x), (V)((VI)lost & reduced));
     y = R(v_select)(R(m_abs)(x) < MATH_TINY, x, y);
+    if (__builtin_expect(R(m_all_within)(x, C(-1) + C(REAL_IS_F32 ? 0x1p-24 : 0x1p-53), MATH_LARGEST), 1)) return y;
     VI special = ~((x > -1) & (x <= MATH_LARGEST));
-    return __builtin_expect(R(m_any)(special), 0) ? R(v_select)(special, R(m_log_special)(u, x), y) : y;
+    return R(v_select)(special, R(m_log_special)(u, x), y);
 }
 
 /* k * unit + log(1 + f) * inverse for another base: unit = log_b(2), inverse = 1/log(b), both in two parts of
@@ -84,9 +83,8 @@ FBP_INLINE V R(m_log_join_base)(V k, V f, T unit_high, T unit_low, T inverse_hig
     return sum + (y + (k * unit_low + ((low + high) * inverse_low + low * inverse_high)));
 }
 FBP_INLINE V R(m_log_base)(V x, T unit_high, T unit_low, T inverse_high, T inverse_low) {
-    VI special = R(m_log_is_special)(x);
     V k, shift = R(v_splat)(0), scaled = x;
-    int rare = R(m_any)(special);
+    const int rare = !R(m_all_within)(x, MATH_SMALLEST_NORMAL, MATH_LARGEST);
     if (__builtin_expect(rare, 0)) scaled = R(m_log_scale_up)(x, &shift);
     V f = R(m_log_split)(scaled, &k);
     V y = R(m_log_join_base)(k - shift, f, unit_high, unit_low, inverse_high, inverse_low);
@@ -107,9 +105,13 @@ FBP_INLINE V R(m_log10)(V x) {
 #endif
 }
 
-/* log(1 + e^x) and log(sigmoid(x)) = -softplus(-x): the larger part is x itself or nothing. */
+/* log(1 + e^x) and log(sigmoid(x)) = -softplus(-x): the larger part is x itself or nothing, the other log(1 + e) with
+ * 0 <= e <= 1, which is m_log1p without its exceptions. */
 FBP_INLINE V R(m_softplus)(V x) {
-    return R(m_greater)(R(v_splat)(0), x) + R(m_log1p)(R(m_exp)((V)((VU)x | MATH_SIGN)));
+    V e = R(m_exp)((V)((VU)x | MATH_SIGN)), u = e + 1, k, f = R(m_log_split)(u, &k);
+    VI whole = k == 0; /* then e itself is f without any error */
+    V lost = (V)((VI)(e - (u - 1)) & ~whole) * C(0.5); /* 1/u is near 1/2 enough there */
+    return R(m_greater)(R(v_splat)(0), x) + R(m_log_join)(k, R(v_select)(whole, e, f), lost);
 }
 FBP_INLINE V R(m_log_sigmoid)(V x) { return -R(m_softplus)(-x); }
 

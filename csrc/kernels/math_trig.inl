@@ -20,13 +20,11 @@ FBP_INLINE V R(m_reduce)(V a, VU *quarters) {
     V shifted = a * C(0.63661977236758138) + MATH_ROUNDER, n = shifted - MATH_ROUNDER;
     *quarters = (VU)shifted;
 #if defined(FBP_FUSED) && REAL_IS_F32
-    V r = m_fused_f32(n, v_splat_f32(-1.57079637f), a);
-    r = m_fused_f32(n, v_splat_f32(4.37113883e-08f), r);
-    return m_fused_f32(n, v_splat_f32(1.71512451e-15f), r);
+    V r = m_less_product_f32(m_less_product_f32(a, n, 1.57079637f), n, -4.37113883e-08f);
+    return m_less_product_f32(r, n, -1.71512451e-15f);
 #elif defined(FBP_FUSED)
-    V r = m_fused_f64(n, v_splat_f64(-1.5707963267948966), a);
-    r = m_fused_f64(n, v_splat_f64(-6.123233995736766e-17), r);
-    return m_fused_f64(n, v_splat_f64(1.4973849048591698e-33), r);
+    V r = m_less_product_f64(m_less_product_f64(a, n, 1.5707963267948966), n, 6.123233995736766e-17);
+    return m_less_product_f64(r, n, -1.4973849048591698e-33);
 #elif REAL_IS_F32
     V result;
     for (int part = 0; part < FBP_DOUBLE_PARTS; part++) {
