@@ -51,13 +51,14 @@ enum { GEMM_REGISTERS = 16, GEMM_ROWS = 6, GEMM_ROWS_4 = 3, GEMM_ROWS_8 = 1, GEM
 
 /* Blocks, for a 32..48 KiB L1 and an L2 of 512 KiB or more. */
 enum {
-    GEMM_PANEL_BYTES = 32 << 10,  /* a panel of B: two thirds of L1 */
+    GEMM_TERM_BYTES = 2 << 10,     /* of one row of A in a block of K: a tile of A then fits L1 */
     GEMM_CHUNK_BYTES = 640 << 10, /* a chunk of A: what L2 keeps beside the panels and C */
     GEMM_L2_BYTES = 1 << 20,
     GEMM_DIRECT_BYTES = 1 << 20, /* an operand up to this size is read in place */
-    GEMM_PACK_ROWS = 32,           /* fewer rows than this do not repay a copy of B */
     GEMM_PACK_COLUMNS = 64,        /* fewer columns than this do not repay a copy of A */
+    GEMM_TRANSPOSING_ROWS = 160,   /* with more rows, transposing a panel costs little and full tiles are worth more */
     GEMM_FETCH_MOST = 64,          /* pairs of lines that a tile fetches at most */
+    GEMM_FETCH_TERMS = 64,         /* shorter sums leave no time to fetch */
     GEMM_SMALL_WORK = 32 * 32 * 32,/* multiply-adds below which no blocking is worth a thought */
     GEMM_SERIAL_BYTES = 64 << 10,  /* matrix-vector products below this never ask for threads */
 };

@@ -2,11 +2,12 @@
  *
  *     for each block of K                    its length depends on the shapes alone
  *       for each chunk of rows of A          that stays in L2; copied if its rows collide in the caches
- *         for each panel of columns of B     that stays in L1; copied if not contiguous, or too long a way apart
+ *         for each panel of columns of B     that stays in L1; copied if its rows are not contiguous
  *           for each tile of rows            registers
  *
- * A panel of B is copied just before its use, into one buffer that never leaves L1: copying costs a few
- * per cent of the arithmetic even when each chunk of A copies anew, and no L2 is spent on it.
+ * Rows of B that are contiguous are best left where they are, at every size measured.  Where they are not, a
+ * panel is copied just before its use, into one buffer that never leaves the near caches: copying costs a few
+ * per cent of the arithmetic even when each chunk of A copies anew.
  * Tasks for threads are (block of columns, tile of rows): see R(block_range).
  */
 
@@ -35,8 +36,9 @@ static void R(plan_make)(R(plan) *plan, const fbp_gemm *g) {
     plan->panel = (M <= GEMM_ROWS_8 ? 8 : M <= GEMM_ROWS_4 ? 4 : 2) * LANES;
     plan->pack_b = g->b_col != 1;
     plan->pack_a = plan->fetch = false;
-#if FBP_VECTOR_BYTES == 64
-    plan->transposing = g->b_col != 1 && g->b_row == 1 && M >= R(transposing_least) && N >= plan->panel;
+#if FBP_VECTOR_BYTES == 64 && REAL_IS_F32
+    plan->transposing = g->b_col != 1 && g->b_row == 1 && M >= R(transposing_least) && M <= GEMM_TRANSPOSING_ROWS &&
+                         N >= plan->panel;
     const int64_t rows_most = plan->transposing ? (int64_t)R(transposing_most) : GEMM_ROWS;
 #else
     plan->transposing = false;
@@ -50,14 +52,11 @@ static void R(plan_make)(R(plan) *plan, const fbp_gemm *g) {
     plan->chunk_tiles = plan->row_tiles;
     plan->column_blocks = 1;
     plan->block_columns = N;
-    const int64_t k_most = GEMM_PANEL_BYTES / (int64_t)(2 * LANES * sizeof(T));
+    const int64_t k_most = GEMM_TERM_BYTES / (int64_t)sizeof(T);
     if (M * N * K <= GEMM_SMALL_WORK && K <= k_most) return; /* one task, all in the caches: save the divisions */
 
-    const int64_t direct_bytes = GEMM_DIRECT_BYTES;
-    const int64_t a_bytes = M * K * (int64_t)sizeof(T), b_bytes = K * N * (int64_t)sizeof(T);
-    if (b_bytes > direct_bytes && M >= GEMM_PACK_ROWS) plan->pack_b = true;
-    if (a_bytes > direct_bytes && N >= GEMM_PACK_COLUMNS) plan->pack_a = true;
-    plan->fetch = M * N * (int64_t)sizeof(T) > direct_bytes;
+    if (M * K * (int64_t)sizeof(T) > GEMM_DIRECT_BYTES && N >= GEMM_PACK_COLUMNS) plan->pack_a = true;
+    plan->fetch = M * N * (int64_t)sizeof(T) > GEMM_DIRECT_BYTES && K >= GEMM_FETCH_TERMS;
     const int64_t k_limit = plan->pack_b || plan->pack_a ? k_most : 2 * k_most;
     if (K > k_limit) {
         const int64_t blocks = (K + k_most - 1) / k_most;
@@ -135,7 +134,7 @@ static void R(panel_run)(const R(plan) *plan, const R(panel_call) *panel, R(tile
             t->fetch_end = list.at + list.count;
             run = R(fetching_tiles)[rows];
         }
-#if FBP_VECTOR_BYTES == 64
+#if FBP_VECTOR_BYTES == 64 && REAL_IS_F32
         if (panel->transpose && tile == first) R(transposing_tiles)[rows](t, panel->transpose, g->b_col);
         else
 #endif

@@ -143,10 +143,10 @@ static void R(pack_b)(T *panel, int64_t width, const T *b, int64_t b_row, int64_
 
 /* -- a tile that transposes its panel as it goes ---------------------------------------------------------- */
 
-#if FBP_VECTOR_BYTES == 64
+#if FBP_VECTOR_BYTES == 64 && REAL_IS_F32
 /* Fill t->b, a panel of two whole vectors of columns, from B's columns at `from`, b_col apart, each contiguous over k;
  * and compute a tile of `rows` rows.  The out-of-order core runs the transposition beside the multiply-adds:
- * by itself it would cost 5..20% of a small product. */
+ * by itself it would cost 5..20% of a small product.  (In float64 there is less to gain, and none was measured.) */
 FBP_INLINE void R(tile_transposing)(int rows, const R(tile_call) *t, const T *from, int64_t b_col) {
     enum { WIDTH = 2 * LANES, UNIT = 32 / (int)sizeof(T) };
     V acc[GEMM_ROWS][GEMM_VECTORS];

@@ -18,14 +18,25 @@ typedef struct R(vector_call) {
     T alpha, beta;
 } R(vector_call);
 
+/* Sum of the lanes, by halves. */
 FBP_INLINE T R(sum_lanes)(V v) {
-    T part[LANES];
-    memcpy(part, &v, sizeof v);
-#pragma GCC unroll 8
-    for (int half = LANES / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < half; i++) part[i] += part[i + half];
-    return part[0];
+    typedef T half __attribute__((vector_size(16)));
+    typedef int64_t two __attribute__((vector_size(16)));
+#if FBP_VECTOR_BYTES == 64
+    typedef T wide __attribute__((vector_size(32)));
+    const wide w = (wide)__builtin_shufflevector((fbp_vi64)v, (fbp_vi64)v, 0, 1, 2, 3) +
+                   (wide)__builtin_shufflevector((fbp_vi64)v, (fbp_vi64)v, 4, 5, 6, 7);
+#else
+    const V w = v;
+#endif
+#if FBP_VECTOR_BYTES >= 32
+    typedef int64_t four __attribute__((vector_size(32)));
+    half h = (half)__builtin_shufflevector((four)w, (four)w, 0, 1) + (half)__builtin_shufflevector((four)w, (four)w, 2, 3);
+#else
+    half h = w;
+#endif
+    h += (half)__builtin_shufflevector((two)h, (two)h, 1, 0);
+    return REAL_IS_F32 ? h[0] + h[1] : h[0];
 }
 
 /* -- B's columns are contiguous: dot products ------------------------------------------------------------- */
