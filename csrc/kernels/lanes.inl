@@ -1,22 +1,22 @@
 /* lanes.inl -- the first n lanes alone, and folds across the lanes of one vector
  * (include after real_f32.h or real_f64.h, vector.inl and math.inl).
  *
- * Everything here is for 0 < n < LANES, or for whole vectors; nothing touches memory beyond lane n.
+ * Nothing here touches memory beyond lane n; n is in 1 .. LANES-1 unless a function says more.
  */
+
+/* x in every lane, in a form that stays one instruction however large the function around it (x - 0 is x, -0 too). */
+FBP_INLINE V R(v_all)(T x) { return x - (V){0}; }
 
 /* Lane numbers 0, 1, 2, ... */
 FBP_INLINE VI R(v_iota)(void) {
+    static const IT number[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     VI v;
-    for (int i = 0; i < LANES; i++) v[i] = i;
+    memcpy(&v, number, sizeof v);
     return v;
 }
 
 /* All bits set in lanes 0 .. n-1. */
-FBP_INLINE VI R(v_first)(int64_t n) {
-    VI limit;
-    for (int i = 0; i < LANES; i++) limit[i] = (IT)n;
-    return R(v_iota)() < limit;
-}
+FBP_INLINE VI R(v_first)(int64_t n) { return R(v_iota)() < (VI){0} + (IT)n; }
 
 /* Lanes 0 .. n-1 from p, the others zero. */
 FBP_INLINE V R(v_load_first)(const T *p, int64_t n) {

@@ -69,6 +69,14 @@ FBP_INLINE void R(loss_row)(const struct R(loss_job) *job, const struct R(loss_b
                             struct R(loss_parts) *parts) {
     const int64_t classes = job->a->classes, at = b->base + k * b->step;
     const T *x = job->x + at;
+    if (classes <= LANES && job->smoothing == 0) {
+        V largest, e;
+        const V sum = R(short_row_exp)(x, classes, &largest, &e);
+        if (job->softmax) R(v_store_upto)(job->softmax + at, e / sum, classes);
+        parts->shift[k] = largest[0];
+        parts->rest[k] = sum[0];
+        return;
+    }
     const V m = R(row_max)(x, classes);
     parts->shift[k] = m[0];
     if (job->smoothing != 0) parts->drop[k] = R(loss_drop)(job, x, 1, m[0]);
@@ -197,13 +205,16 @@ static int64_t R(nll)(void *loss, void *total_weight, const void *log_probabilit
 
 /* ---- backward ----------------------------------------------------------- */
 
-/* dx[c] = pull * p[c] - push * w[c], then the target's own share: one row. */
-FBP_INLINE void R(loss_row_backward)(T *dx, const T *p, const T *w, int64_t classes, V pull, V push) {
-    const V one = R(v_splat)(1);
-    for (int64_t c = 0; c < classes; c += LANES) {
+/* One row: dx[c] = pull * p[c] - push * w[c] - (c == target) * own. */
+FBP_INLINE void R(loss_row_backward)(T *dx, const T *p, const T *w, int64_t classes, int64_t target, V pull, V push,
+                                     V own) {
+    const V one = R(v_all)(1);
+    VI lane = R(v_iota)() - (IT)target; /* 0 at the target; class counts fit the lanes' integers */
+    for (int64_t c = 0; c < classes; c += LANES, lane += LANES) {
         const int64_t left = classes - c;
         const V weight = w ? R(v_load_upto)(w + c, left, one) : one;
-        R(v_store_upto)(dx + c, R(v_load_upto)(p + c, left, one) * pull - weight * push, left);
+        const V base = R(v_load_upto)(p + c, left, one) * pull - weight * push;
+        R(v_store_upto)(dx + c, R(v_select)(lane == 0, base - own, base), left);
     }
 }
 
@@ -226,27 +237,31 @@ static void R(cross_entropy_backward_batch)(const struct R(loss_job) *job, const
         pull[k] = (T)(g * (target_weight + (share != 0 ? share * job->weight_sum : 0)));
         push[k] = (T)(g * share);
     }
+    const int64_t *target = a->target + b->first;
     if (b->stride == 1) {
         for (int64_t k = 0; k < b->count; k++) {
             const int64_t at = b->base + k * b->step;
-            R(loss_row_backward)(job->dx + at, job->softmax + at, w, a->classes, R(v_splat)(pull[k]), R(v_splat)(push[k]));
+            if (target[k] == a->ignore_index)
+                R(loss_zero)(job, b, k);
+            else
+                R(loss_row_backward)(job->dx + at, job->softmax + at, w, a->classes, target[k], R(v_all)(pull[k]),
+                                     R(v_all)(push[k]), R(v_all)(own[k]));
         }
-    } else {
-        for (int64_t c = 0; c < a->classes; c++) {
-            const V weight = R(v_splat)(w ? w[c] : 1);
-            for (int64_t k = 0; k < b->count; k += LANES) {
-                const int64_t at = b->base + c * b->stride + k, left = b->count - k;
-                const V p = R(v_load_upto)(job->softmax + at, left, weight);
-                R(v_store_upto)(job->dx + at, p * R(v_load)(pull + k) - weight * R(v_load)(push + k), left);
-            }
+        return;
+    }
+    for (int64_t c = 0; c < a->classes; c++) {
+        const V weight = R(v_all)(w ? w[c] : 1);
+        for (int64_t k = 0; k < b->count; k += LANES) {
+            const int64_t at = b->base + c * b->stride + k, left = b->count - k;
+            const V p = R(v_load_upto)(job->softmax + at, left, weight);
+            R(v_store_upto)(job->dx + at, p * R(v_load)(pull + k) - weight * R(v_load)(push + k), left);
         }
     }
     for (int64_t k = 0; k < b->count; k++) {
-        const int64_t t = a->target[b->first + k];
-        if (t == a->ignore_index)
+        if (target[k] == a->ignore_index)
             R(loss_zero)(job, b, k);
         else
-            job->dx[b->base + k * b->step + t * b->stride] -= own[k];
+            job->dx[b->base + k * b->step + target[k] * b->stride] -= own[k];
     }
 }
 

@@ -13,20 +13,18 @@ struct R(normalize_job) {
 /* What is subtracted before exponentials of a log-sum-exp: the maximum, or 0 where that is infinite or NaN
  * (inf - inf would be NaN, and exp(+-inf) and exp(NaN) say what they should by themselves). */
 FBP_INLINE V R(finite_or_zero)(V m) {
-    const VI finite = R(m_abs)(m) < R(v_splat)(C(INFINITY));
+    const VI finite = R(m_abs)(m) < R(v_all)(C(INFINITY));
     return R(v_select)(finite, m, (V){0});
 }
 
 /* ---- one row -------------------------------------------------------------- */
 
 FBP_INLINE void R(softmax_row)(T *y, const T *x, int64_t n) {
-    if (n <= LANES) { /* all of it stays in one register */
+    if (n <= LANES) {
         if (n == 0) return;
-        const V v = R(v_load_upto)(x, n, R(v_splat)(C(-INFINITY)));
-        const V shifted = v - R(v_fold_max)(v);
-        V e = R(m_exp)(shifted);
-        if (n < LANES) e = R(v_select)(R(v_first)(n), e, (V){0}); /* -inf - -inf is NaN in the spare lanes */
-        R(v_store_upto)(y, e / R(v_fold_sum)(e), n);
+        V largest, e;
+        const V sum = R(short_row_exp)(x, n, &largest, &e);
+        R(v_store_upto)(y, e / sum, n);
         return;
     }
     const V sum = R(row_exp_sum)(true, y, x, n, R(row_max)(x, n));
@@ -34,6 +32,13 @@ FBP_INLINE void R(softmax_row)(T *y, const T *x, int64_t n) {
 }
 
 FBP_INLINE void R(log_softmax_row)(T *y, const T *x, int64_t n) {
+    if (n <= LANES) {
+        if (n == 0) return;
+        V largest, e;
+        const V rest = R(m_log)(R(short_row_exp)(x, n, &largest, &e));
+        R(v_store_upto)(y, (R(v_load_upto)(x, n, largest) - largest) - rest, n);
+        return;
+    }
     const V m = R(row_max)(x, n);
     const V rest = R(m_log)(R(row_exp_sum)(false, NULL, x, n, m));
     int64_t i = 0;
@@ -84,7 +89,7 @@ FBP_INLINE void R(log_softmax_backward_row)(T *dx, const T *g, const T *y, int64
 }
 
 FBP_INLINE void R(logsumexp_backward_row)(T *dx, T g, T y, const T *x, int64_t n) {
-    const V scale = R(v_splat)(g), shift = R(v_splat)(y);
+    const V scale = R(v_all)(g), shift = R(v_all)(y);
     for (int64_t i = 0; i < n; i += LANES)
         R(v_store_upto)(dx + i, scale * R(m_exp)(R(v_load_upto)(x + i, n - i, shift) - shift), n - i);
 }

@@ -56,14 +56,7 @@ enum { EXACT_SUM, EXACT_PRODUCT, EXACT_MAX, EXACT_MIN, EXACT_COUNT, EXACT_ANY, E
 enum { EXACT_PIECE = 1024, EXACT_COLUMNS = 64 };
 #define EXACT_NANOSECONDS 0.2 /* an element */
 
-#define ELEMENT uint8_t /* 0 and 1 */
-#define E(name) name##_bool
-#define ELEMENT_IS_INTEGER 1
-#define ELEMENT_MIN 0
-#define ELEMENT_MAX 1
-#include "kernels/reduce_exact.inl"
-
-#define ELEMENT uint8_t
+#define ELEMENT uint8_t /* bool too: its bytes are 0 and 1 */
 #define E(name) name##_u8
 #define ELEMENT_IS_INTEGER 1
 #define ELEMENT_MIN 0
@@ -115,7 +108,7 @@ enum { CUMULATE_COLUMNS = 64 };
 #define FOR_REALS(name) {[FBP_FLOAT32] = name##_f32, [FBP_FLOAT64] = name##_f64}
 #define FOR_SIGNED_64(name) {[FBP_INT64] = name##_i64, [FBP_FLOAT32] = name##_f32, [FBP_FLOAT64] = name##_f64}
 #define FOR_ALL(name)                                                                                          \
-    {[FBP_BOOL] = name##_bool, [FBP_UINT8] = name##_u8, [FBP_INT32] = name##_i32, [FBP_INT64] = name##_i64,    \
+    {[FBP_BOOL] = name##_u8, [FBP_UINT8] = name##_u8, [FBP_INT32] = name##_i32, [FBP_INT64] = name##_i64,    \
      [FBP_FLOAT32] = name##_f32, [FBP_FLOAT64] = name##_f64}
 
 const fbp_reduce_kernels FBP_ISA_SYMBOL(fbp_reduce_kernels) = {

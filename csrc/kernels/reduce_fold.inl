@@ -40,7 +40,7 @@ FBP_INLINE T R(fold_identity)(int kind) {
 
 /* |x|**p.  Out of line: the text of a power is long. */
 static __attribute__((noinline)) void R(fold_power)(V *x, T p) {
-    *x = R(m_pow)(R(m_abs)(*x), R(v_splat)(p));
+    *x = R(m_pow)(R(m_abs)(*x), R(v_all)(p));
 }
 
 /* `centre` is the mean for FOLD_DEVIATION, `power` the exponent for FOLD_POWER. */
@@ -133,8 +133,8 @@ static void R(fold_collapse)(int kind, V *stack, int height, int width) {
 
 /* Fold of n contiguous elements, in every lane. */
 FBP_INLINE V R(fold_chunk_body)(const int kind, const T *x, int64_t n, T centre, T power) {
-    const V middle = R(v_splat)(centre);
-    const V identity = R(v_splat)(R(fold_identity)(kind));
+    const V middle = R(v_all)(centre);
+    const V identity = R(v_all)(R(fold_identity)(kind));
     V total[4] = {identity, identity, identity, identity};
     int64_t i = 0;
     while (i + 4 * LANES <= n) {
@@ -212,9 +212,13 @@ static void R(fold_rows)(void *context, int64_t begin, int64_t end) {
 /* Fold of `rows` rows of a block of columns that is WIDTH vectors wide, or of part < LANES columns (WIDTH == 1);
  * rows lie `stride` apart.  Narrow blocks run WAYS rows side by side to hide the latency of a join. */
 FBP_INLINE void R(fold_block_body)(const int kind, const int WIDTH, const int WAYS, V *out, const T *x, int64_t rows,
-                                   int64_t stride, int64_t part, const V *centre, T power) {
-    const V identity = R(v_splat)(R(fold_identity)(kind));
-    V total[FOLD_WIDTH];
+                                   int64_t stride, int64_t part, const T *centres, T power) {
+    const V identity = R(v_all)(R(fold_identity)(kind));
+    V total[FOLD_WIDTH], centre[FOLD_WIDTH];
+    for (int k = 0; k < WIDTH; k++)
+        centre[k] = kind != FOLD_DEVIATION ? identity
+                    : part                 ? R(v_load_first)(centres, part)
+                                           : R(v_load)(centres + k * LANES);
     for (int k = 0; k < FOLD_WIDTH; k++) total[k] = identity;
 #define FOLD_LOAD(row, k)                                                                                     \
     R(fold_map)(kind, part ? R(v_load_first)(x + (row) * stride, part) : R(v_load)(x + (row) * stride + (k) * LANES), \
@@ -241,7 +245,7 @@ FBP_INLINE void R(fold_block_body)(const int kind, const int WIDTH, const int WA
 }
 
 static void R(fold_block)(const struct R(fold_job) *job, int width, V *out, const T *x, int64_t rows, int64_t part,
-                          const V *centre) {
+                          const T *centre) {
     const int64_t stride = job->inner;
     const T power = job->power;
     if (part)
@@ -258,11 +262,7 @@ static void R(fold_block)(const struct R(fold_job) *job, int width, V *out, cons
 static void R(fold_column_segment)(const struct R(fold_job) *job, int64_t o, int64_t c, int width, int64_t part,
                                    V *out, int64_t begin, int64_t end) {
     const T *x = job->x + o * job->n * job->inner + c;
-    V centre[FOLD_WIDTH] = {{0}};
-    if (job->centre) {
-        const T *from = job->centre + o * job->inner + c;
-        for (int k = 0; k < width; k++) centre[k] = part ? R(v_load_first)(from, part) : R(v_load)(from + k * LANES);
-    }
+    const T *centre = job->centre ? job->centre + o * job->inner + c : NULL;
     if (end - begin <= FOLD_CHUNK_ROWS) {
         R(fold_block)(job, width, out, x + begin * job->inner, end - begin, part, centre);
         return;
@@ -289,35 +289,56 @@ static void R(fold_column_segments)(void *context, int64_t begin, int64_t end) {
     }
 }
 
-/* All columns of one block: in pieces of 8, 4 and 1 vectors and a part of one.  The threads share the segments of
- * each piece when `share` is set. */
-static void R(fold_column_block)(const struct R(fold_job) *job, int64_t task, bool share) {
-    V partial[FOLD_SEGMENTS * FOLD_WIDTH];
-    struct R(fold_job) mine = *job;
-    mine.partial = partial;
-    mine.at = task / job->blocks;
-    int64_t c = task % job->blocks * FOLD_WIDTH * LANES;
-    const int64_t end = c + FOLD_WIDTH * LANES < job->inner ? c + FOLD_WIDTH * LANES : job->inner;
-    while (c < end) {
-        const int64_t left = end - c;
-        mine.column = c;
-        mine.width = left >= 8 * LANES ? 8 : left >= 4 * LANES ? 4 : 1;
-        mine.part = left < LANES ? left : 0;
-        if (share)
-            fbp_parallel(mine.segments, fbp_grain(mine.segments, mine.work), R(fold_column_segments), &mine);
-        else
-            R(fold_column_segments)(&mine, 0, mine.segments);
-        R(fold_tree)(mine.kind, partial, mine.segments, mine.width);
-        T *y = job->y + mine.at * job->inner + c;
-        for (int k = 0; k < mine.width; k++)
-            R(v_store_upto)(y + k * LANES, partial[k], mine.part ? mine.part : LANES);
-        c += mine.part ? mine.part : mine.width * LANES;
+/* Columns of one piece, `left` of them to go: 8, 4 or 1 vectors, or less than one.  Sets *part. */
+FBP_INLINE int R(fold_piece)(int64_t left, int64_t *part) {
+    *part = left < LANES ? left : 0;
+    return left >= 8 * LANES ? 8 : left >= 4 * LANES ? 4 : 1;
+}
+
+FBP_INLINE void R(fold_put)(T *y, const V *result, int width, int64_t part) {
+    for (int k = 0; k < width; k++) R(v_store_upto)(y + k * LANES, result[k], part ? part : LANES);
+}
+
+/* Task: blocks of columns begin .. end-1, counted through all slabs, each in one segment. */
+static void R(fold_columns)(void *context, int64_t begin, int64_t end) {
+    const struct R(fold_job) *job = context;
+    for (int64_t task = begin; task < end; task++) {
+        const int64_t o = task / job->blocks, first = task % job->blocks * FOLD_WIDTH * LANES;
+        const int64_t last = first + FOLD_WIDTH * LANES < job->inner ? first + FOLD_WIDTH * LANES : job->inner;
+        int64_t part;
+        for (int64_t c = first; c < last;) {
+            V result[FOLD_WIDTH];
+            const int width = R(fold_piece)(last - c, &part);
+            R(fold_column_segment)(job, o, c, width, part, result, 0, job->n);
+            R(fold_put)(job->y + o * job->inner + c, result, width, part);
+            c += part ? part : width * LANES;
+        }
     }
 }
 
-/* Task: blocks of columns begin .. end-1, counted through all slabs. */
-static void R(fold_columns)(void *context, int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; task++) R(fold_column_block)(context, task, false);
+/* The same for columns of several segments, which the threads share when `share` is set. */
+static void R(fold_long_columns)(const struct R(fold_job) *job, int64_t begin, int64_t end, bool share) {
+    V partial[FOLD_SEGMENTS * FOLD_WIDTH];
+    struct R(fold_job) mine = *job;
+    mine.partial = partial;
+    for (int64_t task = begin; task < end; task++) {
+        mine.at = task / job->blocks;
+        mine.column = task % job->blocks * FOLD_WIDTH * LANES;
+        const int64_t last = mine.column + FOLD_WIDTH * LANES < job->inner ? mine.column + FOLD_WIDTH * LANES : job->inner;
+        while (mine.column < last) {
+            mine.width = R(fold_piece)(last - mine.column, &mine.part);
+            const int64_t grain = share ? fbp_grain(mine.segments, mine.work) : mine.segments;
+            fbp_parallel(mine.segments, grain, R(fold_column_segments), &mine);
+            R(fold_tree)(mine.kind, partial, mine.segments, mine.width);
+            R(fold_put)(mine.y + mine.at * mine.inner + mine.column, partial, mine.width, mine.part);
+            mine.column += mine.part ? mine.part : mine.width * LANES;
+        }
+    }
+}
+
+/* Task: as fold_columns, for columns of several segments. */
+static void R(fold_long_columns_task)(void *context, int64_t begin, int64_t end) {
+    R(fold_long_columns)(context, begin, end, false);
 }
 
 /* ---- the whole ------------------------------------------------------------- */
@@ -332,7 +353,7 @@ static void R(fold)(int kind, T *y, const T *x, int64_t outer, int64_t n, int64_
     job.segments = n > 0 ? (n + job.segment - 1) / job.segment : 1;
     job.blocks = (inner + FOLD_WIDTH * LANES - 1) / (FOLD_WIDTH * LANES);
     const int64_t tasks = inner == 1 ? outer : outer * job.blocks;
-    const fbp_task_fn run = inner == 1 ? R(fold_rows) : R(fold_columns);
+    const fbp_task_fn run = inner == 1 ? R(fold_rows) : job.segments > 1 ? R(fold_long_columns_task) : R(fold_columns);
     const double work = (double)outer * (double)n * (double)inner * sizeof(T) * FOLD_NANOSECONDS_PER_BYTE;
     if (work < FBP_ALONE_NANOSECONDS || tasks >= FOLD_SEGMENTS || job.segments < 4) {
         fbp_split(tasks, work, run, &job);
@@ -348,6 +369,6 @@ static void R(fold)(int kind, T *y, const T *x, int64_t outer, int64_t n, int64_
             y[job.at] = partial[0][0];
         }
     } else {
-        for (int64_t task = 0; task < tasks; task++) R(fold_column_block)(&job, task, true);
+        R(fold_long_columns)(&job, 0, tasks, true);
     }
 }

@@ -11,7 +11,7 @@ struct R(sgd_job) {
 /* Numbers that a step shares, in vectors. */
 struct R(sgd_numbers) {
     V sign, decay, keep, take, lr;
-    bool nesterov;
+    bool nesterov, ready;
 };
 
 /* Elements i .. i+left-1 (at most a vector) of one tensor; the flags are constants where this is called. */
@@ -29,29 +29,35 @@ FBP_INLINE void R(sgd_vector)(const bool decay, const bool momentum, const bool 
     R(v_store_upto)((T *)t->param + i, p - c->lr * g, left);
 }
 
+static void R(sgd_prepare)(struct R(sgd_numbers) *c, const fbp_sgd *h) {
+    c->sign = R(v_all)(h->maximize ? -1 : 1);
+    c->decay = R(v_all)((T)h->weight_decay);
+    c->keep = R(v_all)((T)h->momentum);
+    c->take = R(v_all)((T)(1 - h->dampening));
+    c->lr = R(v_all)((T)h->lr);
+    c->nesterov = h->nesterov;
+    c->ready = true;
+}
+
 FBP_INLINE void R(sgd_piece)(const bool decay, const bool momentum, const bool first, const fbp_sgd_tensor *tensor,
-                             const fbp_sgd *h, int64_t begin, int64_t end) {
-    const struct R(sgd_numbers) c = {
-        .sign = R(v_splat)(h->maximize ? -1 : 1),
-        .decay = R(v_splat)((T)h->weight_decay),
-        .keep = R(v_splat)((T)h->momentum),
-        .take = R(v_splat)((T)(1 - h->dampening)),
-        .lr = R(v_splat)((T)h->lr),
-        .nesterov = h->nesterov,
-    };
-    const fbp_sgd_tensor t = *tensor; /* a copy that no store can change */
+                             const struct R(sgd_numbers) *numbers, int64_t begin, int64_t end) {
+    const struct R(sgd_numbers) c = *numbers; /* copies that no store can change */
+    const fbp_sgd_tensor t = *tensor;
     int64_t i = begin;
     for (; i + LANES <= end; i += LANES) R(sgd_vector)(decay, momentum, first, &t, &c, i, LANES);
     if (i < end) R(sgd_vector)(decay, momentum, first, &t, &c, i, end - i);
 }
 
-static void R(sgd_tensor)(const struct R(sgd_job) *job, int64_t index, int64_t begin, int64_t end) {
+/* *c is ready from the first tensor on: nothing in it depends on the tensor. */
+static void R(sgd_tensor)(const struct R(sgd_job) *job, struct R(sgd_numbers) *c, int64_t index, int64_t begin,
+                          int64_t end) {
     const fbp_sgd_tensor *t = &job->tensors[index];
     const fbp_sgd *h = job->hyper;
+    if (!c->ready) R(sgd_prepare)(c, h);
     const bool decay = h->weight_decay != 0;
 #define SGD_PIECE(momentum, first)                                         \
-    (decay ? R(sgd_piece)(true, momentum, first, t, h, begin, end)         \
-           : R(sgd_piece)(false, momentum, first, t, h, begin, end))
+    (decay ? R(sgd_piece)(true, momentum, first, t, c, begin, end)         \
+           : R(sgd_piece)(false, momentum, first, t, c, begin, end))
     if (!t->momentum_buffer)
         SGD_PIECE(false, false);
     else if (t->first_step)
@@ -72,20 +78,22 @@ struct R(adam_job) {
 /* Numbers that one tensor's step shares, in vectors. */
 struct R(adam_numbers) {
     V sign, shrink, decay, beta1, rest1, beta2, rest2, step_size, root_scale, eps;
+    int64_t step; /* for which they hold; 0: for none */
 };
 
 static void R(adam_prepare)(struct R(adam_numbers) *c, const fbp_adam *h, int64_t step) {
     const double correction1 = 1 - pow(h->beta1, (double)step), correction2 = 1 - pow(h->beta2, (double)step);
-    c->sign = R(v_splat)(h->maximize ? -1 : 1);
-    c->shrink = R(v_splat)((T)(h->decoupled ? 1 - h->lr * h->weight_decay : 1));
-    c->decay = R(v_splat)((T)h->weight_decay);
-    c->beta1 = R(v_splat)((T)h->beta1);
-    c->rest1 = R(v_splat)((T)(1 - h->beta1));
-    c->beta2 = R(v_splat)((T)h->beta2);
-    c->rest2 = R(v_splat)((T)(1 - h->beta2));
-    c->step_size = R(v_splat)((T)(h->lr / correction1));
-    c->root_scale = R(v_splat)((T)(1 / sqrt(correction2)));
-    c->eps = R(v_splat)((T)h->eps);
+    c->step = step;
+    c->sign = R(v_all)(h->maximize ? -1 : 1);
+    c->shrink = R(v_all)((T)(h->decoupled ? 1 - h->lr * h->weight_decay : 1));
+    c->decay = R(v_all)((T)h->weight_decay);
+    c->beta1 = R(v_all)((T)h->beta1);
+    c->rest1 = R(v_all)((T)(1 - h->beta1));
+    c->beta2 = R(v_all)((T)h->beta2);
+    c->rest2 = R(v_all)((T)(1 - h->beta2));
+    c->step_size = R(v_all)((T)(h->lr / correction1));
+    c->root_scale = R(v_all)((T)(1 / sqrt(correction2)));
+    c->eps = R(v_all)((T)h->eps);
 }
 
 /* Elements i .. i+left-1 (at most a vector) of one tensor; the flags are constants where this is called. */
@@ -118,15 +126,16 @@ FBP_INLINE void R(adam_piece)(const bool decay, const bool amsgrad, const fbp_ad
     if (i < end) R(adam_vector)(decay, amsgrad, &t, &c, i, end - i);
 }
 
-static void R(adam_tensor)(const struct R(adam_job) *job, int64_t index, int64_t begin, int64_t end) {
+/* *c holds the numbers of c->step; two powers are worth as much as a hundred elements, and neighbours agree. */
+static void R(adam_tensor)(const struct R(adam_job) *job, struct R(adam_numbers) *c, int64_t index, int64_t begin,
+                           int64_t end) {
     const fbp_adam_tensor *t = &job->tensors[index];
     const bool decay = job->hyper->weight_decay != 0 && !job->hyper->decoupled;
-    struct R(adam_numbers) c;
-    R(adam_prepare)(&c, job->hyper, t->step);
+    if (t->step != c->step) R(adam_prepare)(c, job->hyper, t->step);
     if (t->max_exp_avg_sq)
-        decay ? R(adam_piece)(true, true, t, &c, begin, end) : R(adam_piece)(false, true, t, &c, begin, end);
+        decay ? R(adam_piece)(true, true, t, c, begin, end) : R(adam_piece)(false, true, t, c, begin, end);
     else
-        decay ? R(adam_piece)(true, false, t, &c, begin, end) : R(adam_piece)(false, false, t, &c, begin, end);
+        decay ? R(adam_piece)(true, false, t, c, begin, end) : R(adam_piece)(false, false, t, c, begin, end);
 }
 
 /* ---- many tensors --------------------------------------------------------- */
@@ -136,13 +145,14 @@ static void R(adam_tensor)(const struct R(adam_job) *job, int64_t index, int64_t
 #define UPDATE_TASK(name)                                                                              \
     static void R(name##_chunks)(void *context, int64_t begin, int64_t end) {                          \
         const struct R(name##_job) *job = context;                                                     \
+        struct R(name##_numbers) numbers = {0};                                                        \
         int64_t first = 0; /* number of tensor i's first chunk */                                      \
         for (int64_t i = 0; i < job->count && first < end; i++) {                                      \
             const int64_t n = job->tensors[i].n, chunks = (n + UPDATE_CHUNK - 1) / UPDATE_CHUNK;       \
             const int64_t from = begin > first ? begin - first : 0;                                    \
             const int64_t to = end - first < chunks ? end - first : chunks;                            \
             const int64_t last = to * UPDATE_CHUNK < n ? to * UPDATE_CHUNK : n;                        \
-            if (from < to) R(name##_tensor)(job, i, from * UPDATE_CHUNK, last);                        \
+            if (from < to) R(name##_tensor)(job, &numbers, i, from * UPDATE_CHUNK, last);                        \
             first += chunks;                                                                           \
         }                                                                                              \
     }                                                                                                  \
