@@ -174,7 +174,7 @@ def make_elementwise(tools: Tools, row: Row) -> Made | None:
     if low == high:
         low, high = -1.0, 1.0
     count = row["arity"]
-    if row["name"].startswith("bitwise_"):
+    if row.get("kind") == "I":
         return function, [tools.indices(tools.side, tools.side) for _ in range(count)]
     operands = [tools.real(low=low, high=high) for _ in range(count)]
     if row["name"] == "where":

@@ -43,7 +43,7 @@ def resident_bytes() -> int | None:
 def core_bytes(module: Any) -> int | None:
     """Return the bytes the module's own core counts as live, None where it does not count."""
     core = getattr(module, "_core", None)
-    statistics_of = getattr(core, "memory_stats", None)
+    statistics_of = getattr(core, "memory_statistics", None)
     return int(statistics_of()["live_bytes"]) if statistics_of is not None else None
 
 
