@@ -55,6 +55,8 @@ enum {
     GEMM_CHUNK_BYTES = 640 << 10, /* a chunk of A: what L2 keeps beside the panels and C */
     GEMM_L2_BYTES = 1 << 20,
     GEMM_DIRECT_BYTES = 1 << 20, /* an operand up to this size is read in place */
+    GEMM_KEPT_BYTES = 4 << 20,     /* copies of B that one thread keeps */
+    GEMM_PACK_ROWS = 128,          /* fewer rows than this do not repay a copy of contiguous rows of B */
     GEMM_PACK_COLUMNS = 64,        /* fewer columns than this do not repay a copy of A */
     GEMM_TRANSPOSING_ROWS = 160,   /* with more rows, transposing a panel costs little and full tiles are worth more */
     GEMM_FETCH_MOST = 64,          /* pairs of lines that a tile fetches at most */

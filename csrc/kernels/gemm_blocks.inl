@@ -2,12 +2,11 @@
  *
  *     for each block of K                    its length depends on the shapes alone
  *       for each chunk of rows of A          that stays in L2; copied if its rows collide in the caches
- *         for each panel of columns of B     that stays in L1; copied if its rows are not contiguous
+ *         for each panel of columns of B     that stays in L1; copied if its rows are not contiguous or lie far apart
  *           for each tile of rows            registers
  *
- * Rows of B that are contiguous are best left where they are, at every size measured.  Where they are not, a
- * panel is copied just before its use, into one buffer that never leaves the near caches: copying costs a few
- * per cent of the arithmetic even when each chunk of A copies anew.
+ * A panel of B is copied just before its first use: copying costs a few per cent of the arithmetic.  While there is
+ * one chunk of A, each copy overwrites the one before and never leaves the near caches; further chunks use kept copies.
  * Tasks for threads are (block of columns, tile of rows): see R(block_range).
  */
 
@@ -56,6 +55,7 @@ static void R(plan_make)(R(plan) *plan, const fbp_gemm *g) {
     if (M * N * K <= GEMM_SMALL_WORK && K <= k_most) return; /* one task, all in the caches: save the divisions */
 
     if (M * K * (int64_t)sizeof(T) > GEMM_DIRECT_BYTES && N >= GEMM_PACK_COLUMNS) plan->pack_a = true;
+    if (K * N * (int64_t)sizeof(T) > GEMM_DIRECT_BYTES && M >= GEMM_PACK_ROWS) plan->pack_b = true;
     plan->fetch = M * N * (int64_t)sizeof(T) > GEMM_DIRECT_BYTES && K >= GEMM_FETCH_TERMS;
     const int64_t k_limit = plan->pack_b || plan->pack_a ? k_most : 2 * k_most;
     if (K > k_limit) {
@@ -71,8 +71,10 @@ static void R(plan_make)(R(plan) *plan, const fbp_gemm *g) {
         const int64_t panels = (N + plan->panel - 1) / plan->panel, wanted = 16 / plan->row_tiles;
         const int64_t block_panels = (panels + wanted - 1) / wanted;
         plan->block_columns = block_panels * plan->panel;
-        plan->column_blocks = (N + plan->block_columns - 1) / plan->block_columns;
     }
+    const int64_t kept_columns = GEMM_KEPT_BYTES / (plan->k_block * (int64_t)sizeof(T)) / plan->panel * plan->panel;
+    if (plan->pack_b && plan->block_columns > kept_columns) plan->block_columns = kept_columns > 0 ? kept_columns : plan->panel;
+    plan->column_blocks = (N + plan->block_columns - 1) / plan->block_columns;
 }
 
 /* bias of a column stride that tiles do not know, and the caller's epilogue, on a finished block of C. */
@@ -143,60 +145,77 @@ static void R(panel_run)(const R(plan) *plan, const R(panel_call) *panel, R(tile
     }
 }
 
-/* Name the panel of `columns` columns from B[p, j] on as the next, if its columns or rows are contiguous. */
-static void R(panel_next)(R(panel_call) *panel, const fbp_gemm *g, int64_t j, int64_t columns, int64_t k) {
+/* Name what the panel after this one is to be made from or, if its copy is kept, that copy. */
+static void R(panel_next)(R(panel_call) *panel, const R(plan) *plan, int64_t columns, int64_t k, const T *kept) {
+    const fbp_gemm *g = plan->g;
     panel->next = NULL;
-    if (columns <= 0 || (g->b_col != 1 && g->b_row != 1)) return;
-    panel->next = (const T *)g->b + panel->p * g->b_row + j * g->b_col;
-    panel->next_step = g->b_col == 1 ? g->b_row : g->b_col;
-    panel->next_runs = g->b_col == 1 ? k : columns;
-    panel->next_length = g->b_col == 1 ? columns : k;
+    if (columns <= 0 || (!kept && g->b_col != 1 && g->b_row != 1)) return;
+    panel->next = kept ? kept : (const T *)g->b + panel->p * g->b_row + (panel->j + panel->columns) * g->b_col;
+    panel->next_step = kept ? plan->panel : g->b_col == 1 ? g->b_row : g->b_col;
+    panel->next_runs = kept || g->b_col == 1 ? k : columns;
+    panel->next_length = kept || g->b_col == 1 ? columns : k;
+}
+
+/* A block of C on its way: row tiles first <= tile < end, columns j_begin <= j < j_end. */
+typedef struct R(block_call) {
+    const R(plan) *plan;
+    int64_t first, end, j_begin, j_end;
+    T *a_copy, *b_copy; /* NULL: in place */
+    int64_t b_keep;     /* elements from one panel's copy to the next; 0: each overwrites the one before */
+} R(block_call);
+
+/* The row tiles chunk <= tile < chunk_end against all panels, for the terms from p on. */
+static void R(chunk_run)(const R(block_call) *block, R(tile_call) *t, int64_t chunk, int64_t chunk_end, int64_t p) {
+    const R(plan) *plan = block->plan;
+    const fbp_gemm *g = plan->g;
+    const int64_t i_begin = R(tile_begin)(plan, chunk), i_end = R(tile_begin)(plan, chunk_end);
+    const bool last = p + plan->k_block >= g->k, copied = chunk > block->first && block->b_keep;
+    for (int64_t tile = chunk; block->a_copy && tile < chunk_end; tile++) {
+        const int64_t i = R(tile_begin)(plan, tile);
+        R(pack_b)(block->a_copy + (tile - chunk) * plan->a_tile, R(tile_width), (const T *)g->a + i * g->a_row + p * g->a_col,
+                  g->a_col, g->a_row, R(tile_begin)(plan, tile + 1) - i, t->k);
+    }
+    T *copy = block->b_copy;
+    for (int64_t j = block->j_begin; j < block->j_end; j += plan->panel, copy += block->b_keep) {
+        const int64_t rest = block->j_end - j, columns = rest < plan->panel ? rest : plan->panel;
+        R(panel_call) panel = {.p = p, .j = j, .columns = columns};
+        if (last && (g->bias_col == 0 || g->bias_col == 1)) panel.bias = g->bias;
+        if (plan->fetch)
+            R(panel_next)(&panel, plan, rest - columns < plan->panel ? rest - columns : plan->panel, t->k,
+                          copied ? copy + block->b_keep : NULL);
+        t->b = (const T *)g->b + p * g->b_row + j * g->b_col;
+        if (copy) {
+            if (plan->transposing && columns == plan->panel && !copied) panel.transpose = t->b;
+            else if (!copied) R(pack_b)(copy, plan->panel, t->b, g->b_row, g->b_col, columns, t->k);
+            t->b = copy;
+        }
+        R(panel_run)(plan, &panel, t, block->a_copy, chunk, chunk_end);
+        if (last) R(block_finish)(g, i_begin, i_end - i_begin, j, columns);
+    }
 }
 
 /* Row tiles first <= tile < end against columns j_begin <= j < j_end.  False: no memory. */
 static bool R(block_run)(const R(plan) *plan, int64_t first, int64_t end, int64_t j_begin, int64_t j_end) {
     const fbp_gemm *g = plan->g;
-    T *a_copy = NULL, *b_copy = NULL;
+    R(block_call) block = {.plan = plan, .first = first, .end = end, .j_begin = j_begin, .j_end = j_end};
     if (plan->pack_a) {
         const int64_t tiles = end - first < plan->chunk_tiles ? end - first : plan->chunk_tiles;
-        a_copy = fbp_scratch(FBP_SCRATCH_GEMM_A, (size_t)(tiles * plan->a_tile) * sizeof(T));
-        if (!a_copy) return false;
+        block.a_copy = fbp_scratch(FBP_SCRATCH_GEMM_A, (size_t)(tiles * plan->a_tile) * sizeof(T));
+        if (!block.a_copy) return false;
     }
     if (plan->pack_b) {
-        b_copy = fbp_scratch(FBP_SCRATCH_GEMM_B, (size_t)(plan->k_block * plan->panel) * sizeof(T));
-        if (!b_copy) return false;
+        const int64_t copy = plan->k_block * plan->panel, panels = (j_end - j_begin + plan->panel - 1) / plan->panel;
+        if (end - first > plan->chunk_tiles) block.b_keep = copy; /* further chunks of rows use the copies again */
+        block.b_copy = fbp_scratch(FBP_SCRATCH_GEMM_B, (size_t)(block.b_keep ? panels * copy : copy) * sizeof(T));
+        if (!block.b_copy) return false;
     }
-    R(tile_call) t = {.a_row = a_copy ? 1 : g->a_row, .a_col = a_copy ? R(tile_width) : g->a_col,
-                      .b_row = plan->pack_b ? plan->panel : g->b_row,
-                      .c_row = g->c_row, .alpha = (T)g->alpha, .beta = (T)g->beta,
-                      .bias_row = g->bias_row, .bias_col = g->bias_col};
+    R(tile_call) t = {.a_row = plan->pack_a ? 1 : g->a_row, .a_col = plan->pack_a ? R(tile_width) : g->a_col,
+                      .b_row = plan->pack_b ? plan->panel : g->b_row, .c_row = g->c_row,
+                      .alpha = (T)g->alpha, .beta = (T)g->beta, .bias_row = g->bias_row, .bias_col = g->bias_col};
     for (int64_t p = 0; p < g->k; p += plan->k_block, t.beta = 1) {
-        const bool last = p + plan->k_block >= g->k;
-        const T *bias = last && (g->bias_col == 0 || g->bias_col == 1) ? g->bias : NULL;
-        t.k = last ? g->k - p : plan->k_block;
-        for (int64_t chunk = first; chunk < end; chunk += plan->chunk_tiles) {
-            const int64_t chunk_end = end - chunk < plan->chunk_tiles ? end : chunk + plan->chunk_tiles;
-            const int64_t i_begin = R(tile_begin)(plan, chunk), i_end = R(tile_begin)(plan, chunk_end);
-            for (int64_t tile = chunk; a_copy && tile < chunk_end; tile++) {
-                const int64_t i = R(tile_begin)(plan, tile);
-                R(pack_b)(a_copy + (tile - chunk) * plan->a_tile, R(tile_width),
-                          (const T *)g->a + i * g->a_row + p * g->a_col, g->a_col, g->a_row,
-                          R(tile_begin)(plan, tile + 1) - i, t.k);
-            }
-            for (int64_t j = j_begin; j < j_end; j += plan->panel) {
-                const int64_t columns = j_end - j < plan->panel ? j_end - j : plan->panel, rest = j_end - j - columns;
-                R(panel_call) panel = {.p = p, .j = j, .columns = columns, .bias = bias};
-                t.b = (const T *)g->b + p * g->b_row + j * g->b_col;
-                if (plan->fetch) R(panel_next)(&panel, g, j + columns, rest < plan->panel ? rest : plan->panel, t.k);
-                if (b_copy) {
-                    if (plan->transposing && columns == plan->panel) panel.transpose = t.b;
-                    else R(pack_b)(b_copy, plan->panel, t.b, g->b_row, g->b_col, columns, t.k);
-                    t.b = b_copy;
-                }
-                R(panel_run)(plan, &panel, &t, a_copy, chunk, chunk_end);
-                if (last) R(block_finish)(g, i_begin, i_end - i_begin, j, columns);
-            }
-        }
+        t.k = g->k - p < plan->k_block ? g->k - p : plan->k_block;
+        for (int64_t chunk = first; chunk < end; chunk += plan->chunk_tiles)
+            R(chunk_run)(&block, &t, chunk, end - chunk < plan->chunk_tiles ? end : chunk + plan->chunk_tiles, p);
     }
     return true;
 }
