@@ -45,6 +45,11 @@ static fbp_tensor *ones_like(fbp_builder *g, const fbp_tensor *x) {
     return fbp_build_full(g, (fbp_dtype)x->dtype, x->ndim, fbp_shape(x), 1.0);
 }
 
+/* A derivative that is zero everywhere is said so where a result may depend on nothing else. */
+static fbp_tensor *zeros_like(fbp_builder *g, const fbp_tensor *x) {
+    return fbp_build_full(g, (fbp_dtype)x->dtype, x->ndim, fbp_shape(x), 0.0);
+}
+
 /* Elements in one fibre of x. */
 static double fibre_size(const fbp_tensor *x, const fbp_reduce_attribute *reduce) {
     double n = 1;
@@ -168,7 +173,8 @@ PUSH_FROM_PULL(amin)
 
 /* Linear in the cotangent; where the extreme stands does not change under small changes: no derivative there. */
 PULL(extreme_grad) {
-    if (which != 0) return NULL;
+    if (which == 1) return NULL;
+    if (which == 2) return zeros_like(g, fbp_input(node, 2));
     fbp_tensor *ones = ones_like(g, fbp_input(node, 0));
     fbp_tensor *shares = with_attributes(g, FBP_OP_extreme_grad, 3, (fbp_tensor *[]){ones, fbp_input(node, 1), fbp_input(node, 2)}, node);
     return sum_fibres(g, MUL(dy, shares), REDUCE);
@@ -216,7 +222,7 @@ static fbp_tensor *power_pull(fbp_builder *g, const fbp_tensor *node, fbp_tensor
 PULL(norm) {
     const double p = REDUCE->p;
     (void)which;
-    if (p == 0) return NULL;
+    if (p == 0) return zeros_like(g, X);
     if (p == 2) return MUL(X, unreduce(g, X, node, divide_or_zero(g, node, dy, Y)));
     if (p == 1) return MUL(SIGN(X), unreduce(g, X, node, dy));
     if (!isinf(p)) return power_pull(g, node, dy, p);

@@ -142,7 +142,7 @@ cdef extern from "ops/attributes.h" nogil:
         int64_t ndim
         int64_t *shape
     ctypedef struct fbp_permute_attribute:
-        int32_t ndim
+        int32_t ndim, padding
         uint8_t *axes
     ctypedef struct fbp_slice_axis "struct fbp_slice_axis":
         int64_t start, step, count, size
