@@ -121,22 +121,19 @@ FBP_INLINE void R(tile_sum)(int rows, int vectors, int part, R(lanes) mask, cons
 /* The same for two whole vectors, with two lines fetched every few terms: all of them at once would fill the
  * core's queue of misses, and the tile would wait behind it. */
 FBP_INLINE void R(tile_sum_fetching)(int rows, const R(tile_call) *t, V acc[GEMM_ROWS][GEMM_VECTORS]) {
-    enum { EVERY = 6 };
+    enum { EVERY = 8 };
     R(rows_of_a) a;
     const T *b = t->b;
     const char *const *fetch = t->fetch;
     R(rows_begin)(rows, &a, t);
     R(tile_clear)(rows, 2, acc);
-    for (int64_t p = t->k; p > 0; p -= EVERY) {
-        if (fetch < t->fetch_end) {
+    for (int64_t p = t->k; p > 0; p--, b += t->b_row) {
+        const V row[2] = {R(v_load)(b), R(v_load)(b + LANES)};
+        R(tile_step)(rows, 2, &a, row, acc);
+        if (p % EVERY == 0 && fetch < t->fetch_end) {
             __builtin_prefetch(*fetch, 0, 2);
             __builtin_prefetch(*fetch + 64, 0, 2);
             fetch++;
-        }
-#pragma GCC unroll 1
-        for (int q = p < EVERY ? (int)p : EVERY; q > 0; q--, b += t->b_row) {
-            const V row[2] = {R(v_load)(b), R(v_load)(b + LANES)};
-            R(tile_step)(rows, 2, &a, row, acc);
         }
     }
 }
