@@ -2,14 +2,15 @@
  *
  *   arrays   power-of-two-and-quarters size classes, cached so that a training step that frees and
  *            asks for the same sizes again costs a list pop and no page faults;
- *   blocks   16-byte size classes carved from 64 KiB slabs; a slab that empties goes back to the system;
+ *   blocks   16-byte size classes carved from 64 KiB slabs of 2 MiB regions; a region that empties goes back to the system;
  *   scratch  per-thread, grow-only.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* posix_memalign, madvise */
 #include "base/memory.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static _Atomic int64_t allocations, live_bytes, peak_bytes, live_blocks;
@@ -100,23 +101,73 @@ void fbp_memory_free(void *memory, size_t bytes) {
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-enum { SLAB_BYTES = 1 << 16, BLOCK_STEP = 16, BLOCK_MAX = 512, BLOCK_CLASSES = BLOCK_MAX / BLOCK_STEP, EMPTY_SLABS_KEPT = 32 };
+enum {
+    REGION_BYTES = 1 << 21, /* a huge page: one fault instead of 512 */
+    SLAB_BYTES = 1 << 16,
+    REGION_SLABS = REGION_BYTES / SLAB_BYTES,
+    BLOCK_STEP = 16,
+    BLOCK_MAX = 512,
+    BLOCK_CLASSES = BLOCK_MAX / BLOCK_STEP,
+    IDLE_REGIONS_KEPT = 4
+};
 
 typedef struct free_block { struct free_block *next; } free_block;
 
+/* Part of a region that serves one class; its header lies at its start. */
 typedef struct slab {
-    struct slab *next, *previous; /* in its class's list of slabs with room */
+    struct slab *next, *previous; /* in its class's list of slabs with room, or its region's list of empty ones */
     free_block *free;             /* blocks given back */
     uint32_t used, carved;        /* blocks out; blocks ever handed out */
     uint32_t capacity, class;
     uint32_t listed;
 } slab;
 
-enum { SLAB_HEADER = (sizeof(slab) + 63) & ~63 };
+/* What the system is asked for, aligned to its size; the description lies behind the first slab's header. */
+typedef struct region {
+    struct region *next, *previous; /* in the list of regions with empty slabs */
+    slab *empty;
+    uint32_t used, carved;          /* slabs in use; slabs ever used */
+    uint32_t listed;
+} region;
+
+enum { SLAB_HEADER = 64, REGION_HEADER = 64 };
+_Static_assert(sizeof(slab) <= SLAB_HEADER && sizeof(region) <= REGION_HEADER, "headers have outgrown their room");
 
 static slab *slabs_with_room[BLOCK_CLASSES];
-static slab *empty_slabs;
-static int empty_slab_count;
+static region *regions_with_slabs;
+static int idle_regions;
+
+static region *region_of(const void *inside) {
+    return (region *)(((uintptr_t)inside & ~(uintptr_t)(REGION_BYTES - 1)) + SLAB_HEADER);
+}
+
+static void region_list(region *r) {
+    r->next = regions_with_slabs;
+    r->previous = NULL;
+    if (r->next) r->next->previous = r;
+    regions_with_slabs = r;
+    r->listed = 1;
+}
+
+static void region_unlist(region *r) {
+    if (r->previous) r->previous->next = r->next;
+    else regions_with_slabs = r->next;
+    if (r->next) r->next->previous = r->previous;
+    r->listed = 0;
+}
+
+static region *region_new(void) {
+    char *memory = system_get(REGION_BYTES, REGION_BYTES);
+    if (!memory) return NULL;
+#ifdef MADV_HUGEPAGE
+    madvise(memory, REGION_BYTES, MADV_HUGEPAGE); /* advice: nothing depends on its being taken */
+#endif
+    region *r = (region *)(memory + SLAB_HEADER);
+    *r = (region){0};
+    region_list(r);
+    idle_regions++;
+    return r;
+}
 
 static void slab_list(slab *s) {
     s->next = slabs_with_room[s->class];
@@ -134,31 +185,35 @@ static void slab_unlist(slab *s) {
 }
 
 static slab *slab_new(uint32_t class) {
-    slab *s = empty_slabs;
-    if (s) {
-        empty_slabs = s->next;
-        empty_slab_count--;
-    } else if (!(s = system_get(SLAB_BYTES, SLAB_BYTES))) {
-        return NULL;
-    }
+    region *r = regions_with_slabs;
+    if (!r && !(r = region_new())) return NULL;
+    slab *s = r->empty;
+    if (s) r->empty = s->next;
+    else s = (slab *)((char *)r - SLAB_HEADER + (size_t)r->carved++ * SLAB_BYTES);
+    if (r->used++ == 0) idle_regions--;
+    if (!r->empty && r->carved == REGION_SLABS) region_unlist(r);
     s->free = NULL;
     s->used = s->carved = 0;
     s->class = class;
-    s->capacity = (SLAB_BYTES - SLAB_HEADER) / ((class + 1) * BLOCK_STEP);
+    s->capacity = (SLAB_BYTES - SLAB_HEADER - REGION_HEADER) / ((class + 1) * BLOCK_STEP);
     slab_list(s);
     return s;
 }
 
-/* An emptied slab is kept for the next class that needs one, or goes back to the system. */
+/* An emptied slab serves the next class that asks; a region of empty slabs goes back to the system, but for a few. */
 static void slab_empty(slab *s) {
+    region *r = region_of(s);
     slab_unlist(s);
-    if (empty_slab_count < EMPTY_SLABS_KEPT) {
-        s->next = empty_slabs;
-        empty_slabs = s;
-        empty_slab_count++;
-    } else {
-        free(s);
+    s->next = r->empty;
+    r->empty = s;
+    if (!r->listed) region_list(r);
+    if (--r->used > 0) return;
+    if (idle_regions < IDLE_REGIONS_KEPT) {
+        idle_regions++;
+        return;
     }
+    region_unlist(r);
+    free((char *)r - SLAB_HEADER);
 }
 
 void *fbp_block_get(size_t bytes) {
@@ -175,7 +230,7 @@ void *fbp_block_get(size_t bytes) {
         block = s->free;
         s->free = s->free->next;
     } else {
-        block = (char *)s + SLAB_HEADER + (size_t)s->carved++ * (class + 1) * BLOCK_STEP;
+        block = (char *)s + SLAB_HEADER + REGION_HEADER + (size_t)s->carved++ * (class + 1) * BLOCK_STEP;
     }
     if (++s->used == s->capacity) slab_unlist(s);
     /* A plain load and store: blocks are under the host's lock, the atomic is for readers. */

@@ -154,7 +154,7 @@ fbp_tensor *fbp_node_vjp(fbp_builder *g, const fbp_tensor *node, int which, fbp_
  * Inputs that are not differentiable (integer indices) go in as they are. */
 static fbp_tensor *linear_jvp(fbp_builder *g, const fbp_tensor *node, fbp_tensor *const *tangents) {
     enum { INSIDE = 32 };
-    fbp_tensor *inside[INSIDE], **inputs = inside;
+    fbp_tensor *inside[INSIDE] = {0}, **inputs = inside;
     int count = (int)node->edge_count;
     if (count > INSIDE && !(inputs = fbp_block_get((size_t)count * sizeof *inputs)))
         return fbp_build_fail(g, fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a list of tangents"));

@@ -7,7 +7,10 @@
 #include "exec/views.h"
 #include "kernels/kernels.h"
 
-enum { INPUTS_INSIDE = 8 };
+enum {
+    INPUTS_INSIDE = 8,
+    PLAIN_MAX = 16384 /* elements: above it, threads and not overhead matter */
+};
 
 fbp_mode *fbp_mode_get(void) {
     static _Thread_local fbp_mode mode = {.grad_enabled = true};
@@ -199,8 +202,32 @@ static fbp_status prepare(const fbp_call *call, prepared *p, fbp_call *ready) {
     return elementwise ? prepare_casts(call, p) : FBP_OK;
 }
 
+/* The path of most eager calls: an elementwise floating op on plain arrays of one shape and type. */
+static bool is_plain(const fbp_call *call) {
+    const fbp_op_row *row = &fbp_ops[call->op];
+    if (row->class != FBP_CLASS_POINTWISE || row->kind == FBP_KIND_I || call->count > 2) return false;
+    const fbp_tensor *a = call->inputs[0], *b = call->inputs[call->count - 1];
+    return fbp_dtype_is_float((fbp_dtype)a->dtype) && a->dtype == b->dtype && (a->flags & b->flags & FBP_CONTIGUOUS) &&
+           !((a->flags | b->flags) & FBP_VIEW) && fbp_same_shape(a, b) && a->numel <= PLAIN_MAX;
+}
+
+static fbp_status apply_plain(const fbp_call *call, fbp_tensor **out) {
+    static const double no_parameters[2] = {0, 0};
+    const fbp_mode *mode = fbp_mode_get();
+    const fbp_tensor *a = call->inputs[0], *b = call->inputs[call->count - 1];
+    bool recorded = wants_record(call, mode);
+    fbp_tensor *result;
+    FBP_TRY(fbp_tensor_like(a, recorded ? call->count : 0, recorded ? call->attribute_bytes : 0, &result));
+    fbp_kernels->pointwise->forward[call->op][a->dtype - FBP_FLOAT32](a->numel, result->data, a->data, b->data,
+                                                                      call->attributes ? call->attributes : no_parameters);
+    if (recorded) record(call, mode, result);
+    *out = result;
+    return FBP_OK;
+}
+
 fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out) {
     const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
+    if (is_plain(&call)) return apply_plain(&call, out);
     prepared p;
     fbp_call ready;
     fbp_status status = prepare(&call, &p, &ready);

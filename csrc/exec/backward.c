@@ -164,9 +164,7 @@ static bool pull_fused(const fbp_tensor *node, int which, fbp_tensor *g, bool re
     if (reuse && is_exclusive(g)) {
         *out = fbp_retain(g);
     } else {
-        fbp_layout layout;
-        fbp_layout_of(g, &layout);
-        *status = fbp_tensor_empty(&layout, 0, 0, out);
+        *status = fbp_tensor_like(g, 0, 0, out);
         if (*status != FBP_OK) return true;
     }
     pull(node->numel, (*out)->data, g->data, a->data, b ? b->data : NULL, node->data, parameters);

@@ -83,33 +83,59 @@ static size_t tensor_bytes(int ndim, uint32_t edge_count, int attribute_bytes) {
     return sizeof(fbp_tensor) + (size_t)ndim * 2 * sizeof(int64_t) + edge_count * sizeof(fbp_edge) + (size_t)attribute_bytes;
 }
 
-fbp_status fbp_tensor_new(const fbp_layout *layout, fbp_storage *storage, char *data, int edge_count, int attribute_bytes,
-                          fbp_tensor **out) {
+/* A node with room for everything and nothing but its counts and pointers set. */
+static fbp_tensor *node_new(int ndim, int edge_count, int attribute_bytes, fbp_storage *storage, char *data) {
     static uint64_t sequence;
-    int ndim = layout->ndim;
     size_t bytes = tensor_bytes(ndim, (uint32_t)edge_count, attribute_bytes);
     fbp_tensor *t = fbp_block_get(bytes);
-    if (!t) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a node of %zu bytes", bytes);
+    if (!t) {
+        fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a node of %zu bytes", bytes);
+        return NULL;
+    }
     t->references = t->value_references = 1;
     t->sequence = ++sequence;
     t->storage = storage;
     t->data = data;
-    t->numel = layout->numel;
     t->autograd = NULL;
     t->handle = NULL;
     t->cotangent = NULL;
     t->op = 0;
-    t->dtype = layout->dtype;
     t->ndim = (uint8_t)ndim;
-    t->flags = fbp_layout_is_contiguous(layout) ? FBP_CONTIGUOUS : 0;
     t->attribute_bytes = (uint16_t)attribute_bytes;
     t->edge_count = (uint32_t)edge_count;
     t->version = storage ? storage->version : 0;
+    for (fbp_edge *edge = fbp_edges(t), *end = edge + edge_count; edge < end; edge++) *edge = (fbp_edge){0};
+    return t;
+}
+
+fbp_status fbp_tensor_new(const fbp_layout *layout, fbp_storage *storage, char *data, int edge_count, int attribute_bytes,
+                          fbp_tensor **out) {
+    int ndim = layout->ndim;
+    fbp_tensor *t = node_new(ndim, edge_count, attribute_bytes, storage, data);
+    if (!t) return FBP_ERROR_MEMORY;
+    t->numel = layout->numel;
+    t->dtype = layout->dtype;
+    t->flags = fbp_layout_is_contiguous(layout) ? FBP_CONTIGUOUS : 0;
     for (int i = 0; i < ndim; i++) {
         t->dims[i] = layout->shape[i];
         t->dims[ndim + i] = layout->strides[i];
     }
-    if (edge_count) memset(fbp_edges(t), 0, (size_t)edge_count * sizeof(fbp_edge));
+    *out = t;
+    return FBP_OK;
+}
+
+fbp_status fbp_tensor_like(const fbp_tensor *like, int edge_count, int attribute_bytes, fbp_tensor **out) {
+    fbp_storage *storage;
+    FBP_TRY(fbp_storage_new(like->numel * fbp_dtype_size((fbp_dtype)like->dtype), &storage));
+    fbp_tensor *t = node_new(like->ndim, edge_count, attribute_bytes, storage, storage->data);
+    if (!t) {
+        fbp_storage_release(storage);
+        return FBP_ERROR_MEMORY;
+    }
+    t->numel = like->numel;
+    t->dtype = like->dtype;
+    t->flags = FBP_CONTIGUOUS;
+    for (int i = 0; i < 2 * like->ndim; i++) t->dims[i] = like->dims[i];
     *out = t;
     return FBP_OK;
 }

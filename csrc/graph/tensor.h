@@ -119,6 +119,8 @@ fbp_status fbp_tensor_new(const fbp_layout *layout, fbp_storage *storage, char *
                           int attribute_bytes, fbp_tensor **out);
 /* A fresh array with its own uninitialised storage.  MemoryError leaves *out alone. */
 fbp_status fbp_tensor_empty(const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out);
+/* A fresh contiguous array of `like`'s type and shape; `like` is contiguous. */
+fbp_status fbp_tensor_like(const fbp_tensor *like, int edge_count, int attribute_bytes, fbp_tensor **out);
 /* The same elements under another layout (offset relative to base's first element); not recorded. */
 fbp_status fbp_tensor_view(fbp_tensor *base, const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out);
 /* A second node over the same elements, without history: detach(). */

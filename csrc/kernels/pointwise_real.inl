@@ -2,6 +2,7 @@
 #include REAL_HEADER
 #include "kernels/vector.inl"
 #include "kernels/math.inl"
+#include "kernels/lanes.inl"
 
 FBP_INLINE V R(square)(V x) { return x * x; }
 
@@ -27,9 +28,9 @@ FBP_INLINE V R(floor_divide)(V a, V b) {
             R(v_store)(y + i, text);                                                                                    \
         }                                                                                                               \
         if (i < n) {                                                                                                    \
-            A = R(v_load_part)(a + i, n - i);                                                                           \
-            if (arity > 1) B = R(v_load_part)(b + i, n - i);                                                            \
-            R(v_store_part)(y + i, text, n - i);                                                                        \
+            A = R(v_load_first)(a + i, n - i);                                                                           \
+            if (arity > 1) B = R(v_load_first)(b + i, n - i);                                                            \
+            R(v_store_first)(y + i, text, n - i);                                                                        \
         }                                                                                                               \
     }
 
@@ -54,8 +55,8 @@ FBP_INLINE V R(floor_divide)(V a, V b) {
             R(v_store)(gx + i, text);                                                                                   \
         }                                                                                                               \
         if (i < n) {                                                                                                    \
-            PULL_LOAD(v_load_part, , n - i)                                                                             \
-            R(v_store_part)(gx + i, text, n - i);                                                                       \
+            PULL_LOAD(v_load_first, , n - i)                                                                             \
+            R(v_store_first)(gx + i, text, n - i);                                                                       \
         }                                                                                                               \
         (void)G;                                                                                                        \
     }

@@ -12,15 +12,5 @@ FBP_INLINE V R(v_load)(const T *p) {
 }
 FBP_INLINE void R(v_store)(T *p, V v) { memcpy(p, &v, sizeof v); }
 
-/* The first n < LANES elements; the rest of the vector is zero / left alone. */
-FBP_INLINE V R(v_load_part)(const T *p, int64_t n) {
-    V v = {0};
-    for (int64_t i = 0; i < n; i++) ((T *)&v)[i] = p[i];
-    return v;
-}
-FBP_INLINE void R(v_store_part)(T *p, V v, int64_t n) {
-    for (int64_t i = 0; i < n; i++) p[i] = ((const T *)&v)[i];
-}
-
 /* mask is a comparison's result: all bits or none per lane. */
 FBP_INLINE V R(v_select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask & (VI)no)); }
