@@ -35,10 +35,10 @@ test: $(VENV)/.package $(VENV)/.test  ## build and run the Python tests (ARGS="-
 bench: $(VENV)/.package  ## run the benchmarks (ARGS=--help lists what they take)
 	@$(RUN) -m benchmarks $(ARGS)
 
-check-c: $(VENV)/.python  ## test the C core: optimised, then ASan and UBSan, then its threads under TSan
+check-c: $(VENV)/.python  ## test the C core: optimised, then ASan and UBSan, then its base without OpenMP
 	@$(CORE) --out build/check
 	@$(CORE) --out build/check-address --sanitize
-	@$(CORE) --out build/check-thread --sanitize thread --folders base --only test_base
+	@$(CORE) --out build/check-serial --serial --folders base --only test_base
 
 check-arm: $(VENV)/.python  ## test the C core's aarch64 build under qemu
 	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null || { \

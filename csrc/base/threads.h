@@ -1,6 +1,6 @@
-/* threads.h -- the one door to threads.
+/* threads.h -- the one door to threads, which are OpenMP's.
  *
- * Nothing else in the core makes a thread.  Work is handed over as a count of independent tasks;
+ * Nothing else in the core opens a parallel region.  Work is handed over as a count of independent tasks;
  * which thread runs which task must never change a result: a task writes only what is its own,
  * and no sum crosses tasks.
  *
@@ -21,8 +21,8 @@ typedef void (*fbp_task_fn)(void *context, int64_t begin, int64_t end);
 /* Call `run` over [0, count) in contiguous pieces of at least `grain` tasks, each index once, in at most
  * fbp_threads_get() pieces (one piece: a plain call).  Returns when all is done; what the tasks
  * wrote is then visible to the caller.  One call at a time is shared out: a call made meanwhile, by a
- * task of the first or by another thread of the host, runs as one piece on the thread that makes it.  So
- * does every call in a forked child that has not called fbp_threads_set.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
+ * task of the first, by another thread of the host or in an OpenMP region of the host's, runs as one piece
+ * on the thread that makes it.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
 void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context);
 
 /* The grain to hand to fbp_parallel for `count` equal tasks which together take about `nanoseconds`
@@ -30,14 +30,17 @@ void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context);
 int64_t fbp_grain(int64_t count, double nanoseconds);
 
 /* Threads the next fbp_parallel may use; default = min(affinity, cgroup CPU quota,
- * OMP_NUM_THREADS, FASTBP_NUM_THREADS), and 1 in a forked child. */
+ * OMP_NUM_THREADS, FASTBP_NUM_THREADS).  Always 1 in a forked child and without OpenMP. */
 int fbp_threads_get(void);
-/* Counts below 1 count as 1, those above FBP_THREADS_MOST as that.  In a forked child it permits the child threads of its own. */
+/* Counts below 1 count as 1, those above FBP_THREADS_MOST as that.  Without effect where the count is always 1. */
 void fbp_threads_set(int count);
 enum { FBP_THREADS_MOST = 256 };
 
 /* 0 on the calling thread, else the index of the helper that runs the piece; < fbp_threads_get(), and
  * no two pieces of one fbp_parallel that run at once have the same. */
 int fbp_thread_index(void);
+
+/* What runs the threads, for people: "OpenMP 201511" (its standard's date), "serial" when the compiler had none. */
+const char *fbp_threads_runtime(void);
 
 #endif
