@@ -27,6 +27,15 @@
 #include <immintrin.h> /* masked loads and stores */
 #endif
 
+/* Before a loop of constant length over registers; before one that must stay a loop. */
+#if defined(__clang__)
+#define GEMM_UNROLLED _Pragma("clang loop unroll(full)")
+#define GEMM_ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define GEMM_UNROLLED _Pragma("GCC unroll 16")
+#define GEMM_ROLLED _Pragma("GCC unroll 1")
+#endif
+
 /* Tiles: M(rows, vectors) for each shape whose accumulators, one row of B and a broadcast of A fit the registers.
  * Products of at most GEMM_ROWS_8 rows use panels 8 vectors wide, of at most GEMM_ROWS_4 rows 4, others 2. */
 #define GEMM_TILES_8(M, rows) M(rows, 5) M(rows, 6) M(rows, 7) M(rows, 8)
@@ -49,23 +58,23 @@ enum { GEMM_REGISTERS = 16, GEMM_ROWS = 6, GEMM_ROWS_4 = 3, GEMM_ROWS_8 = 1, GEM
 #define GEMM_FETCHING_TILES(M) M(4) M(5) M(6)
 #endif
 
-/* Blocks, for a 32..48 KiB L1 and an L2 of 512 KiB or more. */
+/* Blocks, for an L1 of 32..48 KiB and an L2 of 512 KiB or more; the measurements were taken with 48 KiB and 1 MiB. */
 enum {
-    GEMM_TERM_BYTES = 2 << 10,     /* of one row of A in a block of K: a tile of A then fits L1 */
-    GEMM_CHUNK_BYTES = 640 << 10, /* a chunk of A: what L2 keeps beside the panels and C */
-    GEMM_L2_BYTES = 1 << 20,
-    GEMM_DIRECT_BYTES = 1 << 20, /* an operand up to this size is read in place */
-    GEMM_KEPT_BYTES = 4 << 20,     /* copies of B that one thread keeps */
-    GEMM_PACK_ROWS = 128,          /* fewer rows than this do not repay a copy of contiguous rows of B */
-    GEMM_PACK_COLUMNS = 64,        /* fewer columns than this do not repay a copy of A */
-    GEMM_TRANSPOSING_ROWS = 160,   /* with more rows, transposing a panel costs little and full tiles are worth more */
-    GEMM_FETCH_MOST = 64,          /* pairs of lines that a tile fetches at most */
-    GEMM_FETCH_TERMS = 64,         /* shorter sums leave no time to fetch */
-    GEMM_SMALL_WORK = 32 * 32 * 32,/* multiply-adds below which no blocking is worth a thought */
-    GEMM_SERIAL_BYTES = 64 << 10,  /* matrix-vector products below this never ask for threads */
+    GEMM_TERM_BYTES = 2 << 10,      /* of one row of A in a block of K: a tile of A then fits L1 */
+    GEMM_CHUNK_BYTES = 640 << 10,   /* a chunk of A: what L2 keeps beside the panels and C */
+    GEMM_KEPT_BYTES = 4 << 20,      /* copies of B that one thread keeps */
+    GEMM_DIRECT_BYTES = 1 << 20,    /* an operand up to this size is read in place; a larger C is fetched ahead */
+    GEMM_PACK_ROWS = 128,           /* fewer rows than this do not repay a copy of contiguous rows of B */
+    GEMM_PACK_COLUMNS = 64,         /* fewer columns than this do not repay a copy of A */
+    GEMM_TRANSPOSING_ROWS = 160,    /* with more rows, transposing a panel costs little and full tiles are worth more */
+    GEMM_FETCH_MOST = 64,           /* pairs of lines that a tile fetches at most */
+    GEMM_FETCH_TERMS = 64,          /* shorter sums leave no time to fetch */
+    GEMM_SMALL_WORK = 32 * 32 * 32, /* multiply-adds below which no blocking is worth a thought */
+    GEMM_STREAM_BYTES = 512 << 10,  /* a matrix above this meets a vector row by row, not in tiles */
+    GEMM_SERIAL_BYTES = 64 << 10,   /* matrix-vector products below this never ask for threads */
 };
-#define GEMM_BYTES_PER_NS 20.0                                              /* read from a cache: the same */
-#define GEMM_SERIAL_NS 2000.0                                               /* less work never asks for threads */
+#define GEMM_BYTES_PER_NS 20.0 /* of a matrix read once: rough, for fbp_grain alone */
+#define GEMM_SERIAL_NS 2000.0  /* less work never asks for threads */
 
 /* Shuffles within 16-byte pieces of two vectors, as index lists of __builtin_shufflevector: LOW32(a, b) of
  * a0 a1 a2 a3 and b0 b1 b2 b3 is a0 b0 a1 b1; LOW64 is the same for halves. */

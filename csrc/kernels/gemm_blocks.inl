@@ -130,7 +130,8 @@ static void R(panel_run)(const R(plan) *plan, const R(panel_call) *panel, R(tile
             const int64_t runs = panel->next_runs - fetched < fetch_runs ? panel->next_runs - fetched : fetch_runs;
             list.count = 0;
             R(fetch_add)(&list, t->c, g->c_row, rows, panel->columns);
-            if (panel->next) R(fetch_add)(&list, panel->next + fetched * panel->next_step, panel->next_step, runs, panel->next_length);
+            if (panel->next)
+                R(fetch_add)(&list, panel->next + fetched * panel->next_step, panel->next_step, runs, panel->next_length);
             fetched += runs;
             t->fetch = list.at;
             t->fetch_end = list.at + list.count;
@@ -221,7 +222,7 @@ static bool R(block_run)(const R(plan) *plan, int64_t first, int64_t end, int64_
 }
 
 /* Tasks begin <= task < end; task = column block * row_tiles + row tile, so that a thread's run of tasks is
- * whole runs of row tiles, which share one copy of each panel. */
+ * runs of row tiles, each of which shares one copy of each panel. */
 static void R(block_range)(void *context, int64_t begin, int64_t end) {
     R(plan) *plan = context;
     while (begin < end) {

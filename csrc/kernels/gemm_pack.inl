@@ -8,7 +8,7 @@
 
 /* -- transposition -------------------------------------------------------------------------------------- */
 
-/* A vector of 16-byte pieces: piece q is at from + 4 q rows (float32; 2 q rows in float64), `quad` bytes a step. */
+/* A vector of 16-byte pieces, piece q from address from + q * quad. */
 FBP_INLINE V R(pieces)(const char *from, int64_t quad) {
 #if FBP_VECTOR_BYTES == 64
     /* masked broadcasts: a load each, and no shuffle */
@@ -54,10 +54,10 @@ FBP_INLINE void R(transpose_pieces)(V *out, const V *in) {
 FBP_INLINE void R(transpose_unit)(T *to, int64_t width, const char *from, int64_t step) {
     enum { UNIT = 16 / (int)sizeof(T) };
     V in[UNIT], out[UNIT];
-#pragma GCC unroll 4
+GEMM_UNROLLED
     for (int r = 0; r < UNIT; r++) in[r] = R(pieces)(from + r * step, UNIT * step);
     R(transpose_pieces)(out, in);
-#pragma GCC unroll 4
+GEMM_UNROLLED
     for (int r = 0; r < UNIT; r++) R(v_store)(to + r * width, out[r]);
 }
 
@@ -66,7 +66,7 @@ FBP_INLINE void R(transpose_unit)(T *to, int64_t width, const char *from, int64_
 FBP_INLINE void R(transpose_wide_unit)(T *to, int64_t width, const char *from, int64_t step) {
     enum { QUARTER = LANES / 4 };
     V low[QUARTER], high[QUARTER], out[2][QUARTER]; /* vectors of two rows a quarter apart: rows of the low, the high half */
-#pragma GCC unroll 4
+GEMM_UNROLLED
     for (int r = 0; r < QUARTER; r++) {
         const char *row = from + r * step;
         low[r] = (V)_mm512_mask_broadcast_i64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)row)), 0xf0,
@@ -77,7 +77,7 @@ FBP_INLINE void R(transpose_wide_unit)(T *to, int64_t width, const char *from, i
     }
     R(transpose_pieces)(out[0], low);
     R(transpose_pieces)(out[1], high);
-#pragma GCC unroll 4
+GEMM_UNROLLED
     for (int r = 0; r < QUARTER; r++) {
         const fbp_vi64 a = (fbp_vi64)out[0][r], b = (fbp_vi64)out[1][r];
         R(v_store)(to + r * width, (V)__builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13));
@@ -165,7 +165,7 @@ FBP_INLINE void R(tile_transposing)(int rows, const R(tile_call) *t, const T *fr
             R(transpose_wide_unit)(panel, WIDTH, (const char *)(from + p), bytes);
             R(transpose_wide_unit)(panel + LANES, WIDTH, (const char *)(from + p + LANES * b_col), bytes);
         }
-#pragma GCC unroll 1
+GEMM_ROLLED
         for (; p < end; p++, panel += WIDTH) {
             const V row[2] = {R(v_load)(panel), R(v_load)(panel + LANES)};
             R(tile_step)(rows, 2, &a, row, acc);
@@ -178,7 +178,9 @@ FBP_INLINE void R(tile_transposing)(int rows, const R(tile_call) *t, const T *fr
 #define GEMM_TRANSPOSING(M) M(8) M(9) M(10) M(11)
 enum { R(transposing_least) = 8, R(transposing_most) = 11 };
 #define GEMM_TILE(m) \
-    static void R(tile_transposing_##m)(const R(tile_call) * t, const T *from, int64_t b_col) { R(tile_transposing)(m, t, from, b_col); }
+    static void R(tile_transposing_##m)(const R(tile_call) * t, const T *from, int64_t b_col) { \
+        R(tile_transposing)(m, t, from, b_col);                                                 \
+    }
 GEMM_TRANSPOSING(GEMM_TILE)
 #undef GEMM_TILE
 

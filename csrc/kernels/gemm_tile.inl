@@ -80,26 +80,26 @@ FBP_INLINE void R(rows_begin)(int rows, R(rows_of_a) *a, const R(tile_call) *t) 
     a->row = t->a_row * (int64_t)sizeof(T);
     a->col = t->a_col * (int64_t)sizeof(T);
     __asm__("" : "+r"(a->col)); /* opaque, lest the compiler write a second loop for contiguous rows, no faster */
-#pragma GCC unroll 16
+GEMM_UNROLLED
     for (int i = 0; i < rows; i += 3) a->at[i / 3] = (const char *)t->a + i * a->row;
 }
 
 /* acc += the outer product of A's next column and a row of B; step A. */
 FBP_INLINE void R(tile_step)(int rows, int vectors, R(rows_of_a) *a, const V *row_of_b, V acc[GEMM_ROWS][GEMM_VECTORS]) {
-#pragma GCC unroll 16
+GEMM_UNROLLED
     for (int i = 0; i < rows; i++) {
         const T x = *(const T *)(a->at[i / 3] + (i % 3) * a->row);
-#pragma GCC unroll 16
+GEMM_UNROLLED
         for (int j = 0; j < vectors; j++) acc[i][j] += x * row_of_b[j];
     }
-#pragma GCC unroll 16
+GEMM_UNROLLED
     for (int i = 0; i < rows; i += 3) a->at[i / 3] += a->col;
 }
 
 FBP_INLINE void R(tile_clear)(int rows, int vectors, V acc[GEMM_ROWS][GEMM_VECTORS]) {
-#pragma GCC unroll 16
+GEMM_UNROLLED
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 16
+GEMM_UNROLLED
         for (int j = 0; j < vectors; j++) acc[i][j] = (V){0};
 }
 
@@ -112,7 +112,7 @@ FBP_INLINE void R(tile_sum)(int rows, int vectors, int part, R(lanes) mask, cons
     R(tile_clear)(rows, vectors, acc);
     for (int64_t p = t->k; p > 0; p--, b += t->b_row) {
         V row[GEMM_VECTORS];
-#pragma GCC unroll 16
+GEMM_UNROLLED
         for (int j = 0; j < vectors; j++) row[j] = R(tile_load)(b, j, vectors, part, mask);
         R(tile_step)(rows, vectors, &a, row, acc);
     }
@@ -143,36 +143,36 @@ FBP_INLINE void R(tile_store)(int rows, int vectors, int part, R(lanes) mask, co
                               V acc[GEMM_ROWS][GEMM_VECTORS]) {
     const T alpha = t->alpha, beta = t->beta;
     if (alpha != 1) {
-#pragma GCC unroll 16
+GEMM_UNROLLED
         for (int i = 0; i < rows; i++)
-#pragma GCC unroll 16
+GEMM_UNROLLED
             for (int j = 0; j < vectors; j++) acc[i][j] *= alpha;
     }
     if (beta != 0) {
         const T *c = t->c;
-#pragma GCC unroll 16
+GEMM_UNROLLED
         for (int i = 0; i < rows; i++, c += t->c_row)
-#pragma GCC unroll 16
+GEMM_UNROLLED
             for (int j = 0; j < vectors; j++) acc[i][j] += beta * R(tile_load)(c, j, vectors, part, mask);
     }
     if (t->bias) {
         const T *bias = t->bias;
         if (t->bias_col) {
-#pragma GCC unroll 16
+GEMM_UNROLLED
             for (int i = 0; i < rows; i++, bias += t->bias_row)
-#pragma GCC unroll 16
+GEMM_UNROLLED
                 for (int j = 0; j < vectors; j++) acc[i][j] += R(tile_load)(bias, j, vectors, part, mask);
         } else {
-#pragma GCC unroll 16
+GEMM_UNROLLED
             for (int i = 0; i < rows; i++, bias += t->bias_row)
-#pragma GCC unroll 16
+GEMM_UNROLLED
                 for (int j = 0; j < vectors; j++) acc[i][j] += *bias;
         }
     }
     T *c = t->c;
-#pragma GCC unroll 16
+GEMM_UNROLLED
     for (int i = 0; i < rows; i++, c += t->c_row)
-#pragma GCC unroll 16
+GEMM_UNROLLED
         for (int j = 0; j < vectors; j++) {
             if (part && j == vectors - 1) R(store_lanes)(c + j * LANES, acc[i][j], mask);
             else R(v_store)(c + j * LANES, acc[i][j]);

@@ -48,30 +48,30 @@ FBP_INLINE void R(dots)(int columns, const T *x, const T *b, int64_t b_col, int6
     enum { SUMS = R(dot_sums) };
     V acc[4][SUMS];
     int64_t p = 0;
-#pragma GCC unroll 4
+GEMM_UNROLLED
     for (int c = 0; c < columns; c++)
-#pragma GCC unroll 4
+GEMM_UNROLLED
         for (int s = 0; s < SUMS; s++) acc[c][s] = (V){0};
     for (; p + SUMS * LANES <= k; p += SUMS * LANES) {
-#pragma GCC unroll 4
+GEMM_UNROLLED
         for (int s = 0; s < SUMS; s++) {
             const V xs = R(v_load)(x + p + s * LANES);
-#pragma GCC unroll 4
+GEMM_UNROLLED
             for (int c = 0; c < columns; c++) acc[c][s] += xs * R(v_load)(b + c * b_col + p + s * LANES);
         }
     }
     for (; p + LANES <= k; p += LANES) {
         const V xs = R(v_load)(x + p);
-#pragma GCC unroll 4
+GEMM_UNROLLED
         for (int c = 0; c < columns; c++) acc[c][0] += xs * R(v_load)(b + c * b_col + p);
     }
     if (p < k) {
         const R(lanes) mask = R(lanes_first)(k - p);
         const V xs = R(load_lanes)(x + p, mask);
-#pragma GCC unroll 4
+GEMM_UNROLLED
         for (int c = 0; c < columns; c++) acc[c][1] += xs * R(load_lanes)(b + c * b_col + p, mask);
     }
-#pragma GCC unroll 4
+GEMM_UNROLLED
     for (int c = 0; c < columns; c++) {
         V sum = acc[c][0] + acc[c][1];
         if (SUMS == 4) sum += acc[c][2 % SUMS] + acc[c][3 % SUMS];
@@ -104,14 +104,14 @@ FBP_INLINE void R(add_rows)(int rows, const T *w, const T *b, int64_t b_row, int
     int64_t j = 0;
     for (; j + LANES <= n; j += LANES) {
         V sum = w[0] * R(v_load)(b + j);
-#pragma GCC unroll 8
+GEMM_UNROLLED
         for (int r = 1; r < rows; r++) sum += w[r] * R(v_load)(b + r * b_row + j);
         R(v_store)(y + j, R(v_load)(y + j) + sum);
     }
     if (j < n) {
         const R(lanes) mask = R(lanes_first)(n - j);
         V sum = w[0] * R(load_lanes)(b + j, mask);
-#pragma GCC unroll 8
+GEMM_UNROLLED
         for (int r = 1; r < rows; r++) sum += w[r] * R(load_lanes)(b + r * b_row + j, mask);
         R(store_lanes)(y + j, R(load_lanes)(y + j, mask) + sum, mask);
     }
@@ -167,7 +167,7 @@ static fbp_status R(vector_product)(const fbp_gemm *g, bool *done) {
         }
         if (bytes < GEMM_SERIAL_BYTES) R(dot_range)(&v, 0, v.n);
         else fbp_parallel(v.n, fbp_grain(v.n, bytes / GEMM_BYTES_PER_NS), R(dot_range), &v);
-    } else if (v.b_col == 1 && v.y_step == 1 && (!row || bytes > GEMM_L2_BYTES / 2)) {
+    } else if (v.b_col == 1 && v.y_step == 1 && (!row || bytes > GEMM_STREAM_BYTES)) {
         /* a row times a matrix in the cache is left to the tiles, which keep the sums in registers */
         const int64_t blocks = (v.n + R(vector_block) - 1) / R(vector_block);
         if (bytes < GEMM_SERIAL_BYTES) R(row_range)(&v, 0, blocks);
