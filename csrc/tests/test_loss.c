@@ -320,8 +320,8 @@ static void test_bad_target(void) {
 }
 
 int main(void) {
-    static const int64_t lengths[] = {1, 2, 3, 4, 5, 8, 9, 10, 15, 16, 17, 31, 33, 64, 65, 130, 600};
-    static const int64_t inners[] = {1, 2, 7, 17, 33, 70};
+    static const int64_t lengths[] = {1, 2, 3, 5, 8, 10, 16, 17, 33, 65, 130, 400};
+    static const int64_t inners[] = {1, 3, 17, 38};
     for (fbp_dtype d = FBP_FLOAT32; d <= FBP_FLOAT64; d++) {
         for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++)
             for (size_t i = 0; i < sizeof inners / sizeof *inners; i++) {
@@ -340,7 +340,7 @@ int main(void) {
         check_normalize(d, (shape){0, 5, 3}, MODERATE);
         check_normalize(d, (shape){4, 0, 1}, MODERATE);
         check_normalize(d, (shape){4, 0, 3}, MODERATE);
-        check_normalize(d, (shape){2, 70001, 1}, MODERATE);
+        check_normalize(d, (shape){2, 20001, 1}, MODERATE);
         check_normalize(d, (shape){500, 70, 1}, WIDE);
         check_loss(d, (shape){0, 4, 1}, 0, FBP_REDUCTION_MEAN);
         check_loss(d, (shape){0, 4, 1}, 0, FBP_REDUCTION_NONE);
