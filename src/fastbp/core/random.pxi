@@ -27,8 +27,9 @@ cdef class Generator:
     cdef fbp_generator own
     cdef fbp_generator *at
 
-    def __cinit__(self, device="cpu"):
-        check_device(device)
+    def __cinit__(self, device=None):
+        if device is not None:
+            check_device(device)
         self.at = &self.own
         self.own = fbp_generator_default()[0]
         fbp_generator_seed(self.at, 67280421310721)
