@@ -59,8 +59,8 @@ setup(
             sources=["src/fastbp/_core.pyx"],
             include_dirs=["csrc"],
             language="c",
-            extra_compile_args=["-O2", "-g0", HIDDEN],
-            extra_link_args=["-g0"],
+            extra_compile_args=["-Os", "-g0", HIDDEN, "-fno-asynchronous-unwind-tables"],  # small: calls, not loops
+            extra_link_args=["-s"],
         )
     ],
     cmdclass={"build_ext": BuildCore},

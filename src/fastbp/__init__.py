@@ -19,17 +19,19 @@ __version__ = "0.1.0"
 def _load_core() -> None:
     """Import the extension with OpenMP told to stop watching for work soon after a parallel region.
 
-    libgomp reads these variables once, when it loads; left alone it keeps cores busy for milliseconds.  What the user has set stands.
+    libgomp and libomp read these variables once, when they load; left alone, libgomp keeps cores busy for milliseconds
+    (docs/threads.md has the measurements). What the user has set stands.
     """
-    name = "GOMP_SPINCOUNT"
-    ours = name not in _os.environ and "OMP_WAIT_POLICY" not in _os.environ
+    watch = {"GOMP_SPINCOUNT": "1000" if _os.uname().machine == "x86_64" else "30000", "KMP_BLOCKTIME": "0"}
+    ours = not any(name in _os.environ for name in (*watch, "OMP_WAIT_POLICY"))
     if ours:
-        _os.environ[name] = "10000"
+        _os.environ.update(watch)
     try:
         from . import _core  # noqa: F401
     finally:
         if ours:
-            del _os.environ[name]
+            for name in watch:
+                del _os.environ[name]
 
 
 _load_core()
@@ -148,7 +150,7 @@ def show_config() -> str:
     lines = [
         f"fastbp {__version__}",
         f"kernels      {_core.get_isa()} (this CPU also runs: {', '.join(_core.available_isas()[:-1])})",
-        f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine",
+        f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine, by {_core.threads_runtime()}",
         f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, L3 {cpu['l3_bytes'] >> 10} KiB",
         f"default type {_core.get_default_dtype()!r}",
     ]

@@ -38,6 +38,7 @@ cdef extern from "base/memory.h" nogil:
 cdef extern from "base/threads.h" nogil:
     int fbp_threads_get()
     void fbp_threads_set(int count)
+    const char *fbp_threads_runtime()
 
 cdef extern from "base/environment.h" nogil:
     ctypedef struct fbp_environment:

@@ -75,6 +75,11 @@ def get_num_threads():
     return fbp_threads_get()
 
 
+def threads_runtime():
+    """What runs the threads: "OpenMP" with its version, or "serial"."""
+    return fbp_threads_runtime().decode()
+
+
 cdef class threads:
     """Context manager: at most `count` threads within it."""
 
