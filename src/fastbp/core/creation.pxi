@@ -45,6 +45,12 @@ cdef inline int source_bytes(int ndim) noexcept:
     return <int>(sizeof(fbp_source_attribute) - (FBP_MAX_NDIM - ndim) * sizeof(int64_t))
 
 
+cdef inline void begin_source(fbp_source_attribute *source, int code) noexcept:
+    """Everything zero but the dtype; the shape is left open."""
+    memset(source, 0, sizeof(fbp_source_attribute) - FBP_MAX_NDIM * sizeof(int64_t))
+    source.dtype = code
+
+
 cdef object from_source(int op, fbp_source_attribute *source, object requires_grad):
     """The tensor that a source op makes of its attribute."""
     cdef fbp_tensor *made
@@ -54,8 +60,11 @@ cdef object from_source(int op, fbp_source_attribute *source, object requires_gr
 
 cdef object set_number(fbp_source_attribute *source, object value):
     """The value of `full`: integers exactly."""
-    source.p[0] = float(value)
     source.integer[0] = 0
+    try:
+        source.p[0] = value
+    except OverflowError:
+        raise RuntimeError(f"value cannot be converted to type {type_name(source.dtype)} without overflow") from None
     if not fbp_dtype_is_float(<fbp_dtype>source.dtype):
         if value != value or value - value != 0:
             raise RuntimeError(f"value cannot be converted to type {type_name(source.dtype)} without overflow")
@@ -68,7 +77,7 @@ cdef object set_number(fbp_source_attribute *source, object value):
 cdef object constant(object sizes, object size, object value, int code, object requires_grad):
     """full() for sizes given one way or the other."""
     cdef fbp_source_attribute source
-    source.dtype = code
+    begin_source(&source, code)
     source.ndim = read_sizes(sizes if size is None else (size,), source.shape)
     set_number(&source, value)
     return from_source(FBP_OP_full, &source, requires_grad)
@@ -78,7 +87,7 @@ cdef object constant_like(Tensor x, object value, object dtype, object device, o
     cdef fbp_source_attribute source
     if device is not None:
         check_device(device)
-    source.dtype = x.node.dtype if dtype is None else dtype_code(dtype)
+    begin_source(&source, x.node.dtype if dtype is None else dtype_code(dtype))
     source.ndim = x.node.ndim
     memcpy(source.shape, fbp_shape(x.node), x.node.ndim * sizeof(int64_t))
     set_number(&source, value)
@@ -283,6 +292,7 @@ cdef fbp_tensor *from_nested(object data, int code) except NULL:
     cdef int64_t shape[FBP_MAX_NDIM]
     cdef int ndim = 0, found
     cdef fbp_tensor *made
+    cdef bint inferred = code < 0
     level = data
     found = nested_code(data, 1)
     if code < 0:
@@ -298,8 +308,10 @@ cdef fbp_tensor *from_nested(object data, int code) except NULL:
     made = new_array(code, ndim, shape)
     try:
         write_nested(data, 0, ndim, shape, made.data, code)
-    except BaseException:
+    except BaseException as error:
         fbp_release(made)
+        if inferred and isinstance(error, RuntimeError):
+            raise ValueError("Overflow when unpacking long long") from None
         raise
     return made
 
@@ -313,7 +325,7 @@ cdef fbp_tensor *from_number(object value, int code) except NULL:
     except BaseException as error:
         fbp_release(made)
         if code < 0 and isinstance(error, RuntimeError):
-            raise RuntimeError("Overflow when unpacking long long") from None
+            raise ValueError("Overflow when unpacking long long") from None
         raise
     return made
 
@@ -539,7 +551,7 @@ def arange(start, end=None, step=1, *, out=None, dtype=None, layout=None, device
         start, end = 0, start
     start, end, step = plain_number(start), plain_number(end), plain_number(step)
     whole = isinstance(start, int) and isinstance(end, int) and isinstance(step, int)
-    source.dtype = code_or_default(int64 if dtype is None and whole else dtype, device)
+    begin_source(&source, code_or_default(int64 if dtype is None and whole else dtype, device))
     if step == 0:
         raise RuntimeError("step must be nonzero")
     span = end - start
@@ -566,7 +578,7 @@ def linspace(start, end, steps, *, out=None, dtype=None, layout=None, device=Non
     """`steps` evenly spaced numbers from start to end, both included."""
     cdef fbp_source_attribute source
     cdef int code = code_or_default(dtype, device)
-    source.dtype = code if code >= FBP_FLOAT32 else FBP_FLOAT64
+    begin_source(&source, code if code >= FBP_FLOAT32 else FBP_FLOAT64)
     source.p[0], source.p[1] = plain_number(start), plain_number(end)
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
@@ -588,7 +600,7 @@ def eye(n, m=None, *, out=None, dtype=None, layout=None, device=None, requires_g
     for size, name in ((n, "n"), (m, "m")):
         if size is not None and size < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
-    source.dtype = code_or_default(dtype, device)
+    begin_source(&source, code_or_default(dtype, device))
     source.ndim = read_sizes((n, n if m is None else m), source.shape)
     return store(from_source(FBP_OP_eye, &source, requires_grad), out)
 

@@ -203,8 +203,7 @@ cdef list broadcast_indices(list indices):
         if not fbp_broadcast(&ndim, shape, (<Tensor>x).node.ndim, fbp_shape((<Tensor>x).node)):
             raise IndexError("shape mismatch: indexing tensors could not be broadcast together with shapes "
                              + ", ".join([str(list(y.shape)) for y in indices]))
-    return [x if fbp_same_shape((<Tensor>x).node, (<Tensor>indices[0]).node) and (<Tensor>x).node.ndim == ndim
-            else as_shape(FBP_OP_expand, x, ndim, shape) for x in indices]
+    return [as_shape(FBP_OP_expand, x, ndim, shape) for x in indices]
 
 
 cdef class Placed:

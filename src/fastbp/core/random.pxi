@@ -141,14 +141,18 @@ cdef inline int per_block(int code) noexcept:
     return 2 if code == FBP_FLOAT64 else 4
 
 
+cdef int expect_float(int op, int code) except -1:
+    if code < FBP_FLOAT32:
+        kind = LEGACY_NAMES[code].removesuffix("Tensor")
+        raise NotImplementedError(f'"{fbp_ops[op].name.decode()}" not implemented for \'{kind}\'')
+    return 0
+
+
 cdef object random_floats(int op, fbp_source_attribute *source, double p0, double p1, object generator, object requires_grad):
     """uniform, normal or exponential."""
-    if source.dtype < FBP_FLOAT32:
-        kind = LEGACY_NAMES[source.dtype].removesuffix("Tensor")
-        raise NotImplementedError(f'"{fbp_ops[op].name.decode()}" not implemented for \'{kind}\'')
+    expect_float(op, source.dtype)
     source.p[0] = p0
     source.p[1] = p1
-    source.integer[0] = source.integer[1] = 0
     place(source, per_block(source.dtype), generator)
     return from_source(op, source, requires_grad)
 
@@ -156,7 +160,7 @@ cdef object random_floats(int op, fbp_source_attribute *source, double p0, doubl
 cdef object sized_floats(int op, object sizes, object size, object dtype, object device, double p0, double p1, object generator,
                          object requires_grad):
     cdef fbp_source_attribute source
-    source.dtype = code_or_default(dtype, device)
+    begin_source(&source, code_or_default(dtype, device))
     source.ndim = read_sizes(sizes if size is None else (size,), source.shape)
     return random_floats(op, &source, p0, p1, generator, requires_grad)
 
@@ -165,7 +169,7 @@ cdef int shape_like(Tensor x, object dtype, object device, fbp_source_attribute 
     """Shape and dtype of x, the dtype unless another is given."""
     if device is not None:
         check_device(device)
-    source.dtype = x.node.dtype if dtype is None else dtype_code(dtype)
+    begin_source(source, x.node.dtype if dtype is None else dtype_code(dtype))
     source.ndim = x.node.ndim
     memcpy(source.shape, fbp_shape(x.node), x.node.ndim * sizeof(int64_t))
     return 0
@@ -231,7 +235,6 @@ cdef object random_integers(fbp_source_attribute *source, object low, object hig
         source.integer[1] = high
     except OverflowError:
         raise RuntimeError(f"random_: the bounds {low} and {high} do not fit in 64 bits") from None
-    source.p[0] = source.p[1] = 0
     place(source, 2, generator)
     return from_source(FBP_OP_randint, source, requires_grad)
 
@@ -255,7 +258,7 @@ def randint(low, high=None, size=None, *, generator=None, out=None, dtype=None, 
         low, high = 0, low
     if size is None:
         raise TypeError("randint() needs a size: randint(high, size) or randint(low, high, size)")
-    source.dtype = code_or_default(int64 if dtype is None else dtype, device)
+    begin_source(&source, code_or_default(int64 if dtype is None else dtype, device))
     source.ndim = read_sizes((tuple(size),), source.shape)
     return store(random_integers(&source, plain_number(low), plain_number(high), generator, requires_grad), out)
 
@@ -270,10 +273,8 @@ def randint_like(input, low, high=None, *, dtype=None, layout=None, device=None,
 def randperm(n, *, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad=False, pin_memory=False):
     """0 to n - 1 in random order; int64 unless another dtype is given."""
     cdef fbp_source_attribute source
-    source.dtype = code_or_default(int64 if dtype is None else dtype, device)
+    begin_source(&source, code_or_default(int64 if dtype is None else dtype, device))
     source.ndim = read_sizes((n,), source.shape)
-    source.p[0] = source.p[1] = 0
-    source.integer[0] = source.integer[1] = 0
     place(&source, 2, generator)
     return store(from_source(FBP_OP_permutation, &source, requires_grad), out)
 
@@ -294,7 +295,6 @@ cdef object coin_flips(Tensor like, object p, object generator):
         raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
     shape_like(like, None, None, &source)
     source.p[0] = p
-    source.p[1] = 0
     place(&source, 4, generator)
     return from_source(FBP_OP_bernoulli, &source, False)
 
@@ -366,8 +366,6 @@ def dropout(input, p=0.5, training=True, inplace=False):
     x = <Tensor?>input
     shape_like(x, None, None, &source)
     source.p[0] = p
-    source.p[1] = 0
-    source.integer[0] = source.integer[1] = 0
     place(&source, per_block(source.dtype), None)
     if inplace:
         out = x.node
@@ -380,8 +378,9 @@ def dropout(input, p=0.5, training=True, inplace=False):
 cdef object fill_random(Tensor x, int op, double p0, double p1, object low, object high, int in_block, object generator):
     """Random numbers into x's own elements: straight from the source where x lies contiguous and has no history."""
     cdef fbp_source_attribute source
-    cdef bytes name = fbp_ops[op].name
-    check(fbp_writable(name, x.node))
+    if op in (FBP_OP_uniform, FBP_OP_normal, FBP_OP_exponential):
+        expect_float(op, x.node.dtype)
+    check(fbp_writable(fbp_ops[op].name, x.node))
     shape_like(x, None, None, &source)
     source.p[0] = p0
     source.p[1] = p1
