@@ -73,6 +73,13 @@ class Tools:
         return self.module.from_numpy(self.random.random((self.side, self.side)) < 0.5)
 
 
+def _assign(x: Any, source: Any) -> Any:
+    """Put `source` into every second column of a copy's rows from the second on."""
+    result = x.clone()
+    result[1:, ::2] = source
+    return result
+
+
 def _optimizer(tools: Tools, name: str, **options: Any) -> Made:
     """Return the step of an optimizer over one parameter."""
     parameter = tools.real().clone().requires_grad_()
@@ -89,13 +96,13 @@ CASES: dict[str, Callable[[Tools], Made]] = {
     "expand": lambda t: (lambda x: x.expand(t.side, t.side), [t.real(1, t.side)]),
     "slice": lambda t: (lambda x: x[1:, ::2], [t.real()]),
     "diagonal": lambda t: (lambda x: x.diagonal(), [t.real()]),
-    # Zeros with the input on a slice have no public name: they are what differentiating the slice costs.
-    "embed": lambda t: (lambda x: x[1:, ::2], [t.real()]),
+    "slice_assign": lambda t: (_assign, [t.real(), t.real(t.side - 1, t.side // 2)]),
     "embed_diagonal": lambda t: (lambda x: t.module.diag_embed(x), [t.real(t.side)]),
     "copy": lambda t: (lambda x: x.clone(), [t.real()]),
     "cast": lambda t: (lambda x: x.to(t.module.float64), [t.real()]),
     "cat": lambda t: (lambda x, y: t.module.cat([x, y], 1), [t.real(), t.real()]),
     "triangle": lambda t: (lambda x: t.module.tril(x), [t.real()]),
+    "dropout": lambda t: (lambda x: t.functional.dropout(x, 0.5), [t.real()]),
     # reductions, along the last axis but for those that differ by axis
     "sum": lambda t: (lambda x: x.sum(1), [t.real()]),
     "mean": lambda t: (lambda x: x.mean(1), [t.real()]),
@@ -104,6 +111,7 @@ CASES: dict[str, Callable[[Tools], Made]] = {
     "amax": lambda t: (lambda x: x.amax(1), [t.real()]),
     "amin": lambda t: (lambda x: x.amin(1), [t.real()]),
     "var": lambda t: (lambda x: x.var(1), [t.real()]),
+    "std": lambda t: (lambda x: x.std(1), [t.real()]),
     "norm": lambda t: (lambda x: x.norm(2, 1), [t.real()]),
     "logsumexp": lambda t: (lambda x: t.module.logsumexp(x, 1), [t.real()]),
     "softmax": lambda t: (lambda x: t.module.softmax(x, 1), [t.real()]),
@@ -118,6 +126,7 @@ CASES: dict[str, Callable[[Tools], Made]] = {
         lambda x, i, y: x.scatter_add(1, i, y),
         [t.real(), t.indices(t.side, t.side), t.real()],
     ),
+    "scatter": lambda t: (lambda x, i, y: x.scatter(1, i, y), [t.real(), t.indices(t.side, t.side), t.real()]),
     "index_select": lambda t: (lambda x, i: x.index_select(0, i), [t.real(), t.indices(t.side)]),
     "index_add": lambda t: (lambda x, i, y: x.index_add(0, i, y), [t.real(), t.indices(t.side), t.real()]),
     "take": lambda t: (lambda x, i: x[i], [t.real(), t.indices(t.side)]),
@@ -126,8 +135,11 @@ CASES: dict[str, Callable[[Tools], Made]] = {
         lambda x, i, y: x.index_put((i,), y, accumulate=True),
         [t.real(), t.indices(t.side), t.real()],
     ),
+    "positions": lambda t: (lambda x, i, j: x[i, j], [t.real(), t.indices(t.side), t.indices(t.side)]),
+    "one_hot": lambda t: (lambda i: t.functional.one_hot(i, t.side), [t.indices(t.side)]),
     "nonzero": lambda t: (lambda x: t.module.nonzero(x), [t.truths()]),
     "argsort": lambda t: (lambda x: t.module.argsort(x, stable=True), [t.real()]),
+    "topk": lambda t: (lambda x: x.topk(t.side // 2)[1], [t.real()]),
     # products
     "matmul": lambda t: (t.module.matmul, [t.real(), t.real()]),
     "addmm": lambda t: (t.module.addmm, [t.real(), t.real(), t.real()]),
@@ -138,18 +150,29 @@ CASES: dict[str, Callable[[Tools], Made]] = {
     # sources
     "full": lambda t: (lambda: t.module.full((t.side, t.side), 1.5), []),
     "arange": lambda t: (lambda: t.module.arange(t.side * t.side), []),
+    "linspace": lambda t: (lambda: t.module.linspace(0, 1, t.side * t.side), []),
+    "eye": lambda t: (lambda: t.module.eye(t.side), []),
     "uniform": lambda t: (lambda: t.module.rand(t.side, t.side), []),
     "normal": lambda t: (lambda: t.module.randn(t.side, t.side), []),
     "randint": lambda t: (lambda: t.module.randint(0, 100, (t.side, t.side)), []),
     "permutation": lambda t: (lambda: t.module.randperm(t.side * t.side), []),
     "bernoulli": lambda t: (lambda p: t.module.bernoulli(p), [t.real(low=0.0)]),
+    "exponential": lambda t: (t.real().exponential_, []),
     # updates
     "sgd": lambda t: _optimizer(t, "SGD", lr=1e-3, momentum=0.9),
     "adam": lambda t: _optimizer(t, "Adam", lr=1e-3),
 }
 
-# Cases whose op works in the backward pass only.
-BACKWARD_ONLY = ("embed",)
+# Rows without a public name that work in the backward pass of another row: its case, differentiated, is theirs.
+BACKWARD_OF = {
+    "embed": "slice",
+    "prod_grad": "prod",
+    "extreme_grad": "amax",
+    "softmax_grad": "softmax",
+    "log_softmax_grad": "log_softmax",
+    "nll_grad": "nll_loss",
+    "cross_entropy_grad": "cross_entropy",
+}
 
 
 def public_function(module: ModuleType, name: str) -> Callable[..., Any] | None:
@@ -186,7 +209,8 @@ def make(tools: Tools, row: Row) -> Made | None:
     """Return the case of a row, None where this module has no such function."""
     if row["class"] in ELEMENTWISE:
         return make_elementwise(tools, row)
-    return CASES[row["name"]](tools)
+    name: str = row["name"]
+    return CASES[BACKWARD_OF.get(name, name)](tools)
 
 
 def complaints(module: ModuleType, table: list[Row]) -> list[str]:
@@ -199,7 +223,7 @@ def complaints(module: ModuleType, table: list[Row]) -> list[str]:
         if row["class"] in ELEMENTWISE:
             if public_function(module, row["name"]) is None:
                 found.append(f"{row['name']}: no public function; name its form in PUBLIC_FORMS")
-        elif row["name"] not in CASES:
+        elif row["name"] not in CASES and row["name"] not in BACKWARD_OF:
             found.append(f"{row['name']}: no benchmark case; write one in CASES")
-    known = {*CASES, *PUBLIC_FORMS, *REQUIRED_ARGUMENTS}
+    known = {*CASES, *BACKWARD_OF, *PUBLIC_FORMS, *REQUIRED_ARGUMENTS}
     return found + [f"{name}: a benchmark case without an op" for name in sorted(known - names)]

@@ -68,7 +68,7 @@ def measure(modules: list[Any], row: dict[str, Any], side: int, effort: Any) -> 
 
 def make_sides(module: Any, row: dict[str, Any], side: int) -> dict[str, Callable[[int], float]]:
     """Return the forward call of an op, and where it has gradients the call with its backward pass."""
-    from benchmarks.op_cases import BACKWARD_ONLY, Tools, make
+    from benchmarks.op_cases import BACKWARD_OF, Tools, make
     from benchmarks.timing import calls
 
     made = make(Tools(module, side), row)
@@ -76,7 +76,7 @@ def make_sides(module: Any, row: dict[str, Any], side: int) -> dict[str, Callabl
         return {}
     function, operands = made
     sides = {}
-    if row["name"] not in BACKWARD_ONLY:
+    if row["name"] not in BACKWARD_OF:
         sides[f"{module.__name__} forward"] = calls(partial(function, *operands))
     both = with_gradients(function, operands) if operands else None
     if both is not None:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.timing import Timed
 
@@ -27,8 +28,8 @@ class Peak:
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._kernels = {}
-        self.flops = {}
+        self._kernels: dict[str, Any] = {}
+        self.flops: dict[str, float] = {}
         for dtype, name in TYPES.items():
             kernel = getattr(library, f"peak_{name}")
             kernel.restype, kernel.argtypes = ctypes.c_double, [ctypes.c_long]

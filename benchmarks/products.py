@@ -26,6 +26,9 @@ THREADED_SQUARES = (512, 1024, 2048)
 # to the largest entry; the factor 8 keeps the check quiet.
 UNITS_OF_ERROR = 8
 
+# The clock wanders by a few percent between two samples; beyond that a share above 1 is a measuring fault.
+IMPOSSIBLE_SHARE = 1.05
+
 
 @dataclass(frozen=True)
 class Product:
@@ -99,8 +102,9 @@ def one_thread(context: Context) -> Iterator[Row]:
     """Time every product beside NumPy's OpenBLAS, PyTorch, and the peak kernel."""
     for dtype in DTYPES:
         overhead = _call_cost(context, dtype)
+        floor = _undisturbed_peak(context, dtype)
         for product in all_products(context.quick):
-            yield _product_row(context, product, dtype, overhead)
+            yield _product_row(context, product, dtype, overhead, floor)
 
 
 def _call_cost(context: Context, dtype: str) -> float:
@@ -109,8 +113,20 @@ def _call_cost(context: Context, dtype: str) -> float:
     return interleave({"call": calls(call)}, context.effort)["call"].median
 
 
-def _product_row(context: Context, product: Product, dtype: str, overhead: float) -> Row:
-    """Time one product and check its result."""
+def _undisturbed_peak(context: Context, dtype: str) -> float:
+    """Return the peak in operations per second, measured alone; 0 where it cannot be measured."""
+    if context.peak is None:
+        return 0.0
+    sample = interleave({"peak": context.peak.side(dtype)}, context.effort)["peak"]
+    return float(context.peak.flops[dtype]) / sample.median
+
+
+def _product_row(context: Context, product: Product, dtype: str, overhead: float, floor: float) -> Row:
+    """Time one product and check its result.
+
+    The peak is that of this row's own rounds, but no less than `floor`, the one measured alone before: other work on
+    the machine lowers a measured peak, and would flatter the product.
+    """
     a, b = operands(product, dtype)
     out = np.empty((product.m, product.n), dtype)
     subject, result = product_call(context.subject, a, b)
@@ -126,7 +142,7 @@ def _product_row(context: Context, product: Product, dtype: str, overhead: float
     row.figures["GFLOP/s"] = f"{product.flops / own / 1e9:.1f}"
     share = None
     if context.peak is not None:
-        rate = context.peak.flops[dtype] / samples["peak"].median
+        rate = max(floor, context.peak.flops[dtype] / samples["peak"].median)
         share = product.flops / own / rate
         row.figures["peak GFLOP/s"] = f"{rate / 1e9:.1f}"
         # Informative: what the kernel does once the call's own cost, which no kernel can mend, is taken off.
@@ -137,6 +153,8 @@ def _product_row(context: Context, product: Product, dtype: str, overhead: float
     ]
     bound = UNITS_OF_ERROR * np.finfo(dtype).eps * np.sqrt(product.k) * np.abs(out).max()
     worst = np.abs(np.asarray(result.numpy()) - out).max()
+    if share is not None and share > IMPOSSIBLE_SHARE:
+        row.problem = "faster than the peak: the machine was disturbed"
     if not worst <= bound:
         row.problem = f"result is off by {worst:.3g}, more than {bound:.3g}"
     return row
