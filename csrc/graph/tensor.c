@@ -242,7 +242,7 @@ void fbp_edge_set(fbp_tensor *t, int i, fbp_tensor *input, bool holds_value) {
     input->references++;
     if (holds_value) input->value_references++;
     edge->tensor = input;
-    edge->version = input->version;
+    edge->version = input->storage ? input->storage->version : input->version;
     edge->holds_value = holds_value;
 }
 
