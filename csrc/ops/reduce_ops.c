@@ -419,8 +419,18 @@ static fbp_status infer_pulled(const fbp_call *call, fbp_layout *layout) {
 INFER(prod_grad, infer_pulled)
 INFER(extreme_grad, infer_pulled)
 
-/* dx[i] = g * (product of all before i) * (product of all behind): no division, so zeros are no exception. */
+/* dx[i] = g * (product of all before i) * (product of all behind): no division, so zeros are no exception.
+ * Rows on their own, since loops over an inner extent of 1 would cost more than they do. */
 #define PRODUCT_PULL(type)                                                                                             \
+    static void product_pull_row_##type(type *dx, type g, const type *before, const type *behind, int64_t n) {         \
+        if (n == 1) dx[0] = g;                                                                                         \
+        if (n < 2) return;                                                                                             \
+        const int64_t last = n - 1;                                                                                    \
+        dx[0] = g * behind[1];                                                                                         \
+        _Pragma("omp simd")                                                                                            \
+        for (int64_t i = 1; i < last; i++) dx[i] = g * (before[i - 1] * behind[i + 1]);                                \
+        dx[last] = g * before[last - 1];                                                                               \
+    }                                                                                                                  \
     static void product_pull_##type(type *dx, const type *g, const type *before, const type *behind, fold f) {         \
         for (int64_t o = 0; o < f.outer; o++)                                                                          \
             for (int64_t i = 0; i < f.n; i++) {                                                                        \
@@ -429,6 +439,13 @@ INFER(extreme_grad, infer_pulled)
                     dx[j] = g[o * f.inner + j] * ((i ? left[j] : 1) * (i + 1 < f.n ? right[j] : 1));                   \
                 dx += f.inner, before += f.inner, behind += f.inner;                                                   \
             }                                                                                                          \
+    }                                                                                                                  \
+    static void product_pull_any_##type(void *dx, const void *g, const void *before, const void *behind, fold f) {     \
+        if (f.inner != 1) product_pull_##type(dx, g, before, behind, f);                                               \
+        else                                                                                                           \
+            for (int64_t o = 0; o < f.outer; o++)                                                                      \
+                product_pull_row_##type((type *)dx + o * f.n, ((const type *)g)[o], (const type *)before + o * f.n,    \
+                                        (const type *)behind + o * f.n, f.n);                                          \
     }
 PRODUCT_PULL(float)
 PRODUCT_PULL(double)
@@ -442,16 +459,21 @@ fbp_status run_prod_grad(const fbp_call *call, fbp_tensor *out) {
     char *before = s.spare, *behind = s.spare + bytes;
     fbp_kernels->reduce->cumulative_product[x->dtype](before, s.x, s.at.outer, s.at.n, s.at.inner, false);
     fbp_kernels->reduce->cumulative_product[x->dtype](behind, s.x, s.at.outer, s.at.n, s.at.inner, true);
-    if (x->dtype == FBP_FLOAT32)
-        product_pull_float((float *)(void *)s.result, (const float *)(const void *)g->data, (float *)(void *)before, (float *)(void *)behind, s.at);
-    else
-        product_pull_double((double *)(void *)s.result, (const double *)(const void *)g->data, (double *)(void *)before, (double *)(void *)behind, s.at);
+    (x->dtype == FBP_FLOAT32 ? product_pull_any_float : product_pull_any_double)(s.result, g->data, before, behind, s.at);
     single_end(&s, dims, out);
     return FBP_OK;
 }
 
 /* dx = g / (number of ties) where x is the extreme y, else 0.  Nothing equals NaN: then all of the fibre is NaN. */
-#define EXTREME_PULL(type)                                                                                             \
+#define EXTREME_PULL(type, counter)                                                                                    \
+    static void extreme_pull_row_##type(type *dx, type g, type y, const type *x, int64_t n) {                          \
+        counter ties = 0; /* as wide as the elements, so that comparing vectorises */                                  \
+        _Pragma("omp simd reduction(+ : ties)")                                                                        \
+        for (int64_t i = 0; i < n; i++) ties += x[i] == y;                                                             \
+        const type share = ties ? g / (type)ties : (type)NAN, rest = ties ? 0 : share;                                 \
+        _Pragma("omp simd")                                                                                            \
+        for (int64_t i = 0; i < n; i++) dx[i] = x[i] == y ? share : rest;                                              \
+    }                                                                                                                  \
     static void extreme_pull_##type(type *dx, const type *g, const type *y, const type *x, type *share, fold f) {      \
         for (int64_t o = 0; o < f.outer; o++, g += f.inner, y += f.inner) {                                            \
             for (int64_t j = 0; j < f.inner; j++) share[j] = 0;                                                        \
@@ -461,21 +483,23 @@ fbp_status run_prod_grad(const fbp_call *call, fbp_tensor *out) {
             for (int64_t i = 0; i < f.n; i++, dx += f.inner, x += f.inner)                                             \
                 for (int64_t j = 0; j < f.inner; j++) dx[j] = x[j] == y[j] || share[j] != share[j] ? share[j] : 0;     \
         }                                                                                                              \
+    }                                                                                                                  \
+    static void extreme_pull_any_##type(void *dx, const void *g, const void *y, const void *x, void *share, fold f) {  \
+        if (f.inner != 1) extreme_pull_##type(dx, g, y, x, share, f);                                                  \
+        else                                                                                                           \
+            for (int64_t o = 0; o < f.outer; o++)                                                                      \
+                extreme_pull_row_##type((type *)dx + o * f.n, ((const type *)g)[o], ((const type *)y)[o],              \
+                                        (const type *)x + o * f.n, f.n);                                               \
     }
-EXTREME_PULL(float)
-EXTREME_PULL(double)
+EXTREME_PULL(float, uint32_t)
+EXTREME_PULL(double, uint64_t)
 
 fbp_status run_extreme_grad(const fbp_call *call, fbp_tensor *out) {
     const fbp_tensor *g = call->inputs[0], *y = call->inputs[1], *x = call->inputs[2];
     const uint32_t dims = ((const fbp_reduce_attribute *)call->attributes)->dims;
     single s;
     FBP_TRY(single_begin(call, x, dims, padded((y->numel + 1) * fbp_dtype_size((fbp_dtype)x->dtype)), out, &s));
-    if (x->dtype == FBP_FLOAT32)
-        extreme_pull_float((float *)(void *)s.result, (const float *)(const void *)g->data, (const float *)(const void *)y->data,
-                           (const float *)(const void *)s.x, (float *)(void *)s.spare, s.at);
-    else
-        extreme_pull_double((double *)(void *)s.result, (const double *)(const void *)g->data, (const double *)(const void *)y->data,
-                            (const double *)(const void *)s.x, (double *)(void *)s.spare, s.at);
+    (x->dtype == FBP_FLOAT32 ? extreme_pull_any_float : extreme_pull_any_double)(s.result, g->data, y->data, s.x, s.spare, s.at);
     single_end(&s, dims, out);
     return FBP_OK;
 }

@@ -42,11 +42,11 @@ def min(self, dim=None, keepdim=False, *, other=None, axis=None):
 
 def amax(self, dim=(), keepdim=False, *, axis=None):
     """Largest value over axes; ties share the derivative evenly."""
-    return reduce_axes(FBP_OP_amax, self, dim if axis is None else axis, keepdim, 0.0, None)
+    return extreme_over(FBP_OP_amax, self, dim if axis is None else axis, keepdim)
 
 def amin(self, dim=(), keepdim=False, *, axis=None):
     """Smallest value over axes; ties share the derivative evenly."""
-    return reduce_axes(FBP_OP_amin, self, dim if axis is None else axis, keepdim, 0.0, None)
+    return extreme_over(FBP_OP_amin, self, dim if axis is None else axis, keepdim)
 
 def aminmax(self, *, dim=None, keepdim=False):
     """Smallest and largest value as a named tuple (min, max)."""

@@ -104,11 +104,20 @@ cdef object extreme_along(fbp_op place, fbp_op extreme, Tensor x, object dim, bi
     return result(without_axis(gather_axis(x, at, kept), at), indices)
 
 
+cdef object extreme_over(fbp_op extreme, object input, object dim, bint keepdim):
+    """amax() and amin(), where nothing to choose from is told as PyTorch does."""
+    cdef Tensor x = as_input(extreme, input)
+    if x.node.numel == 0 and (dim is None or dim == ()):
+        raise RuntimeError(f"{fbp_ops[<int>extreme].name.decode()}(): Expected reduction dim to be specified for input.numel() == 0. "
+                           "Specify the reduction dim with the 'dim' argument.")
+    return reduce_mask(extreme, x, axes_mask(extreme, dim, x.node), keepdim, 0.0)
+
+
 cdef object extreme_of(fbp_op place, fbp_op extreme, fbp_op between, object input, object dim, bint keepdim, object result):
     """max() and min() in their three forms: of everything, along an axis, of two tensors."""
     cdef Tensor x = as_input(extreme, input)
     if dim is None:
-        return reduce_mask(extreme, x, ((<uint32_t>1) << x.node.ndim) - 1, False, 0.0)
+        return extreme_over(extreme, x, (), False)
     if isinstance(dim, Tensor):
         return binary(between, x, dim)
     return extreme_along(place, extreme, x, dim, keepdim, result)
@@ -149,12 +158,12 @@ def min(input, dim=None, keepdim=False, *, other=None, axis=None):
 
 def amax(input, dim=(), keepdim=False, *, axis=None):
     """Largest value over one axis, several, or (default) all; ties share the derivative evenly."""
-    return reduce_axes(FBP_OP_amax, input, dim if axis is None else axis, keepdim, 0.0, None)
+    return extreme_over(FBP_OP_amax, input, dim if axis is None else axis, keepdim)
 
 
 def amin(input, dim=(), keepdim=False, *, axis=None):
     """Smallest value over one axis, several, or (default) all; ties share the derivative evenly."""
-    return reduce_axes(FBP_OP_amin, input, dim if axis is None else axis, keepdim, 0.0, None)
+    return extreme_over(FBP_OP_amin, input, dim if axis is None else axis, keepdim)
 
 
 def aminmax(input, *, dim=None, keepdim=False):
