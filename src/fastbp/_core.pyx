@@ -27,5 +27,6 @@ include "core/creation.pxi"
 include "core/arrays.pxi"
 include "core/autograd.pxi"
 include "core/information.pxi"
+include "core/graph.pxi"
 
 fbp_kernels_init()

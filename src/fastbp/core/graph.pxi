@@ -1,0 +1,245 @@
+# The recorded graph as plain data, and any row of the op table by name: what fastbp.testing looks through.
+
+cdef extern from *:
+    """
+    /* The struct of ops/attributes.h that each op stores: the table's own column, in the order of enum fbp_op. */
+    #define FBP_NAME(text) #text
+    static const char *const fbp_attribute_structs[] = { "fbp_no_attribute", "fbp_no_attribute",
+    #define POINTWISE1(...) "fbp_scalar_attribute",
+    #define POINTWISE2(...) "fbp_scalar_attribute",
+    #define POINTWISE3(...) "fbp_scalar_attribute",
+    #define PREDICATE1(...) "fbp_scalar_attribute",
+    #define PREDICATE2(...) "fbp_scalar_attribute",
+    #define LINEAR(name, arity, attributes, ...) FBP_NAME(attributes),
+    #define VIEW(name, attributes, ...) FBP_NAME(attributes),
+    #define BILINEAR(name, arity, attributes, ...) FBP_NAME(attributes),
+    #define GENERAL(name, arity, attributes, ...) FBP_NAME(attributes),
+    #define NODIFF(name, arity, attributes, ...) FBP_NAME(attributes),
+    #define UPDATE(...) "fbp_no_attribute",
+    #include "ops/ops.def"
+    };
+    """
+    const char *const *fbp_attribute_structs
+
+# Room for the attributes of any op.
+cdef union any_attribute:
+    fbp_scalar_attribute scalar
+    fbp_dtype_attribute dtype
+    fbp_shape_attribute shape
+    fbp_permute_attribute permute
+    fbp_slice_attribute slice
+    fbp_diagonal_attribute diagonal
+    fbp_dim_attribute dim
+    fbp_reduce_attribute reduce
+    fbp_take_attribute take
+    fbp_loss_attribute loss
+    fbp_source_attribute source
+
+
+cdef str attribute_struct(int op):
+    """Name of an op's attributes without the fbp_..._attribute about it."""
+    return fbp_attribute_structs[op].decode().removeprefix("fbp_").removesuffix("_attribute")
+
+
+cdef tuple bits(uint32_t mask):
+    return tuple([i for i in range(32) if mask >> i & 1])
+
+
+cdef uint32_t bit_mask(object places) except? 0xFFFFFFFF:
+    cdef uint32_t mask = 0
+    for place in places:
+        mask |= <uint32_t>1 << <int>place
+    return mask
+
+
+cdef dict attributes_read(int op, const void *stored, int size):
+    """Attributes as a dict: fields of the struct by name, arrays as tuples, bit masks as tuples of the places set."""
+    cdef any_attribute a
+    cdef str kind = attribute_struct(op)
+    if size == 0:
+        return {}
+    memcpy(&a, stored, size)
+    if kind == "scalar":
+        return {"p": (a.scalar.p[0], a.scalar.p[1])}
+    if kind == "dtype":
+        return {"dtype": fbp_dtype_name(<fbp_dtype>a.dtype.dtype).decode()}
+    if kind == "shape":
+        return {"shape": tuple([a.shape.shape[i] for i in range(a.shape.ndim)])}
+    if kind == "permute":
+        return {"axes": tuple([a.permute.axes[i] for i in range(a.permute.ndim)])}
+    if kind == "slice":
+        axes = range(a.slice.ndim)
+        return {"start": tuple([a.slice.axis[i].start for i in axes]), "step": tuple([a.slice.axis[i].step for i in axes]),
+                "count": tuple([a.slice.axis[i].count for i in axes]), "size": tuple([a.slice.axis[i].size for i in axes]),
+                "dropped": bits(a.slice.dropped)}
+    if kind == "diagonal":
+        return {"first": a.diagonal.first, "second": a.diagonal.second, "offset": a.diagonal.offset,
+                "sizes": (a.diagonal.sizes[0], a.diagonal.sizes[1])}
+    if kind == "dim":
+        return {"dim": a.dim.dim, "flag": a.dim.flag}
+    if kind == "reduce":
+        return {"dims": bits(a.reduce.dims), "keepdim": bool(a.reduce.keepdim), "p": a.reduce.p}
+    if kind == "take":
+        return {"axes": a.take.axes, "shape": tuple([a.take.shape[i] for i in range(a.take.ndim)])}
+    if kind == "loss":
+        return {"ignore_index": a.loss.ignore_index, "label_smoothing": a.loss.label_smoothing,
+                "reduction": ("none", "mean", "sum")[a.loss.reduction], "classes": a.loss.classes}
+    if kind == "source":
+        return {"seed": a.source.seed, "offset": a.source.offset, "p": (a.source.p[0], a.source.p[1]),
+                "integer": (a.source.integer[0], a.source.integer[1]), "dtype": fbp_dtype_name(<fbp_dtype>a.source.dtype).decode(),
+                "shape": tuple([a.source.shape[i] for i in range(a.source.ndim)])}
+    return {}
+
+
+cdef int sizes_write(object sizes, int64_t *array) except -1:
+    """Sizes into an array of FBP_MAX_NDIM; returns how many."""
+    if len(sizes) > FBP_MAX_NDIM:
+        raise ValueError(f"at most {FBP_MAX_NDIM} dimensions, got {len(sizes)}")
+    for i in range(len(sizes)):
+        array[i] = sizes[i]
+    return <int>len(sizes)
+
+
+cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
+    """The opposite of attributes_read(): fields that are left out are 0.  Returns the bytes in use."""
+    cdef str kind = attribute_struct(op)
+    cdef int n
+    memset(a, 0, sizeof(any_attribute))
+    if kind == "scalar":
+        for i, value in enumerate(given.get("p", ())):
+            a.scalar.p[i] = value
+        return sizeof(fbp_scalar_attribute)
+    if kind == "dtype":
+        a.dtype.dtype = dtype_code(given["dtype"])
+        return sizeof(fbp_dtype_attribute)
+    if kind == "shape":
+        a.shape.ndim = n = sizes_write(given["shape"], a.shape.shape)
+        return shape_bytes(n)
+    if kind == "permute":
+        if len(given["axes"]) > FBP_MAX_NDIM:
+            raise ValueError(f"at most {FBP_MAX_NDIM} dimensions, got {len(given['axes'])}")
+        a.permute.ndim = <int32_t>len(given["axes"])
+        for i, axis in enumerate(given["axes"]):
+            a.permute.axes[i] = axis
+        return sizeof(fbp_permute_attribute)
+    if kind == "slice":
+        if len(given["size"]) > FBP_MAX_NDIM:
+            raise ValueError(f"at most {FBP_MAX_NDIM} dimensions, got {len(given['size'])}")
+        a.slice.ndim = n = <int>len(given["size"])
+        a.slice.dropped = bit_mask(given.get("dropped", ()))
+        for i in range(n):
+            a.slice.axis[i].start = given["start"][i]
+            a.slice.axis[i].step = given["step"][i]
+            a.slice.axis[i].count = given["count"][i]
+            a.slice.axis[i].size = given["size"][i]
+        return slice_bytes(n)
+    if kind == "diagonal":
+        a.diagonal.first, a.diagonal.second, a.diagonal.offset = given["first"], given["second"], given.get("offset", 0)
+        a.diagonal.sizes[0], a.diagonal.sizes[1] = given["sizes"]
+        return sizeof(fbp_diagonal_attribute)
+    if kind == "dim":
+        a.dim.dim, a.dim.flag = given.get("dim", 0), given.get("flag", 0)
+        return sizeof(fbp_dim_attribute)
+    if kind == "reduce":
+        a.reduce.dims, a.reduce.keepdim, a.reduce.p = bit_mask(given["dims"]), given.get("keepdim", False), given.get("p", 0.0)
+        return sizeof(fbp_reduce_attribute)
+    if kind == "take":
+        a.take.axes = given.get("axes", 1)
+        a.take.ndim = sizes_write(given["shape"], a.take.shape)
+        return sizeof(fbp_take_attribute)
+    if kind == "loss":
+        a.loss.ignore_index, a.loss.label_smoothing = given.get("ignore_index", -100), given.get("label_smoothing", 0.0)
+        a.loss.reduction, a.loss.classes = ("none", "mean", "sum").index(given["reduction"]), given.get("classes", 0)
+        return sizeof(fbp_loss_attribute)
+    if kind == "source":
+        a.source.seed, a.source.offset = given.get("seed", 0), given.get("offset", 0)
+        for i, value in enumerate(given.get("p", ())):
+            a.source.p[i] = value
+        for i, value in enumerate(given.get("integer", ())):
+            a.source.integer[i] = value
+        a.source.dtype = dtype_code(given.get("dtype", "float32"))
+        a.source.ndim = sizes_write(given["shape"], a.source.shape)
+        return sizeof(fbp_source_attribute)
+    return 0
+
+
+def _apply(name, inputs, attributes=None):
+    """Any row of the op table: the door to rows that have no public function of their own.  For tests.
+
+    Parameters
+    ----------
+    name : str
+        The row's name.
+    inputs : sequence of (Tensor or None)
+        Up to 16 operands; None where an optional one is left out.
+    attributes : dict, optional
+        Fields of the row's attributes as `_recorded_graph` shows them; those left out are 0.
+
+    Raises
+    ------
+    KeyError
+        When there is no such row, or an attribute that has no default is missing.
+    NotImplementedError
+        For rows outside differentiation, which are not applied to tensors.
+    """
+    cdef any_attribute attribute
+    cdef fbp_tensor *operands[16]
+    cdef fbp_tensor *out
+    cdef int op = 2, count = <int>len(inputs), size
+    while op < FBP_OP_COUNT and fbp_ops[op].name.decode() != name:
+        op += 1
+    if op == FBP_OP_COUNT:
+        raise KeyError(f"the op table has no row {name!r}")
+    if fbp_ops[op].run == NULL:
+        raise NotImplementedError(f"{name} is not applied to tensors")
+    if count > 16 or (fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity):
+        raise ValueError(f"{name}: {count} inputs are too many")
+    for i in range(count):
+        operands[i] = (<Tensor?>inputs[i]).node if inputs[i] is not None else NULL
+    size = attributes_write(op, attributes or {}, &attribute)
+    check(fbp_apply(<fbp_op>op, count, operands, <void *>&attribute if size else NULL, size, &out))
+    return wrap(out)
+
+
+def _recorded_graph(outputs):
+    """The recorded nodes behind tensors, each after its inputs.
+
+    Parameters
+    ----------
+    outputs : sequence of Tensor
+
+    Returns
+    -------
+    nodes : list of (str, tuple, dict, Tensor or None)
+        Op ("leaf" where nothing was recorded), positions of the inputs in this list (None: left out), attributes, and the value;
+        None in its place where the node gave it up or an in-place op has overwritten it.
+    positions : list of int
+        Where the outputs are.
+    """
+    cdef fbp_tensor *node
+    cdef fbp_tensor *input
+    found = {}
+    pending = [<size_t>(<Tensor?>x).node for x in outputs]
+    while pending:
+        address = pending.pop()
+        if address in found:
+            continue
+        node = <fbp_tensor *><size_t>address
+        inputs = []
+        for i in range(node.edge_count):
+            input = fbp_input(node, i)
+            inputs.append(<size_t>input if input != NULL else None)
+            if input != NULL:
+                pending.append(<size_t>input)
+        found[address] = inputs
+    order = sorted(found, key=lambda at: (len(found[at]) > 0, (<fbp_tensor *><size_t>at).sequence))
+    position = {address: i for i, address in enumerate(order)}
+    nodes = []
+    for address in order:
+        node = <fbp_tensor *><size_t>address
+        name = "leaf" if node.edge_count == 0 else "custom" if node.op == 1 else fbp_ops[<int>node.op].name.decode()
+        valid = node.storage != NULL and (node.edge_count == 0 or node.version == node.storage.version)
+        attributes = attributes_read(node.op, fbp_attributes(node), node.attribute_bytes) if node.edge_count else {}
+        nodes.append((name, tuple([None if i is None else position[i] for i in found[address]]), attributes,
+                      wrap(fbp_retain(node)) if valid else None))
+    return nodes, [position[<size_t>(<Tensor>x).node] for x in outputs]
