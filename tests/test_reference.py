@@ -329,6 +329,24 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     # The first Adam step has the size of lr, whatever the gradient is.
     ("adam", (1.0, 4.0, 0.0, 0.0), {"lr": 0.1, "step": 1, "eps": 0.0}, [0.9, 0.4, 0.016, None]),
     ("adamw", (1.0, 4.0, 0.0, 0.0), {"lr": 0.1, "step": 1, "eps": 0.0, "weight_decay": 1}, [0.8, 0.4, 0.016, None]),
+    # pulls that are ops of their own
+    ("softmax_grad", ([1.0, 3.0], [0.25, 0.75]), {"dim": 0}, [-0.375, 0.375]),
+    ("log_softmax_grad", ([1.0, 3.0], [math.log(0.25), math.log(0.75)]), {"dim": 0}, [0.0, 0.0]),
+    ("prod_grad", ([2.0], [[3.0, 0.0, 5.0]]), {"dim": 1}, [[0.0, 30.0, 0.0]]),
+    ("extreme_grad", ([2.0], [7.0], [[7.0, 1.0, 7.0]]), {"dim": 1}, [[1.0, 0.0, 1.0]]),
+    ("nll_grad", (3.0, [1, 0]), {"classes": 2}, [[0.0, -1.5], [-1.5, 0.0]]),
+    ("nll_grad", (3.0, [1, 7], [1.0, 2.0]), {"classes": 2, "ignore_index": 7}, [[0.0, -3.0], [0.0, 0.0]]),
+    ("cross_entropy_grad", (2.0, [[0.0, 0.0]], [1]), {"reduction": "sum"}, [[1.0, -1.0]]),
+    ("positions", ([0, -1], [2, 1]), {"size": (3, 4)}, [2, 9]),
+    ("linspace", (), {"start": -1.0, "end": 2.0, "steps": 4}, [-1.0, 0.0, 1.0, 2.0]),
+    ("linspace", (), {"start": 3.0, "end": 2.0, "steps": 1}, [3.0]),
+    ("eye", (), {"n": 2, "m": 3, "dtype": "int64"}, [[1, 0, 0], [0, 1, 0]]),
+    (
+        "exponential",
+        (),
+        {"size": (1,), "seed": 0, "dtype": "float64"},
+        [-math.log(((0x6627E8D5E169C58D >> 11) + 1) * 2.0**-53)],
+    ),
 ]
 
 
@@ -501,6 +519,25 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         for w in (None, between(4))
         for s in (0.0, 0.1)
         for target, reduction in (([1, 3, 0], "mean"), (between(3, 4), "mean"), ([1, 3, 0], "none"))
+    ),
+    *((f"{name}_grad", (draw(2, 3), draw(2, 3)), {"dim": d}) for name in ("softmax", "log_softmax") for d in (0, 1)),
+    ("prod_grad", (draw(2), draw(2, 3)), {"dim": 1}),
+    ("prod_grad", (draw(1, 1), [[0.0, 2.0], [3.0, 0.0]]), {"dim": (0, 1), "keepdim": True}),
+    ("extreme_grad", (draw(2), [1.0, 1.0], [[0.5, 1.0], [1.0, 1.0]]), {"dim": 1}),
+    *(
+        ("nll_grad", (draw(*shape), [1, 3, 0], w), {"classes": 4, "reduction": reduction, "label_smoothing": 0.1})
+        for shape, reduction in (((), "mean"), ((), "sum"), ((3,), "none"))
+        for w in (None, between(4))
+    ),
+    ("nll_loss", (draw(3, 4), [1, 3, 0], between(4)), {"label_smoothing": 0.1}),
+    *(
+        (
+            "cross_entropy_grad",
+            (draw(*shape), draw(3, 4), [1, 3, 0]),
+            {"reduction": reduction, "ignore_index": 3, **smooth},
+        )
+        for shape, reduction in (((), "mean"), ((), "sum"), ((3,), "none"))
+        for smooth in ({}, {"label_smoothing": 0.1})
     ),
 ]
 

@@ -326,6 +326,19 @@ def _put_add_vjp(cotangent: Array, x: Array, index: Array, src: Array, axes: int
     return cotangent, None, sum_to_shape(_read(cotangent, placement), src.shape)
 
 
+def _positions(*indices: Array, size: Sequence[int]) -> Array:
+    """Row-major positions in ``size``'s leading dimensions, as many as there are indices, which broadcast together."""
+    common = broadcast_shapes(*(index.shape for index in indices))
+    columns = [broadcast_to(index, common).values for index in indices]
+    lead = tuple(size[: len(indices)])
+    places = [
+        [_in_range(i + n if i < 0 else i, n, "positions") for i, n in zip(row, lead, strict=True)]
+        for row in zip(*columns, strict=True)
+    ]
+    return Array([position(place, lead) for place in places], common)
+
+
+define("positions", _positions)
 define("take", _take, _take_vjp)
 define("put", _put, _put_vjp)
 define("put_add", _put_add, _put_add_vjp)

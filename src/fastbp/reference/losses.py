@@ -198,10 +198,16 @@ def _weighted(q: Sequence[float], logs: Sequence[float]) -> float:
 
 
 def _nll_loss(
-    x: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Array:
+    """PyTorch's has no smoothing; with it, and log_softmax(x) for x, this is cross_entropy."""
     rows, shape = _samples(x)
-    wanted, count = _wanted(x, target, weight, ignore_index, 0.0, by_probability=False)
+    wanted, count = _wanted(x, target, weight, ignore_index, label_smoothing, by_probability=False)
     losses = [_weighted(q, [x.values[p] for p in row]) for q, row in zip(wanted, rows, strict=True)]
     return _reduce(Array(losses, shape), reduction, count)
 
@@ -213,9 +219,10 @@ def _nll_loss_vjp(
     weight: Array | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> tuple[Array | None, ...]:
     rows, shape = _samples(x)
-    wanted, count = _wanted(x, target, weight, ignore_index, 0.0, by_probability=False)
+    wanted, count = _wanted(x, target, weight, ignore_index, label_smoothing, by_probability=False)
     gradient = zeros_like(x)
     for g, q, row in zip(_spread(cotangent, shape, reduction, count).values, wanted, rows, strict=True):
         for p, qc in zip(row, q, strict=True):

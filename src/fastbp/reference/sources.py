@@ -27,8 +27,24 @@ def _arange(start: float, end: float, step: float = 1, dtype: str | None = None)
     return Array(values if dtype is None else [cast_value(value, dtype) for value in values], (count,))
 
 
+def _linspace(start: float, end: float, steps: int, dtype: str = "float32") -> Array:
+    """The second half is counted back from the end, so that the end is met exactly."""
+    gap = (end - start) / (steps - 1) if steps > 1 else 0.0
+    values = [start + i * gap if 2 * i < steps else end - (steps - 1 - i) * gap for i in range(steps)]
+    if steps == 1:
+        values = [start]
+    return Array([cast_value(value, dtype) for value in values], (steps,))
+
+
+def _eye(n: int, m: int | None = None, dtype: str = "float32") -> Array:
+    columns = n if m is None else m
+    return Array([cast_value(int(i == j), dtype) for i in range(n) for j in range(columns)], (n, columns))
+
+
 define("full", _full)
 define("arange", _arange)
+define("linspace", _linspace)
+define("eye", _eye)
 
 # --- words --------------------------------------------------------------------------------------------------------
 
@@ -119,6 +135,16 @@ def _normal(
     return Array([cast_value(mean + std * next(numbers), dtype) for _ in range(math.prod(size))], size)
 
 
+def _exponential(
+    size: Sequence[int], lambd: float = 1.0, *, seed: int, offset: int = 0, stream: int = 0, dtype: str = "float32"
+) -> Array:
+    """-log(u) / lambd with u in (0, 1], of 31 bits of a word for float32 and 53 of two for float64."""
+    words = random_words(seed, offset, stream)
+    bits, drop, fine = (words, 1, 31) if _is_single(dtype) else (_pairs(words), 11, 53)
+    units = [((next(bits) >> drop) + 1) * 2.0**-fine for _ in range(math.prod(size))]
+    return Array([cast_value((0.0 - math.log(u)) / lambd, dtype) for u in units], size)
+
+
 def _randint(
     size: Sequence[int], low: int, high: int, *, seed: int, offset: int = 0, stream: int = 0, dtype: str = "int64"
 ) -> Array:
@@ -146,6 +172,7 @@ def _bernoulli(
 
 define("uniform", _uniform)
 define("normal", _normal)
+define("exponential", _exponential)
 define("randint", _randint)
 define("permutation", _permutation)
 define("bernoulli", _bernoulli)
