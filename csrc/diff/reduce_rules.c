@@ -32,6 +32,8 @@
 
 /* A reduction's result (or cotangent) in a shape that broadcasts against x. */
 static fbp_tensor *unreduce(fbp_builder *g, const fbp_tensor *x, const fbp_tensor *node, fbp_tensor *y) {
+    const uint32_t dims = REDUCE->dims;
+    if ((dims & (dims + 1)) == 0) return y; /* leading axes: what is left broadcasts as it is */
     return fbp_build_unreduce(g, y, x->ndim, fbp_shape(x), REDUCE);
 }
 
@@ -130,7 +132,7 @@ static fbp_tensor *product_curvature(fbp_builder *g, const fbp_tensor *node, fbp
     fbp_tensor *dy = fbp_input(node, 0), *x = fbp_input(node, 1);
     fbp_permute_attribute inverse, order = fibres_last(x, REDUCE->dims, &inverse);
     const int64_t n = (int64_t)fibre_size(x, REDUCE), kept = n ? x->numel / n : 0;
-    const fbp_reduce_attribute last = {.dims = 1u << 2}, middle = {.dims = 1u << 1};
+    const fbp_reduce_attribute last = {.dims = 1u << 2, .keepdim = 1}, middle = {.dims = 1u << 1};
     const int64_t rows[3] = {kept, 1, n}, columns[3] = {kept, n, 1}, square[3] = {kept, n, n};
     int64_t moved[FBP_MAX_NDIM];
     for (int i = 0; i < x->ndim; i++) moved[i] = fbp_shape(x)[order.axes[i]];
