@@ -255,6 +255,15 @@ cdef fbp_tensor *borrowed(object holder) except NULL:
     return made
 
 
+cdef fbp_tensor *over_array(object array) except NULL:
+    """borrowed() for an ndarray; where that fails, the reason in PyTorch's words."""
+    try:
+        return borrowed(array)  # first: asking NumPy for a dtype's name takes longer than all the rest
+    except (TypeError, ValueError, BufferError):
+        supported_array(array)
+        raise
+
+
 cdef fbp_tensor *copied_array(object data, int code) except NULL:
     """A tensor with copies of an array's elements; code -1 keeps the dtype, another one is converted to by NumPy."""
     cdef fbp_tensor *over
@@ -262,9 +271,12 @@ cdef fbp_tensor *copied_array(object data, int code) except NULL:
     cdef fbp_status status
     cdef fbp_dtype_attribute attribute
     array = numpy().asarray(data)
-    if code >= 0 and array.dtype.kind in "biuf" and (array.dtype.name not in DTYPE_BY_NAME or not array.dtype.isnative):
-        array = array.astype(type_name(code))
-    over = borrowed(numpy().require(supported_array(array), requirements="A"))
+    try:
+        over = borrowed(array)
+    except (TypeError, ValueError, BufferError):
+        if code >= 0 and array.dtype.kind in "biuf" and (array.dtype.name not in DTYPE_BY_NAME or not array.dtype.isnative):
+            array = array.astype(type_name(code))
+        over = borrowed(supported_array(array).copy())
     if code < 0 or code == over.dtype:
         status = fbp_contiguous_copy(over, &made)
     else:
@@ -289,7 +301,7 @@ def from_numpy(ndarray):
     """
     if not isinstance(ndarray, numpy().ndarray):
         raise TypeError(f"expected np.ndarray (got {builtin_type(ndarray).__name__})")
-    return wrap(borrowed(supported_array(ndarray)))
+    return wrap(over_array(ndarray))
 
 
 def frombuffer(buffer, *, dtype, count=-1, offset=0, requires_grad=False):
@@ -307,9 +319,13 @@ def as_tensor(data, dtype=None, device=None):
         return data if dtype is None else cast(data, dtype_code(dtype))
     if hasattr(data, "__array__"):
         array = numpy().asarray(data)
-        if array.ndim and array.dtype.isnative and array.dtype.name in DTYPE_BY_NAME and array.flags.aligned:
-            made = from_numpy(array)
-            return made if dtype is None else cast(made, dtype_code(dtype))
+        if array.ndim:
+            try:
+                made = wrap(borrowed(array))
+            except (TypeError, ValueError, BufferError):
+                pass  # tensor() converts it, or says why not
+            else:
+                return made if dtype is None else cast(made, dtype_code(dtype))
     return tensor(data, dtype=dtype)
 
 
