@@ -46,7 +46,7 @@ static fbp_tensor *no_weight_rule(fbp_builder *g, const fbp_tensor *node) {
                                       fbp_ops[node->op].name));
 }
 
-/* ---- cross_entropy -------------------------------------------------------------------------------------------------------------- */
+/* ---- cross_entropy ----------------------------------------------------------------------------------------------- */
 
 fbp_tensor *vjp_cross_entropy(fbp_builder *g, const fbp_tensor *node, int which, fbp_tensor *cotangent) {
     fbp_tensor *x = fbp_input(node, 0), *target = fbp_input(node, 1), *weight = weight_of(node);
@@ -86,7 +86,7 @@ fbp_tensor *jvp_cross_entropy_grad(fbp_builder *g, const fbp_tensor *node, fbp_t
     return total ? ADD(total, part) : part;
 }
 
-/* ---- nll_loss ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- nll_loss ---------------------------------------------------------------------------------------------------- */
 
 fbp_tensor *vjp_nll_loss(fbp_builder *g, const fbp_tensor *node, int which, fbp_tensor *cotangent) {
     const fbp_tensor *x = fbp_input(node, 0);

@@ -75,7 +75,7 @@ static fbp_tensor *push_reduction(fbp_builder *g, const fbp_tensor *node, fbp_te
 #define PUSH_FROM_PULL(name) \
     PUSH(name) { return push_reduction(g, node, tangents); }
 
-/* ---- linear ones ----------------------------------------------------------------------------------------------------------- */
+/* ---- linear ones ------------------------------------------------------------------------------------------------- */
 
 /* The fit that every rule's result gets repeats it along the reduced axes. */
 TRANSPOSE(sum) {
@@ -95,7 +95,7 @@ TRANSPOSE(cumsum) {
     return fbp_build(g, FBP_OP_cumsum, 1, &dy, &reversed, sizeof reversed);
 }
 
-/* ---- product ------------------------------------------------------------------------------------------------------------------ */
+/* ---- product ----------------------------------------------------------------------------------------------------- */
 
 PULL(prod) {
     (void)which;
@@ -163,7 +163,7 @@ PUSH(prod_grad) {
     return total ? ADD(total, part) : part;
 }
 
-/* ---- extremes -------------------------------------------------------------------------------------------------------------------- */
+/* ---- extremes ---------------------------------------------------------------------------------------------------- */
 
 PULL(amax) {
     (void)which;
@@ -186,7 +186,7 @@ PUSH(extreme_grad) {
     return with_attributes(g, FBP_OP_extreme_grad, 3, (fbp_tensor *[]){tangents[0], fbp_input(node, 1), fbp_input(node, 2)}, node);
 }
 
-/* ---- moments, norms ---------------------------------------------------------------------------------------------------------------- */
+/* ---- moments, norms ---------------------------------------------------------------------------------------------- */
 
 /* 2 / (n - correction) * (x - mean) * dy; the deviations sum to zero, so the mean's own part vanishes. */
 static fbp_tensor *variance_pull(fbp_builder *g, const fbp_tensor *node, fbp_tensor *dy) {
@@ -232,7 +232,7 @@ PULL(norm) {
 }
 PUSH_FROM_PULL(norm)
 
-/* ---- exponential families -------------------------------------------------------------------------------------------------------------- */
+/* ---- exponential families ---------------------------------------------------------------------------------------- */
 
 PULL(logsumexp) {
     (void)which;

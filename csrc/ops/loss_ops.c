@@ -10,7 +10,7 @@
 #include "kernels/kernels.h"
 #include "ops/op.h"
 
-/* ---- checks and layouts --------------------------------------------------------------------------------------------------- */
+/* ---- checks and layouts ------------------------------------------------------------------------------------------ */
 
 static int class_axis(int ndim) { return ndim == 1 ? 0 : 1; }
 
@@ -125,7 +125,7 @@ fbp_status infer_cross_entropy_grad(const fbp_call *call, fbp_layout *layout, bo
     return fbp_layout_contiguous(layout, (fbp_dtype)x->dtype, x->ndim, fbp_shape(x));
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 /* What the kernels want to know, for an array of this shape. */
 static fbp_class_loss loss_arguments(const fbp_call *call, int ndim, const int64_t *shape, const fbp_tensor *target, const fbp_tensor *weight) {

@@ -11,7 +11,7 @@
 #include "kernels/kernels.h"
 #include "ops/op.h"
 
-/* ---- layouts ---------------------------------------------------------------------------------------------------------- */
+/* ---- layouts ----------------------------------------------------------------------------------------------------- */
 
 /* Shape of x with the masked axes dropped, or kept with size 1. */
 static fbp_status reduced_layout(const fbp_call *call, const fbp_tensor *x, fbp_dtype dtype, fbp_layout *layout) {
@@ -56,7 +56,7 @@ static fbp_status choice_check(const fbp_call *call, const fbp_layout *layout) {
                     fbp_ops[call->op].name, dim, fbp_tensor_shape_text(x));
 }
 
-/* ---- from axes to stages ------------------------------------------------------------------------------------------------- */
+/* ---- from axes to stages ----------------------------------------------------------------------------------------- */
 
 typedef struct fold { int64_t outer, n, inner; } fold;
 
@@ -139,7 +139,7 @@ static fbp_status run_table(const fbp_call *call, fbp_tensor *out, const fbp_red
     return run_parts(call, &how, out->data, fbp_dtype_size((fbp_dtype)out->dtype));
 }
 
-/* ---- one fold, moving axes where it must ------------------------------------------------------------------------------------ */
+/* ---- one fold, moving axes where it must ------------------------------------------------------------------------- */
 
 /* Copy between x's own order and the one with the masked axes last, both contiguous. */
 static void reorder(const fbp_tensor *x, uint32_t dims, char *to, const char *from, bool back) {
@@ -191,7 +191,7 @@ static void single_end(const single *s, uint32_t dims, fbp_tensor *out) {
     if (s->is_moved) reorder(out, dims, out->data, s->result, true);
 }
 
-/* ---- sums, products, extremes ------------------------------------------------------------------------------------------------- */
+/* ---- sums, products, extremes ------------------------------------------------------------------------------------ */
 
 static fbp_dtype sum_dtype(const fbp_tensor *x) { return fbp_dtype_is_float((fbp_dtype)x->dtype) ? (fbp_dtype)x->dtype : FBP_INT64; }
 
@@ -251,7 +251,7 @@ INFER(argmin, infer_place)
 fbp_status run_argmax(const fbp_call *call, fbp_tensor *out) { return run_place(call, out, fbp_kernels->reduce->arg_max); }
 fbp_status run_argmin(const fbp_call *call, fbp_tensor *out) { return run_place(call, out, fbp_kernels->reduce->arg_min); }
 
-/* ---- moments and norms ---------------------------------------------------------------------------------------------------------- */
+/* ---- moments and norms ------------------------------------------------------------------------------------------- */
 
 INFER(var, infer_float)
 fbp_status run_var(const fbp_call *call, fbp_tensor *out) {
@@ -321,7 +321,7 @@ fbp_status run_norm(const fbp_call *call, fbp_tensor *out) {
     return FBP_OK;
 }
 
-/* ---- along one axis ---------------------------------------------------------------------------------------------------------------- */
+/* ---- along one axis ---------------------------------------------------------------------------------------------- */
 
 /* [outer][n][inner] about the axis that the attribute names; a number is an axis of one element. */
 static fold axis_fold(const fbp_call *call, const fbp_tensor *x) {
@@ -403,7 +403,7 @@ fbp_status run_logsumexp(const fbp_call *call, fbp_tensor *out) {
     return run_parts(call, &how, out->data, fbp_dtype_size((fbp_dtype)out->dtype));
 }
 
-/* ---- gradients of reductions that have a kernel of their own -------------------------------------------------------------------------- */
+/* ---- gradients of reductions that have a kernel of their own ----------------------------------------------------- */
 
 /* Inputs: the cotangent g (shaped as the reduction's result), ..., last the reduction's input, whose shape the result has. */
 static fbp_status infer_pulled(const fbp_call *call, fbp_layout *layout) {
