@@ -85,7 +85,7 @@ def measure(name: str, iterations: int) -> dict[str, Any]:
         "backward": backward,
         "resident": None if resident is None or resident_after is None else resident_after - resident,
         # A core that counts no byte for a million live nodes counts arrays only, and says nothing about them.
-        "core": (core_after["live_bytes"] - core["live_bytes"] if core else 0) or None,
+        "core": (core_after["slab_bytes"] - core["slab_bytes"] if core else 0) or None,
         "gradient_error": wrong,
     }
 

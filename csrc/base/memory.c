@@ -8,12 +8,13 @@
 #define _DEFAULT_SOURCE /* posix_memalign, madvise */
 #include "base/memory.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-static _Atomic int64_t allocations, live_bytes, peak_bytes, live_blocks;
+static _Atomic int64_t allocations, live_bytes, peak_bytes, live_blocks, slab_bytes;
 
 static void count_live(int64_t delta) {
     int64_t live = atomic_fetch_add_explicit(&live_bytes, delta, memory_order_relaxed) + delta;
@@ -31,11 +32,19 @@ static size_t memory_limit(void) {
     return limit;
 }
 
+enum { HUGE_PAGE = 1 << 21 };
+
+/* Large pieces lie on huge pages where the system gives them: one fault, and one entry of the address cache, instead of 512. */
 static void *system_get(size_t bytes, size_t alignment) {
     if (bytes > memory_limit()) return NULL;
     atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
     void *memory = NULL;
-    return posix_memalign(&memory, alignment, bytes) == 0 ? memory : NULL;
+    if (bytes >= 2 * (size_t)HUGE_PAGE) alignment = HUGE_PAGE;
+    if (posix_memalign(&memory, alignment, bytes) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (alignment == HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE); /* advice: nothing depends on its being taken */
+#endif
+    return memory;
 }
 
 /* ---- arrays ---------------------------------------------------------------------------------- */
@@ -102,7 +111,7 @@ void fbp_memory_free(void *memory, size_t bytes) {
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
 enum {
-    REGION_BYTES = 1 << 21, /* a huge page: one fault instead of 512 */
+    REGION_BYTES = HUGE_PAGE,
     SLAB_BYTES = 1 << 16,
     REGION_SLABS = REGION_BYTES / SLAB_BYTES,
     BLOCK_STEP = 16,
@@ -159,9 +168,6 @@ static void region_unlist(region *r) {
 static region *region_new(void) {
     char *memory = system_get(REGION_BYTES, REGION_BYTES);
     if (!memory) return NULL;
-#ifdef MADV_HUGEPAGE
-    madvise(memory, REGION_BYTES, MADV_HUGEPAGE); /* advice: nothing depends on its being taken */
-#endif
     region *r = (region *)(memory + SLAB_HEADER);
     *r = (region){0};
     region_list(r);
@@ -191,6 +197,7 @@ static slab *slab_new(uint32_t class) {
     if (s) r->empty = s->next;
     else s = (slab *)((char *)r - SLAB_HEADER + (size_t)r->carved++ * SLAB_BYTES);
     if (r->used++ == 0) idle_regions--;
+    atomic_fetch_add_explicit(&slab_bytes, SLAB_BYTES, memory_order_relaxed);
     if (!r->empty && r->carved == REGION_SLABS) region_unlist(r);
     s->free = NULL;
     s->used = s->carved = 0;
@@ -204,6 +211,7 @@ static slab *slab_new(uint32_t class) {
 static void slab_empty(slab *s) {
     region *r = region_of(s);
     slab_unlist(s);
+    atomic_fetch_sub_explicit(&slab_bytes, SLAB_BYTES, memory_order_relaxed);
     s->next = r->empty;
     r->empty = s;
     if (!r->listed) region_list(r);
@@ -255,18 +263,37 @@ void fbp_block_free(void *block, size_t bytes) {
 
 /* ---- scratch --------------------------------------------------------------------------------- */
 
+typedef struct thread_scratch { void *memory[FBP_SCRATCH_SLOTS]; size_t bytes[FBP_SCRATCH_SLOTS]; } thread_scratch;
+
+static pthread_key_t scratch_key; /* its destructor frees a thread's scratch when the thread ends */
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+
+static void scratch_free(void *held) {
+    thread_scratch *scratch = held;
+    for (int slot = 0; slot < FBP_SCRATCH_SLOTS; slot++) free(scratch->memory[slot]);
+    free(scratch);
+}
+
+static void scratch_key_make(void) { pthread_key_create(&scratch_key, scratch_free); }
+
 void *fbp_scratch(int slot, size_t bytes) {
-    static _Thread_local struct { void *memory; size_t bytes; } scratch[FBP_SCRATCH_SLOTS];
-    if (scratch[slot].bytes >= bytes && scratch[slot].memory) return scratch[slot].memory;
+    static _Thread_local thread_scratch *scratch;
+    if (scratch && scratch->memory[slot] && scratch->bytes[slot] >= bytes) return scratch->memory[slot];
+    if (!scratch) {
+        pthread_once(&scratch_once, scratch_key_make);
+        scratch = calloc(1, sizeof *scratch);
+        if (!scratch) return NULL;
+        pthread_setspecific(scratch_key, scratch);
+    }
     size_t wanted = bytes < 4096 ? 4096 : bytes;
     void *memory = system_get(wanted, FBP_ALIGNMENT);
     if (!memory) return NULL;
-    free(scratch[slot].memory);
-    scratch[slot].memory = memory;
-    scratch[slot].bytes = wanted;
+    free(scratch->memory[slot]);
+    scratch->memory[slot] = memory;
+    scratch->bytes[slot] = wanted;
     return memory;
 }
 
 fbp_memory_stats fbp_memory_statistics(void) {
-    return (fbp_memory_stats){allocations, live_bytes, peak_bytes, live_blocks};
+    return (fbp_memory_stats){allocations, live_bytes, peak_bytes, live_blocks, slab_bytes};
 }

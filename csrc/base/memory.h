@@ -25,6 +25,7 @@ void *fbp_scratch(int slot, size_t bytes);
 /* Statistics since the process began: allocations asked of the system, bytes now live, their peak. */
 typedef struct fbp_memory_stats {
     int64_t allocations, live_bytes, peak_bytes, live_blocks;
+    int64_t slab_bytes; /* of the slabs that blocks are carved from: small tensors and all nodes */
 } fbp_memory_stats;
 fbp_memory_stats fbp_memory_statistics(void);
 

@@ -96,21 +96,18 @@ static bool any_stale(int count, fbp_tensor *const *inputs) {
 
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
 
-static bool reads_strided(const fbp_op_row *row, fbp_op op) {
-    return row->class == FBP_CLASS_POINTWISE || row->class == FBP_CLASS_PREDICATE || row->view || op == FBP_OP_copy ||
-           op == FBP_OP_matmul || op == FBP_OP_linear || op == FBP_OP_addmm || op == FBP_OP_cat || op == FBP_OP_embed ||
-           op == FBP_OP_slice_assign;
+static bool all_contiguous(const fbp_call *call) {
+    for (int i = 0; i < call->count; i++)
+        if (call->inputs[i] && !fbp_is_contiguous(call->inputs[i])) return false;
+    return true;
 }
 
 /* Run the row's kernel; rows that want contiguous inputs get copies of those that are not. */
 static fbp_status run(const fbp_call *call, fbp_tensor *out) {
     const fbp_op_row *row = &fbp_ops[call->op];
-    bool plain = reads_strided(row, call->op);
-    for (int i = 0; i < call->count && !plain; i++)
-        if (call->inputs[i] && !fbp_is_contiguous(call->inputs[i])) goto copies;
-    return row->run(call, out);
-
-copies:;
+    if (all_contiguous(call) || fbp_op_strided[call->op]) return row->run(call, out);
+    if (call->count > INPUTS_INSIDE)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s: more than %d inputs, of which some are not contiguous", row->name, INPUTS_INSIDE);
     fbp_tensor *inputs[INPUTS_INSIDE], *owned[INPUTS_INSIDE];
     int owned_count = 0;
     fbp_status status = FBP_OK;
@@ -264,9 +261,11 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
 fbp_status fbp_writable(const char *op, const fbp_tensor *t) {
     if (t->storage->read_only)
         return fbp_fail(FBP_ERROR_RUNTIME, "%s_: the memory of this tensor is read-only (it came from a read-only array); clone() it first", op);
-    if (fbp_requires_grad(t) && t->edge_count == 0 && fbp_mode_get()->grad_enabled)
-        return fbp_fail(FBP_ERROR_RUNTIME, "%s_: a leaf Variable that requires grad is being used in an in-place operation; "
-                                           "work under no_grad(), or on a clone()", op);
+    const fbp_tensor *owner = t;
+    while ((owner->flags & FBP_VIEW) && owner->edge_count && fbp_ops[owner->op].view) owner = fbp_input(owner, 0);
+    if (fbp_requires_grad(owner) && owner->edge_count == 0 && fbp_mode_get()->grad_enabled)
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s_: a %sleaf Variable that requires grad is being used in an in-place operation; "
+                                           "work under no_grad(), or on a clone()", op, owner == t ? "" : "view of a ");
     for (int i = 0; i < t->ndim; i++)
         if (fbp_strides(t)[i] == 0 && fbp_shape(t)[i] > 1)
             return fbp_fail(FBP_ERROR_RUNTIME, "%s_: more than one element of the written-to tensor of shape %s refers to a single "
@@ -287,9 +286,9 @@ static bool overlaps(const fbp_call *call, const fbp_tensor *target) {
 /* Compute into target's own elements. */
 static fbp_status write(const fbp_call *call, const fbp_layout *layout, fbp_tensor *target) {
     const fbp_op_row *row = &fbp_ops[call->op];
-    bool direct = layout->dtype == target->dtype && !overlaps(call, target) &&
-                  (call->op == FBP_OP_slice_assign || (row->class == FBP_CLASS_POINTWISE && fbp_is_contiguous(target)));
-    if (direct) return row->run(call, target);
+    bool able = row->class == FBP_CLASS_POINTWISE ? fbp_is_contiguous(target)
+                                                  : fbp_op_overwrites[call->op] && (fbp_op_strided[call->op] || all_contiguous(call));
+    if (able && layout->dtype == target->dtype && !overlaps(call, target)) return row->run(call, target);
     fbp_tensor *result;
     FBP_TRY(fbp_tensor_empty(layout, 0, 0, &result));
     fbp_status status = run(call, result);

@@ -4,9 +4,6 @@
  * Nothing here touches memory beyond lane n; n is in 1 .. LANES-1 unless a function says more.
  */
 
-/* x in every lane, in a form that stays one instruction however large the function around it (x - 0 is x, -0 too). */
-FBP_INLINE V R(v_all)(T x) { return x - (V){0}; }
-
 /* Lane numbers 0, 1, 2, ... */
 FBP_INLINE VI R(v_iota)(void) {
     static const IT number[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

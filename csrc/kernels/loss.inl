@@ -208,7 +208,7 @@ static int64_t R(nll)(void *loss, void *total_weight, const void *log_probabilit
 /* One row: dx[c] = pull * p[c] - push * w[c] - (c == target) * own. */
 FBP_INLINE void R(loss_row_backward)(T *dx, const T *p, const T *w, int64_t classes, int64_t target, V pull, V push,
                                      V own) {
-    const V one = R(v_all)(1);
+    const V one = R(v_splat)(1);
     VI lane = R(v_iota)() - (IT)target; /* 0 at the target; class counts fit the lanes' integers */
     for (int64_t c = 0; c < classes; c += LANES, lane += LANES) {
         const int64_t left = classes - c;
@@ -244,13 +244,13 @@ static void R(cross_entropy_backward_batch)(const struct R(loss_job) *job, const
             if (target[k] == a->ignore_index)
                 R(loss_zero)(job, b, k);
             else
-                R(loss_row_backward)(job->dx + at, job->softmax + at, w, a->classes, target[k], R(v_all)(pull[k]),
-                                     R(v_all)(push[k]), R(v_all)(own[k]));
+                R(loss_row_backward)(job->dx + at, job->softmax + at, w, a->classes, target[k], R(v_splat)(pull[k]),
+                                     R(v_splat)(push[k]), R(v_splat)(own[k]));
         }
         return;
     }
     for (int64_t c = 0; c < a->classes; c++) {
-        const V weight = R(v_all)(w ? w[c] : 1);
+        const V weight = R(v_splat)(w ? w[c] : 1);
         for (int64_t k = 0; k < b->count; k += LANES) {
             const int64_t at = b->base + c * b->stride + k, left = b->count - k;
             const V p = R(v_load_upto)(job->softmax + at, left, weight);

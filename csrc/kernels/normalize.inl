@@ -13,7 +13,7 @@ struct R(normalize_job) {
 /* What is subtracted before exponentials of a log-sum-exp: the maximum, or 0 where that is infinite or NaN
  * (inf - inf would be NaN, and exp(+-inf) and exp(NaN) say what they should by themselves). */
 FBP_INLINE V R(finite_or_zero)(V m) {
-    const VI finite = R(m_abs)(m) < R(v_all)(C(INFINITY));
+    const VI finite = R(m_abs)(m) < R(v_splat)(C(INFINITY));
     return R(v_select)(finite, m, (V){0});
 }
 
@@ -89,7 +89,7 @@ FBP_INLINE void R(log_softmax_backward_row)(T *dx, const T *g, const T *y, int64
 }
 
 FBP_INLINE void R(logsumexp_backward_row)(T *dx, T g, T y, const T *x, int64_t n) {
-    const V scale = R(v_all)(g), shift = R(v_all)(y);
+    const V scale = R(v_splat)(g), shift = R(v_splat)(y);
     for (int64_t i = 0; i < n; i += LANES)
         R(v_store_upto)(dx + i, scale * R(m_exp)(R(v_load_upto)(x + i, n - i, shift) - shift), n - i);
 }

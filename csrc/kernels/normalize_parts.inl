@@ -10,7 +10,7 @@ enum { R(NORMAL_LEAF) = 32 }; /* additions in a row before a running total takes
 
 /* Largest of x[n] in every lane; -inf for n == 0; NaN where there is one. */
 FBP_INLINE V R(row_max)(const T *x, int64_t n) {
-    const V lowest = R(v_all)(C(-INFINITY));
+    const V lowest = R(v_splat)(C(-INFINITY));
     if (n <= LANES) return n > 0 ? R(v_fold_max)(R(v_load_upto)(x, n, lowest)) : lowest;
     V best[4] = {lowest, lowest, lowest, lowest};
     int64_t i = 0;
@@ -52,7 +52,7 @@ FBP_INLINE V R(row_exp_sum)(const bool keep, T *e, const T *x, int64_t n, V shif
 /* A row of n = 1 .. LANES elements, which stays in one register: sum of exp(x - max) in every lane, the maximum likewise
  * in *largest, and the exponentials in *e (0 in spare lanes). */
 FBP_INLINE V R(short_row_exp)(const T *x, int64_t n, V *largest, V *e) {
-    const V v = R(v_load_upto)(x, n, R(v_all)(C(-INFINITY)));
+    const V v = R(v_load_upto)(x, n, R(v_splat)(C(-INFINITY)));
     *largest = R(v_fold_max)(v);
     *e = R(m_exp)(v - *largest);
     if (n < LANES) *e = R(v_select)(R(v_first)(n), *e, (V){0}); /* -inf - -inf is NaN in the spare lanes */
@@ -68,7 +68,7 @@ FBP_INLINE void R(row_scale)(T *y, int64_t n, V factor) {
 
 /* Lane by lane along n rows of a strip of `width` columns (1 .. LANES): the maximum. */
 FBP_INLINE V R(strip_max)(const T *x, int64_t n, int64_t stride, int64_t width) {
-    V best = R(v_all)(C(-INFINITY));
+    V best = R(v_splat)(C(-INFINITY));
     for (int64_t r = 0; r < n; r++) best = R(m_max)(best, R(v_load_upto)(x + r * stride, width, best));
     return best;
 }

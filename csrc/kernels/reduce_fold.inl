@@ -40,7 +40,7 @@ FBP_INLINE T R(fold_identity)(int kind) {
 
 /* |x|**p.  Out of line: the text of a power is long. */
 static __attribute__((noinline)) void R(fold_power)(V *x, T p) {
-    *x = R(m_pow)(R(m_abs)(*x), R(v_all)(p));
+    *x = R(m_pow)(R(m_abs)(*x), R(v_splat)(p));
 }
 
 /* `centre` is the mean for FOLD_DEVIATION, `power` the exponent for FOLD_POWER. */
@@ -133,8 +133,8 @@ static void R(fold_collapse)(int kind, V *stack, int height, int width) {
 
 /* Fold of n contiguous elements, in every lane. */
 FBP_INLINE V R(fold_chunk_body)(const int kind, const T *x, int64_t n, T centre, T power) {
-    const V middle = R(v_all)(centre);
-    const V identity = R(v_all)(R(fold_identity)(kind));
+    const V middle = R(v_splat)(centre);
+    const V identity = R(v_splat)(R(fold_identity)(kind));
     V total[4] = {identity, identity, identity, identity};
     int64_t i = 0;
     while (i + 4 * LANES <= n) {
@@ -213,7 +213,7 @@ static void R(fold_rows)(void *context, int64_t begin, int64_t end) {
  * rows lie `stride` apart.  Narrow blocks run WAYS rows side by side to hide the latency of a join. */
 FBP_INLINE void R(fold_block_body)(const int kind, const int WIDTH, const int WAYS, V *out, const T *x, int64_t rows,
                                    int64_t stride, int64_t part, const T *centres, T power) {
-    const V identity = R(v_all)(R(fold_identity)(kind));
+    const V identity = R(v_splat)(R(fold_identity)(kind));
     V total[FOLD_WIDTH], centre[FOLD_WIDTH];
     for (int k = 0; k < WIDTH; k++)
         centre[k] = kind != FOLD_DEVIATION ? identity

@@ -30,11 +30,11 @@ FBP_INLINE void R(sgd_vector)(const bool decay, const bool momentum, const bool 
 }
 
 static void R(sgd_prepare)(struct R(sgd_numbers) *c, const fbp_sgd *h) {
-    c->sign = R(v_all)(h->maximize ? -1 : 1);
-    c->decay = R(v_all)((T)h->weight_decay);
-    c->keep = R(v_all)((T)h->momentum);
-    c->take = R(v_all)((T)(1 - h->dampening));
-    c->lr = R(v_all)((T)h->lr);
+    c->sign = R(v_splat)(h->maximize ? -1 : 1);
+    c->decay = R(v_splat)((T)h->weight_decay);
+    c->keep = R(v_splat)((T)h->momentum);
+    c->take = R(v_splat)((T)(1 - h->dampening));
+    c->lr = R(v_splat)((T)h->lr);
     c->nesterov = h->nesterov;
     c->ready = true;
 }
@@ -84,16 +84,16 @@ struct R(adam_numbers) {
 static void R(adam_prepare)(struct R(adam_numbers) *c, const fbp_adam *h, int64_t step) {
     const double correction1 = 1 - pow(h->beta1, (double)step), correction2 = 1 - pow(h->beta2, (double)step);
     c->step = step;
-    c->sign = R(v_all)(h->maximize ? -1 : 1);
-    c->shrink = R(v_all)((T)(h->decoupled ? 1 - h->lr * h->weight_decay : 1));
-    c->decay = R(v_all)((T)h->weight_decay);
-    c->beta1 = R(v_all)((T)h->beta1);
-    c->rest1 = R(v_all)((T)(1 - h->beta1));
-    c->beta2 = R(v_all)((T)h->beta2);
-    c->rest2 = R(v_all)((T)(1 - h->beta2));
-    c->step_size = R(v_all)((T)(h->lr / correction1));
-    c->root_scale = R(v_all)((T)(1 / sqrt(correction2)));
-    c->eps = R(v_all)((T)h->eps);
+    c->sign = R(v_splat)(h->maximize ? -1 : 1);
+    c->shrink = R(v_splat)((T)(h->decoupled ? 1 - h->lr * h->weight_decay : 1));
+    c->decay = R(v_splat)((T)h->weight_decay);
+    c->beta1 = R(v_splat)((T)h->beta1);
+    c->rest1 = R(v_splat)((T)(1 - h->beta1));
+    c->beta2 = R(v_splat)((T)h->beta2);
+    c->rest2 = R(v_splat)((T)(1 - h->beta2));
+    c->step_size = R(v_splat)((T)(h->lr / correction1));
+    c->root_scale = R(v_splat)((T)(1 / sqrt(correction2)));
+    c->eps = R(v_splat)((T)h->eps);
 }
 
 /* Elements i .. i+left-1 (at most a vector) of one tensor; the flags are constants where this is called. */

@@ -1,10 +1,8 @@
 /* vector.inl -- loads, stores and selection for the real type in force (include after real_f32.h or real_f64.h). */
 
-FBP_INLINE V R(v_splat)(T x) {
-    V v;
-    for (int i = 0; i < LANES; i++) v[i] = x;
-    return v;
-}
+/* x in every lane; x - 0 is x, -0 and NaN too, and stays one broadcast however large the function around it
+ * (a loop over lanes becomes a masked broadcast a lane). */
+FBP_INLINE V R(v_splat)(T x) { return x - (V){0}; }
 FBP_INLINE V R(v_load)(const T *p) {
     V v;
     memcpy(&v, p, sizeof v);

@@ -46,7 +46,8 @@ typedef struct fbp_call {
  * `*is_view` is false on entry; a VIEW op sets it where the result shares inputs[0]'s elements
  * (layout->offset then counts from its first element). */
 typedef fbp_status (*fbp_infer_fn)(const fbp_call *call, fbp_layout *layout, bool *is_view);
-/* Compute the elements of `out` (fresh, contiguous).  Inputs of rows other than copy, reshape and matmul are contiguous. */
+/* Compute the elements of `out` (fresh, contiguous).  Inputs are contiguous but for
+ * rows in fbp_op_strided. */
 typedef fbp_status (*fbp_run_fn)(const fbp_call *call, fbp_tensor *out);
 
 struct fbp_builder;
@@ -72,6 +73,8 @@ typedef struct fbp_op_row {
 } fbp_op_row;
 
 extern const fbp_op_row fbp_ops[FBP_OP_COUNT];
+extern const bool fbp_op_strided[FBP_OP_COUNT];    /* run_ reads inputs of any strides */
+extern const bool fbp_op_overwrites[FBP_OP_COUNT]; /* run_ may be given its first input's elements to write into */
 
 /* Hand-written parts of structural rows, by name. */
 #define FBP_DECLARE_RUN(name)                                                          \

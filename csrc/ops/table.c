@@ -42,3 +42,19 @@ const fbp_op_row fbp_ops[FBP_OP_COUNT] = {
 #define UPDATE(name_, doc_) [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = "", .class = FBP_CLASS_UPDATE, .arity = -1},
 #include "ops/ops.def"
 };
+
+const bool fbp_op_strided[FBP_OP_COUNT] = {
+#define POINTWISE1(name, ...) [FBP_OP_##name] = true,
+#define POINTWISE2(name, ...) [FBP_OP_##name] = true,
+#define POINTWISE3(name, ...) [FBP_OP_##name] = true,
+#define PREDICATE1(name, ...) [FBP_OP_##name] = true,
+#define PREDICATE2(name, ...) [FBP_OP_##name] = true,
+#define VIEW(name, ...) [FBP_OP_##name] = true,
+#define STRIDED(name) [FBP_OP_##name] = true,
+#include "ops/ops.def"
+};
+
+const bool fbp_op_overwrites[FBP_OP_COUNT] = {
+#define OVERWRITES(name) [FBP_OP_##name] = true,
+#include "ops/ops.def"
+};

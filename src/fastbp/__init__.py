@@ -174,6 +174,6 @@ def __dir__() -> list[str]:
 
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.
-for _name in ("rebuild", "forward_gradient", "check_device", "adam_step", "sgd_step", "device_type", "bool_"):
+for _name in ("rebuild", "forward_gradient", "check_device", "adam_step", "sgd_step", "device_type", "bool_", "make_generator"):
     globals().pop(_name, None)
 del _name

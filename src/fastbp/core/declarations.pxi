@@ -30,7 +30,7 @@ cdef extern from "base/dtype.h" nogil:
 
 cdef extern from "base/memory.h" nogil:
     ctypedef struct fbp_memory_stats:
-        int64_t allocations, live_bytes, peak_bytes, live_blocks
+        int64_t allocations, live_bytes, peak_bytes, live_blocks, slab_bytes
     fbp_memory_stats fbp_memory_statistics()
     void *fbp_block_get(size_t bytes)
     void fbp_block_free(void *block, size_t bytes)

@@ -118,10 +118,11 @@ def available_isas():
 
 
 def memory_statistics():
-    """Counts of the core's allocator: allocations asked of the system, live and peak bytes of arrays, live blocks."""
+    """Counts of the core's allocator: allocations asked of the system, live and peak bytes of arrays, live blocks (small tensors and
+    nodes) and the bytes of the slabs that hold them."""
     cdef fbp_memory_stats stats = fbp_memory_statistics()
     return {"allocations": stats.allocations, "live_bytes": stats.live_bytes, "peak_bytes": stats.peak_bytes,
-            "live_blocks": stats.live_blocks}
+            "live_blocks": stats.live_blocks, "slab_bytes": stats.slab_bytes}
 
 
 def cpu_information():
