@@ -213,6 +213,16 @@ static fbp_status deliver(const pass *p, fbp_tensor *node, fbp_tensor *g) {
     return FBP_OK;
 }
 
+/* The fused elementwise kernels want a contiguous cotangent: one that a reduction spread over an axis is written out once. */
+static fbp_status make_flat(const fbp_tensor *node, fbp_tensor **g) {
+    if (fbp_ops[node->op].class != FBP_CLASS_POINTWISE || fbp_is_contiguous(*g)) return FBP_OK;
+    fbp_tensor *flat;
+    FBP_TRY(fbp_contiguous_copy(*g, &flat));
+    fbp_release(*g);
+    *g = flat;
+    return FBP_OK;
+}
+
 static fbp_status visit(pass *p, fbp_tensor *node) {
     const fbp_backward_request *request = p->request;
     fbp_tensor *g = node->cotangent;
@@ -232,6 +242,7 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
         if (request->input_count == 0) status = fbp_gradient_accumulate(node, g, request->create_graph);
     } else if (status == FBP_OK && (status = saved_check(node)) == FBP_OK) {
         int last = -1;
+        if (!request->create_graph) status = make_flat(node, &g);
         for (int i = (int)node->edge_count - 1; i >= 0 && last < 0; i--)
             if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) last = i;
         for (int i = 0; i <= last && status == FBP_OK; i++)
