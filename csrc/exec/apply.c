@@ -237,7 +237,7 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
     const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
     const char *name = fbp_ops[op].name;
     fbp_layout layout;
-    bool is_view = false;
+    bool is_view = false, records = fbp_mode_get()->grad_enabled;
     FBP_TRY(fbp_ops[op].infer(&call, &layout, &is_view));
     if (layout.dtype != out->dtype || layout.ndim != out->ndim || memcmp(layout.shape, fbp_shape(out), out->ndim * sizeof(int64_t)) != 0)
         return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= has shape %s, %s, the result %s, %s", name, fbp_tensor_shape_text(out),
@@ -247,7 +247,7 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
         return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= must be contiguous and writable", name);
     for (int i = 0; i < count; i++) {
         if (inputs[i]->storage == out->storage) return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= shares memory with an input", name);
-        if (fbp_mode_get()->grad_enabled && (fbp_requires_grad(inputs[i]) || fbp_requires_grad(out)))
+        if (records && (fbp_requires_grad(inputs[i]) || fbp_requires_grad(out)))
             return fbp_fail(FBP_ERROR_RUNTIME, "%s: functions with out=... arguments don't support automatic differentiation, but one of the "
                                                "arguments requires grad.", name);
     }
