@@ -4,14 +4,16 @@
     from fastbp import nn, optim
     import fastbp.nn.functional as F
 
-Tensors, gradients, modules and optimizers have PyTorch's names and semantics; an ordinary training script runs after its
-import lines change.  The arithmetic is a C core compiled for several instruction sets, chosen when the library loads.
+Tensors, gradients, modules and optimizers have PyTorch's names and semantics; an ordinary training script runs after
+its import lines change. The arithmetic is a C core compiled for several instruction sets, chosen when it loads.
 """
 
 from __future__ import annotations
 
 import builtins as _builtins
 import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -23,7 +25,7 @@ def _load_core() -> None:
     (docs/threads.md has the measurements). What the user has set stands.
     """
     watch = {"GOMP_SPINCOUNT": "1000" if _os.uname().machine == "x86_64" else "30000", "KMP_BLOCKTIME": "0"}
-    ours = not any(name in _os.environ for name in (*watch, "OMP_WAIT_POLICY"))
+    ours = not _builtins.any(name in _os.environ for name in (*watch, "OMP_WAIT_POLICY"))
     if ours:
         _os.environ.update(watch)
     try:
@@ -36,9 +38,9 @@ def _load_core() -> None:
 
 _load_core()
 
-from . import _core  # noqa: E402
+from . import _core as _core  # noqa: E402
 from ._core import *  # noqa: E402, F403
-from ._core import Size, Tensor, bool_, float32, float64, int32, int64, set_default_dtype, uint8  # noqa: E402
+from ._core import Tensor, bool_, float32, float64, int32, int64, uint8  # noqa: E402
 
 # PyTorch's other names of the dtypes; they hide Python's own in this namespace, as they do in PyTorch's.
 float = float32
@@ -124,13 +126,13 @@ def BoolTensor(*args: object) -> Tensor:
     return _legacy(bool_, args)
 
 
-def _legacy(dtype: _core.dtype, args: tuple) -> Tensor:
+def _legacy(dtype: _core.dtype, args: tuple[_Any, ...]) -> Tensor:
     if len(args) == 1 and not isinstance(args[0], _builtins.int):
         return _core.tensor(args[0], dtype=dtype)
     return _core.empty(*(args or (0,)), dtype=dtype)
 
 
-def set_printoptions(**options: object) -> None:
+def set_printoptions(**options: _Any) -> None:
     """Change how tensors are printed: precision, threshold, edgeitems, linewidth, profile, sci_mode, as in PyTorch."""
     from . import _format
 
@@ -150,8 +152,10 @@ def show_config() -> str:
     lines = [
         f"fastbp {__version__}",
         f"kernels      {_core.get_isa()} (this CPU also runs: {', '.join(_core.available_isas()[:-1])})",
-        f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine, by {_core.threads_runtime()}",
-        f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, L3 {cpu['l3_bytes'] >> 10} KiB",
+        f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine, "
+        f"by {_core.threads_runtime()}",
+        f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, "
+        f"L3 {cpu['l3_bytes'] >> 10} KiB",
         f"default type {_core.get_default_dtype()!r}",
     ]
     for row in _core.environment_variables():
@@ -160,13 +164,23 @@ def show_config() -> str:
     return "\n".join(lines + ([f"problems     {problems}"] if problems else []))
 
 
-def __getattr__(name: str) -> object:
-    """Import submodules at their first use, so that `import fastbp` stays quick."""
-    if name in _SUBMODULES:
-        from importlib import import_module
+if _TYPE_CHECKING:
+    from . import autograd as autograd
+    from . import datasets as datasets
+    from . import nn as nn
+    from . import optim as optim
+    from . import reference as reference
+    from . import testing as testing
+    from . import utils as utils
+else:
 
-        return import_module("." + name, __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Import submodules at their first use, so that `import fastbp` stays quick."""
+        if name in _SUBMODULES:
+            from importlib import import_module
+
+            return import_module("." + name, __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
@@ -174,6 +188,7 @@ def __dir__() -> list[str]:
 
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.
-for _name in ("rebuild", "forward_gradient", "check_device", "adam_step", "sgd_step", "device_type", "bool_", "make_generator"):
+_PRIVATE = """rebuild forward_gradient check_device adam_step sgd_step device_type bool_ make_generator"""
+for _name in [*_PRIVATE.split(), *(_name for _name in dir(_core) if _name.startswith("builtin_"))]:
     globals().pop(_name, None)
 del _name

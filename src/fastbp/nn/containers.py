@@ -76,7 +76,7 @@ class _NumberedModules(Module):
 
     def pop(self, index: int) -> Module:
         """Take out and return the module at `index`."""
-        module = self.__dict__[self._name_at(index)]
+        module: Module = self.__dict__[self._name_at(index)]
         del self[index]
         return module
 
@@ -125,7 +125,8 @@ class Sequential(_NumberedModules):
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
             return type(self)({name: self.__dict__[name] for name in list(self._module_names)[index]})
-        return self.__dict__[self._name_at(index)]
+        module: Module = self.__dict__[self._name_at(index)]
+        return module
 
     def __add__(self, other: Sequential) -> Sequential:
         if not isinstance(other, Sequential):
@@ -158,7 +159,8 @@ class ModuleList(_NumberedModules):
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
             return type(self)(self._all()[index])
-        return self.__dict__[self._name_at(index)]
+        module: Module = self.__dict__[self._name_at(index)]
+        return module
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
@@ -206,7 +208,8 @@ class ModuleDict(Module):
     def __getitem__(self, key: str) -> Module:
         if key not in self._module_names:
             raise KeyError(key)
-        return self.__dict__[key]
+        module: Module = self.__dict__[key]
+        return module
 
     def __setitem__(self, key: str, module: Module) -> None:
         self.register_module(key, module)
@@ -284,7 +287,8 @@ class ParameterList(Module):
     def __getitem__(self, index: int | slice) -> Parameter | ParameterList:
         if isinstance(index, slice):
             return ParameterList(list(self)[index])
-        return self.__dict__[self._name_at(index)]
+        parameter: Parameter = self.__dict__[self._name_at(index)]
+        return parameter
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         setattr(self, self._name_at(index), _as_parameter(value))

@@ -5,6 +5,7 @@ A module without hooks pays one attribute look-up; all else happens in `call_wit
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._core import Tensor
@@ -124,7 +125,7 @@ class _GradientWatch:
             self.grad_inputs.append(None)
             if isinstance(arg, Tensor) and arg.requires_grad:
                 arg = arg.view_as(arg)
-                arg.register_hook(lambda grad, position=position: self._input_arrived(position, grad))
+                arg.register_hook(partial(self._input_arrived, position))
                 self.inputs_awaited += 1
             watched.append(arg)
         self.has_watched_input = self.inputs_awaited > 0
@@ -137,7 +138,7 @@ class _GradientWatch:
             self.grad_outputs.append(None)
             if isinstance(output, Tensor) and output.requires_grad:
                 output = output.view_as(output)
-                output.register_hook(lambda grad, position=position: self._output_arrived(position, grad))
+                output.register_hook(partial(self._output_arrived, position))
                 self.outputs_awaited += 1
             watched.append(output)
         return tuple(watched) if isinstance(result, tuple) else watched[0]
@@ -160,7 +161,8 @@ class _GradientWatch:
             raise RuntimeError(
                 "a full backward hook can change grad_input only of a module with one differentiable input"
             )
-        return after[position]
+        changed: Tensor | None = after[position]
+        return changed
 
     def _run(self) -> tuple[Any, ...]:
         grad_inputs, grad_outputs = tuple(self.grad_inputs), tuple(self.grad_outputs)

@@ -317,7 +317,8 @@ class Module:
         module = self.get_submodule(path)
         if name not in module._parameter_names:
             raise AttributeError(f"{module._get_name()} has no parameter `{name}`")
-        return module.__dict__[name]
+        parameter: Parameter = module.__dict__[name]
+        return parameter
 
     def get_buffer(self, target: str) -> Tensor:
         """The buffer with the dotted name `target`; raises AttributeError where there is none."""
@@ -325,7 +326,8 @@ class Module:
         module = self.get_submodule(path)
         if name not in module._buffer_names:
             raise AttributeError(f"{module._get_name()} has no buffer `{name}`")
-        return module.__dict__[name]
+        buffer: Tensor = module.__dict__[name]
+        return buffer
 
     def apply(self, fn: Callable[[Module], Any]) -> Module:
         """Call `fn` on every module below and then on this one (for initialising weights); return self."""

@@ -1,0 +1,475 @@
+"""Types of the extension's parameters, results and attributes, for tools/generate_stub.py.
+
+Names are looked up from the most particular to the least: "Tensor.max.dim", "max.dim", "dim".
+"""
+
+from __future__ import annotations
+
+
+def by_name(groups: dict[str, str]) -> dict[str, str]:
+    """Turn {type: "name name ..."} round: {name: type}."""
+    return {name: kind for kind, names in groups.items() for name in names.split()}
+
+
+HEADER = '''\
+"""Types of the extension. Written by tools/generate_stub.py from the built module; change that, not this file."""
+
+import builtins
+from collections.abc import Callable, Iterator, Sequence
+from types import EllipsisType
+from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsIndex, TypeVar, overload
+
+import numpy as np
+
+'''
+
+# After the classes: names that stand for long types.
+ALIASES = '''
+# Methods of Tensor are called bool, float, int and type, and hide Python's own within the class.
+_bool = builtins.bool
+_int = builtins.int
+_float = builtins.float
+_Number = builtins.bool | builtins.int | builtins.float
+_Array = np.ndarray[Any, Any]
+_Callable = TypeVar("_Callable", bound=Callable[..., Any])
+_Subclass = TypeVar("_Subclass")
+_dtype = dtype
+_Device = device_type | builtins.str | builtins.int | None
+_Shape = Sequence[builtins.int]
+_Sizes = builtins.int | _Shape | Tensor
+_Dims = builtins.int | Sequence[builtins.int]
+_Operand = Tensor | _Array | _Number
+_Tensors = Sequence[Tensor] | tuple[Tensor, ...]
+_Item = SupportsIndex | slice | EllipsisType | Tensor | _Array | Sequence[Any] | None
+_Key = _Item | tuple[_Item, ...]
+_Node = tuple[builtins.str, tuple[builtins.int | None, ...], dict[builtins.str, Any], Tensor | None]
+_Hook = Callable[[Tensor], Tensor | None]
+
+class _HasArray(Protocol):
+    def __array__(self) -> _Array: ...
+
+_Data = Tensor | _Array | _Number | Sequence[Any] | _HasArray
+
+'''
+
+# Written out: what `inspect` cannot tell, or what has several signatures.
+CLASSES = {
+    "dtype": """\
+class dtype:
+    @property
+    def is_complex(self) -> builtins.bool: ...
+    @property
+    def is_floating_point(self) -> builtins.bool: ...
+    @property
+    def is_signed(self) -> builtins.bool: ...
+    @property
+    def itemsize(self) -> builtins.int: ...
+    @property
+    def name(self) -> builtins.str: ...
+    def __hash__(self) -> builtins.int: ...
+    def __reduce__(self) -> Any: ...
+""",
+    "device_type": """\
+class device_type:
+    type: builtins.str
+    index: builtins.int | None
+    def __init__(self, type: builtins.str | device_type = "cpu", index: builtins.int | None = None) -> None: ...
+    def __eq__(self, other: object) -> builtins.bool: ...
+    def __hash__(self) -> builtins.int: ...
+""",
+    "Size": """\
+class Size(tuple[builtins.int, ...]):
+    def numel(self) -> builtins.int: ...
+    def __add__(self, other: Any) -> Size: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> builtins.int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Size: ...
+""",
+    "Generator": """\
+class Generator:
+    def __init__(self, device: _Device = None) -> None: ...
+    @property
+    def device(self) -> device_type: ...
+    def clone_state(self) -> Generator: ...
+    def get_state(self) -> Tensor: ...
+    def initial_seed(self) -> builtins.int: ...
+    def manual_seed(self, seed: builtins.int) -> Self: ...
+    def seed(self) -> builtins.int: ...
+    def set_state(self, new_state: Tensor) -> Self: ...
+    def __reduce__(self) -> Any: ...
+""",
+    "GradFunction": """\
+class GradFunction:
+    @property
+    def next_functions(self) -> tuple[tuple[GradFunction | None, builtins.int], ...]: ...
+    @property
+    def variable(self) -> Tensor: ...
+    def name(self) -> builtins.str: ...
+    def __eq__(self, other: object) -> builtins.bool: ...
+    def __hash__(self) -> builtins.int: ...
+""",
+    "RemovableHandle": """\
+class RemovableHandle:
+    def __init__(self, hooks: dict[builtins.int, Any], key: builtins.int) -> None: ...
+    def remove(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
+    "Placed": "class Placed: ...\n",
+    "Subscript": "class Subscript: ...\n",
+    "grad_switch": """\
+class grad_switch:
+    def __call__(self, function: _Callable) -> _Callable: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
+    "entered_switch": "class entered_switch(grad_switch): ...\n",
+    "keep_values": """\
+class keep_values:
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
+    "threads": """\
+class threads:
+    def __init__(self, count: builtins.int) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
+}
+
+# Methods that the interpreter calls. Those of `object` that Tensor does not change are left out.
+SPECIAL_BY_SIGNATURE = {
+    "(self, other: _Operand) -> Tensor": (
+        "add and floordiv mod mul or pow sub truediv xor matmul radd rand rfloordiv rmod rmul ror rpow rsub "
+        "rtruediv rxor rmatmul"
+    ),
+    "(self, other: _Operand) -> Tensor:  # type: ignore[misc]": "ge gt le lt",
+    "(self, other: _Operand) -> Tensor:  # type: ignore[override]": "eq ne",
+    "(self, other: _Operand) -> Self": "iadd iand ifloordiv imod imul ior ipow isub itruediv ixor",
+    "(self) -> Tensor": "abs neg pos invert",
+}
+SPECIAL = {
+    **by_name(SPECIAL_BY_SIGNATURE),
+    "array": "(self, dtype: Any = None, copy: _bool | None = None) -> _Array",
+    "bool": "(self) -> _bool",
+    "complex": "(self) -> complex",
+    "contains": "(self, key: _Operand) -> _bool",
+    "copy": "(self) -> Tensor",
+    "deepcopy": "(self, memo: dict[_int, Any]) -> Self",
+    "float": "(self) -> _float",
+    "format": "(self, spec: builtins.str) -> builtins.str",
+    "getitem": "(self, key: _Key) -> Tensor",
+    "hash": "(self) -> _int",
+    "index": "(self) -> _int",
+    "init": "(self, *args: Any, **kwargs: Any) -> None",
+    "int": "(self) -> _int",
+    "iter": "(self) -> Iterator[Tensor]",
+    "len": "(self) -> _int",
+    "reduce": "(self) -> Any",
+    "reduce_ex": "(self, protocol: SupportsIndex) -> Any",
+    "repr": "(self) -> builtins.str",
+    "round": "(self, ndigits: _int = 0) -> Tensor",
+    "setitem": "(self, key: _Key, value: _Operand | Sequence[Any]) -> None",
+    "setstate": "(self, state: Any) -> None",
+    "dlpack": "(self, **options: Any) -> Any",
+    "dlpack_device": "(self) -> tuple[_int, _int]",
+}
+PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "array_priority", "dict", "weakref", "reduce_cython",
+                     "setstate_cython", "pyx_vtable"}  # fmt: skip
+
+ATTRIBUTES = {
+    "T": "Tensor",
+    "mT": "Tensor",
+    "H": "Tensor",
+    "mH": "Tensor",
+    "_version": "_int",
+    "data": "Tensor; settable: _Operand",
+    "device": "device_type",
+    "dtype": "_dtype",
+    "grad": "Tensor | None; settable: Tensor | None",
+    "grad_fn": "GradFunction | None",
+    "is_leaf": "_bool",
+    "itemsize": "_int",
+    "layout": "builtins.str",
+    "names": "tuple[None, ...]",
+    "nbytes": "_int",
+    "ndim": "_int",
+    "output_nr": "_int",
+    "real": "Tensor",
+    "requires_grad": "_bool; settable: _bool",
+    "retains_grad": "_bool",
+    "shape": "Size",
+}
+
+PARAMETERS_BY_TYPE = {
+    "_Operand": (
+        "input other target end value source src src_value values fill_value mat1 mat2 batch1 batch2 vec vec2 "
+        "tensor tensor1 tensor2 condition mask index min max exponent test_elements elements sorted_sequence "
+        "boundaries"
+    ),
+    "_Operand | None": "weight bias pos_weight weights",
+    "_bool": (
+        "keepdim largest sorted stable descending training inplace sparse_grad replacement non_blocking "
+        "create_graph retain_grad materialize_grads equal_nan pin_memory requires_grad return_inverse "
+        "return_counts accumulate log_target nesterov maximize decoupled first as_tuple force copy right "
+        "out_int32 hard invert assume_unique"
+    ),
+    "_bool | None": "retain_graph allow_unused unbiased",
+    "_int": (
+        "dim dim0 dim1 dim2 start_dim end_dim offset diagonal chunks k num_classes num_samples decimals "
+        "minlength count row col n length ignore_index steps seed low ndigits N"
+    ),
+    "_int | None": "m high",
+    "_Number": (
+        "alpha beta rtol atol base lambd p delta negative_slope threshold min_val max_val lr momentum "
+        "dampening weight_decay eps beta1 beta2 label_smoothing start step std mean"
+    ),
+    "_Tensors": "tensors",
+    "Sequence[Tensor]": "params grads exp_avgs exp_avg_sqs",
+}
+PARAMETERS = {
+    **by_name(PARAMETERS_BY_TYPE),
+    "max_exp_avg_sqs": "Sequence[Tensor] | None",
+    "momentum_buffers": "Sequence[Tensor] | None",
+    "approximate": "builtins.str",
+    "axis": "_Dims | None",
+    "buffer": "Any",
+    "correction": "_Number | None",
+    "data": "_Data",
+    "obj": "_Data",
+    "array": "_Array",
+    "ndarray": "_Array",
+    "device": "_Device",
+    "dtype": "_dtype | None",
+    "generator": "Generator | None",
+    "gradient": "_Operand | None",
+    "grad_tensors": "_Operand | Sequence[Tensor | None] | None",
+    "grad_outputs": "Tensor | Sequence[Tensor | None] | None",
+    "outputs": "Tensor | Sequence[Tensor]",
+    "inputs": "Tensor | Sequence[Tensor] | None",
+    "tangents": "Sequence[Tensor | None]",
+    "hook": "_Hook",
+    "indexing": "builtins.str",
+    "indices": "Sequence[Tensor | None]",
+    "layout": "Any",
+    "memory_format": "Any",
+    "mode": "_bool",
+    "name": "builtins.str",
+    "new_state": "Tensor",
+    "orig_func": "_Callable",
+    "out": "Tensor | None",
+    "reduce": "builtins.str | None",
+    "reduction": "builtins.str",
+    "repeats": "_int | Tensor",
+    "rounding_mode": "builtins.str | None",
+    "shape": "_Shape",
+    "shifts": "_Dims",
+    "dims": "_Dims",
+    "size": "_Sizes | None",
+    "sizes": "_Shape",
+    "split_size": "_Dims",
+    "split_size_or_sections": "_Dims",
+    "state": "Any",
+    "destination": "_Dims",
+    "_apply.inputs": "Sequence[Tensor | None]",
+    "_apply.attributes": "dict[builtins.str, Any] | None",
+    "_recorded_graph.outputs": "Sequence[Tensor]",
+    # In particular functions, and in the method of the same name.
+    "addmm.input": "_Operand",
+    "all.dim": "_Dims | None",
+    "any.dim": "_Dims | None",
+    "amax.dim": "_Dims",
+    "amin.dim": "_Dims",
+    "aminmax.dim": "_int | None",
+    "argmax.dim": "_int | None",
+    "argmin.dim": "_int | None",
+    "arange.start": "_Number",
+    "arange.end": "_Number | None",
+    "asarray.copy": "_bool | None",
+    "backward.retain_graph": "_bool | None",
+    "bernoulli.p": "_Number | Tensor | None",
+    "bernoulli_.p": "_Number | Tensor",
+    "broadcast_shapes.shapes": "_Shape | _int",
+    "broadcast_tensors.tensors": "Tensor",
+    "check_device.device": "_Device",
+    "clamp.min": "_Operand | None",
+    "clamp.max": "_Operand | None",
+    "clamp_.min": "_Operand | None",
+    "clamp_.max": "_Operand | None",
+    "clip.min": "_Operand | None",
+    "clip.max": "_Operand | None",
+    "clip_.min": "_Operand | None",
+    "clip_.max": "_Operand | None",
+    "count_nonzero.dim": "_Dims | None",
+    "eye.n": "_int",
+    "frombuffer.dtype": "_dtype",
+    "full.size": "_Sizes",
+    "full.fill_value": "_Number",
+    "full_like.fill_value": "_Number",
+    "grad.inputs": "Tensor | Sequence[Tensor]",
+    "index_fill.value": "_Number | Tensor",
+    "linear.weight": "_Operand",
+    "linspace.start": "_Number",
+    "linspace.end": "_Number",
+    "logspace.start": "_Number",
+    "logspace.end": "_Number",
+    "logsumexp.dim": "_Dims",
+    "lerp.weight": "_Operand",
+    "lerp_.weight": "_Operand",
+    "make_generator.state": "Any",
+    "masked_fill.value": "_Number | Tensor",
+    "max.dim": "_int | Tensor | None",
+    "max.other": "_Operand | None",
+    "min.dim": "_int | Tensor | None",
+    "min.other": "_Operand | None",
+    "mean.dim": "_Dims | None",
+    "median.dim": "_int | None",
+    "meshgrid.tensors": "Tensor | Sequence[Tensor]",
+    "movedim.source": "_Dims",
+    "nansum.dim": "_Dims | None",
+    "narrow.start": "_int",
+    "new_full.size": "_Sizes",
+    "norm.dim": "_Dims | None",
+    "norm.p": "_Number | builtins.str",
+    "normal.mean": "_Number | Tensor",
+    "normal.std": "_Number | Tensor",
+    "prod.dim": "_int | None",
+    "flip.dims": "_Dims",
+    "randint.high": "_int | _Shape | None",
+    "random_.bounds": "_int | None",
+    "repeat_interleave.dim": "_int | None",
+    "roll.dims": "_Dims | None",
+    "rot90.dims": "_Shape",
+    "scatter.src": "_Operand",
+    "Tensor.scatter.src": "_Operand | None",
+    "Tensor.scatter_.src": "_Operand | None",
+    "Tensor.scatter.value": "_Number | None",
+    "Tensor.scatter_.value": "_Number | None",
+    "addcmul.value": "_Number",
+    "addcdiv.value": "_Number",
+    "addcmul_.value": "_Number",
+    "addcdiv_.value": "_Number",
+    "set_default_dtype.d": "_dtype",
+    "size.dim": "_int | None",
+    "softmax.dim": "_int | None",
+    "split.tensor": "Tensor",
+    "squeeze.dim": "_Dims | None",
+    "squeeze_.dim": "_Dims | None",
+    "std.dim": "_Dims | None",
+    "std_mean.dim": "_Dims | None",
+    "stride.dim": "_int | None",
+    "sum.dim": "_Dims | None",
+    "take_along_dim.dim": "_int | None",
+    "take_along_dim.indices": "Tensor",
+    "to.args": "Any",
+    "type.dtype": "_dtype | builtins.str | None",
+    "uniform_.low": "_Number",
+    "uniform_.high": "_Number",
+    "uniform_.bounds": "_Number",
+    "unique.dim": "_int | None",
+    "var.dim": "_Dims | None",
+    "var_mean.dim": "_Dims | None",
+    "where.input": "_Operand | None",
+    "where.other": "_Operand | None",
+    "Tensor.where.other": "_Operand",
+    "_make_subclass.cls": "builtins.type[_Subclass]",
+    "_make_subclass.data": "Tensor",
+}
+# *sizes and *shape take numbers or one sequence of them.
+STARRED = {name: "_int | _Shape" for name in ("sizes", "shape", "dims")}
+
+RETURNS_BY_TYPE = {
+    "_bool": (
+        "allclose equal is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed is_same_size "
+        "is_pinned"
+    ),
+    "_int": (
+        "get_num_threads initial_seed seed data_ptr dim element_size ndimension nelement numel storage_offset "
+        "get_device"
+    ),
+    "None": (
+        "set_default_dtype set_isa set_num_threads set_rng_state sgd_step adam_step backward check_device "
+        "retain_grad"
+    ),
+    "tuple[Tensor, ...]": (
+        "broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"
+    ),
+    "builtins.str": "get_isa threads_runtime environment_problems",
+    "tuple[Tensor, Tensor]": "std_mean var_mean",
+}
+RETURNS = {
+    **by_name(RETURNS_BY_TYPE),
+    **{name: f"_{name}_result" for name in ("aminmax", "median", "sort", "topk")},
+    "max": "Any",  # a tensor, or with dim= a named pair: told apart by the overloads
+    "min": "Any",
+    "atleast_1d": "Tensor",
+    "atleast_2d": "Tensor",
+    "available_isas": "list[builtins.str]",
+    "broadcast_shapes": "Size",
+    "cpu_information": "dict[builtins.str, Any]",
+    "environment_variables": "list[dict[builtins.str, builtins.str]]",
+    "forward_gradient": "tuple[Tensor | None, ...]",
+    "get_default_dtype": "_dtype",
+    "grad": "tuple[Tensor, ...]",
+    "_recorded_graph": "tuple[list[_Node], list[_int]]",
+    "make_generator": "Generator",
+    "manual_seed": "Generator",
+    "memory_statistics": "dict[builtins.str, _int]",
+    "nonzero": "Any",
+    "op_table": "list[dict[builtins.str, Any]]",
+    "set_grad_enabled": "entered_switch",
+    "no_grad": "grad_switch",
+    "enable_grad": "grad_switch",
+    "inference_mode": "grad_switch",
+    "unique": "Any",
+    "item": "Any",
+    "tolist": "Any",
+    "numpy": "_Array",
+    "register_hook": "RemovableHandle",
+    "size": "Any",
+    "stride": "Any",
+    "type": "Any",
+    "_make_subclass": "_Subclass",
+    "where": "Any",
+}
+# Replaced by several signatures each; the function's first parameter is written {first}.
+OVERLOADS = {
+    **{
+        name: [
+            "({first}) -> Tensor",
+            f"({{first}}, dim: _int, keepdim: _bool = False, *, axis: None = None) -> _{name}_result",
+            "({first}, dim: Tensor) -> Tensor",
+            "({first}, *, other: _Operand) -> Tensor",
+            f"({{first}}, *, axis: _int, keepdim: _bool = False) -> _{name}_result",
+        ]
+        for name in ("max", "min")
+    },
+    "median": ["({first}) -> Tensor", "({first}, dim: _int, keepdim: _bool = False) -> _median_result"],
+    **{
+        name: ["(orig_func: None = None) -> grad_switch", "(orig_func: _Callable) -> _Callable"]
+        for name in ("no_grad", "enable_grad")
+    },
+    "inference_mode": ["(mode: builtins.bool = True) -> grad_switch", "(mode: _Callable) -> _Callable"],
+    "Tensor.size": ["({first}, dim: None = None) -> Size", "({first}, dim: _int) -> _int"],
+    "Tensor.stride": ["({first}, dim: None = None) -> tuple[_int, ...]", "({first}, dim: _int) -> _int"],
+    "Tensor.type": [
+        "({first}, dtype: None = None) -> builtins.str",
+        "({first}, dtype: _dtype | builtins.str) -> Tensor",
+    ],
+    "where": [
+        "(condition: _Operand, input: None = None, other: None = None, *, out: None = None) -> tuple[Tensor, ...]",
+        "(condition: _Operand, input: _Operand, other: _Operand, *, out: Tensor | None = None) -> Tensor",
+    ],
+    "Tensor.where": ["({first}, condition: _Operand, other: _Operand) -> Tensor"],
+    "nonzero": [
+        "({first}, *, out: Tensor | None = None, as_tuple: Literal[False] = False) -> Tensor",
+        "({first}, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]",
+    ],
+    "Tensor.nonzero": [
+        "({first}, *, as_tuple: Literal[False] = False) -> Tensor",
+        "({first}, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]",
+    ],
+}
+
+
