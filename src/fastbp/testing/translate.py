@@ -1,0 +1,118 @@
+"""What the core records of an op, in the words of ``fastbp.reference``: PyTorch's argument names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .._core import op_table
+from ..reference import Array, random_words
+
+Attributes = dict[str, Any]
+Inputs = Sequence[Array | None]
+Call = tuple[str, tuple[Array | None, ...], Attributes]
+
+ROWS = {row["name"]: row for row in op_table()}
+
+
+def parameter_names(row: dict[str, Any]) -> list[str]:
+    """Names of the keyword parameters of a pointwise row."""
+    return [part.split("=")[0].strip() for part in row["signature"].split(",") if part.strip()]
+
+
+def _reduce(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {"dim": recorded["dims"], "keepdim": recorded["keepdim"]}
+
+
+def _slice(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {name: recorded[name] for name in ("start", "step", "count", "dropped")}
+
+
+def _diagonal(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {"offset": recorded["offset"], "dim1": recorded["first"], "dim2": recorded["second"]}
+
+
+def _embed_diagonal(recorded: Attributes, inputs: Inputs) -> Attributes:
+    """The other sizes are the input's, in order; the two recorded ones go to their places."""
+    assert inputs[0] is not None
+    size = list(inputs[0].shape[:-1])
+    for axis, extent in sorted(zip((recorded["first"], recorded["second"]), recorded["sizes"], strict=True)):
+        size.insert(axis, extent)
+    return {"size": tuple(size), **_diagonal(recorded, inputs)}
+
+
+def _dim(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {"dim": recorded["dim"]}
+
+
+def _axes(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {"axes": recorded["axes"]}
+
+
+def _loss(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {name: recorded[name] for name in ("ignore_index", "label_smoothing", "reduction")}
+
+
+def _nothing(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {}
+
+
+TRANSLATIONS: dict[str, Callable[[Attributes, Inputs], Attributes]] = {
+    "reshape": lambda recorded, inputs: {"shape": recorded["shape"]},
+    "permute": lambda recorded, inputs: {"dims": recorded["axes"]},
+    "expand": lambda recorded, inputs: {"size": recorded["shape"]},
+    "slice": _slice,
+    "slice_assign": _slice,
+    "embed": lambda recorded, inputs: {"size": recorded["size"], **_slice(recorded, inputs)},
+    "diagonal": _diagonal,
+    "embed_diagonal": _embed_diagonal,
+    "copy": _nothing,
+    "cast": lambda recorded, inputs: {"dtype": recorded["dtype"]},
+    "cat": _dim,
+    "triangle": lambda recorded, inputs: {"diagonal": recorded["dim"], "upper": bool(recorded["flag"])},
+    "cumsum": lambda recorded, inputs: {"dim": recorded["dim"], "reverse": bool(recorded["flag"])},
+    "var": lambda recorded, inputs: {**_reduce(recorded, inputs), "correction": recorded["p"]},
+    "std": lambda recorded, inputs: {**_reduce(recorded, inputs), "correction": recorded["p"]},
+    "norm": lambda recorded, inputs: {**_reduce(recorded, inputs), "p": recorded["p"]},
+    "take": _axes,
+    "put": _axes,
+    "put_add": _axes,
+    "matmul": _nothing,
+    "linear": _nothing,
+    "addmm": lambda recorded, inputs: {"beta": recorded["p"][0], "alpha": recorded["p"][1]},
+    "cross_entropy": _loss,
+    "cross_entropy_grad": _loss,
+    "nll_loss": _loss,
+    "nll_grad": lambda recorded, inputs: {**_loss(recorded, inputs), "classes": recorded["classes"]},
+    "dropout": lambda recorded, inputs: {"p": recorded["p"][0]},
+    **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "prod_grad", "extreme_grad", "logsumexp"), _reduce),
+    **dict.fromkeys(("softmax", "log_softmax", "softmax_grad", "log_softmax_grad"), _dim),
+    **dict.fromkeys(("gather", "scatter", "scatter_add", "index_select", "index_add"), _dim),
+}
+"""For every recorded row that is not elementwise: its attributes in PyTorch's words."""
+
+
+def dropout_mask(recorded: Attributes, size: int) -> list[bool]:
+    """Which elements a recorded dropout keeps: one 32-bit word each, against a bound of 2**32 (1 - p)."""
+    words, bound = random_words(recorded["seed"], recorded["offset"]), int((1.0 - recorded["p"][0]) * 2.0**32 + 0.5)
+    return [next(words) < bound for _ in range(size)]
+
+
+def translate(name: str, inputs: Inputs, recorded: Attributes) -> Call:
+    """Return the reference's op, inputs and keyword arguments for a recorded node.
+
+    Raises
+    ------
+    KeyError
+        If a row of the op table has no translation.
+    """
+    row = ROWS[name]
+    if row["class"] in ("pointwise", "predicate"):
+        names = parameter_names(row)
+        return name, tuple(inputs), dict(zip(names, recorded.get("p", ()), strict=False))
+    attributes = TRANSLATIONS[name](recorded, inputs)
+    if name == "dropout":
+        x = inputs[0]
+        assert x is not None
+        return name, (x, Array(dropout_mask(recorded, x.size), x.shape)), attributes
+    return name, tuple(inputs), attributes
