@@ -19,6 +19,37 @@ cdef object as_array(Tensor x):
     return numpy().asarray(memoryview(x))
 
 
+ctypedef fused element:
+    uint8_t
+    int32_t
+    int64_t
+    float
+    double
+
+
+cdef list vector_list(const element[:] values):
+    """The elements of one axis, of any stride, as Python numbers."""
+    return [values[i] for i in range(values.shape[0])]
+
+
+cdef list nested_list(Tensor x):
+    """Nested lists of an n-dimensional tensor's elements, read through typed memoryviews of its own buffer."""
+    cdef fbp_tensor *t = x.node
+    if t.ndim > 1:
+        return [nested_list(part) for part in unbind(x.detach())]
+    if t.dtype == FBP_FLOAT32:
+        return vector_list[float](x)
+    if t.dtype == FBP_FLOAT64:
+        return vector_list[double](x)
+    if t.dtype == FBP_INT64:
+        return vector_list[int64_t](x)
+    if t.dtype == FBP_INT32:
+        return vector_list[int32_t](x)
+    if t.dtype == FBP_UINT8:
+        return vector_list[uint8_t](x)
+    return [value != 0 for value in vector_list[uint8_t](cast(x.detach(), FBP_UINT8))]
+
+
 cdef object format_repr(Tensor x):
     from fastbp import _format
     name = None if x.node.edge_count == 0 else make_grad_fn(x.node).name()

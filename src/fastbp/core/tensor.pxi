@@ -286,7 +286,7 @@ cdef class Tensor:
 
     def tolist(self):
         """Nested lists of Python numbers (a number for 0-d)."""
-        return self.item() if self.node.ndim == 0 else as_array(self).tolist()
+        return self.item() if self.node.ndim == 0 else nested_list(self)
 
     def numpy(self, *, force=False):
         """A NumPy array over the same memory.
