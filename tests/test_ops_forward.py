@@ -253,6 +253,38 @@ def test_elementwise_special_values(name: str, isa: str) -> None:
         assert not bad, f"{name}: {dtype}, {isa}: " + "; ".join(bad)
 
 
+@pytest.mark.parametrize("name", [n for n in (*POINTWISE, *PREDICATES) if hasattr(fastbp.Tensor, n)])
+def test_methods_and_in_place_forms_do_what_the_function_does(name: str, isa: str) -> None:
+    """x.f(y), and x.f_(y) where there is one: into the memory of x, in any layout, with that derivative or none."""
+    dtype = elementwise_dtypes(name)[0]
+    arrays = elementwise_operands(name, dtype, (3, 37), seed_of(name + "method"))
+    if name == "where":
+        arrays[0], arrays[1] = arrays[1], arrays[0]  # x.where(condition, other)
+    words = parameters(name)[0]
+    for layout in ("contiguous", "transposed", "stepped"):
+        x, *rest = (laid_out(a, layout) for a in arrays)
+        wanted = function(name)(rest[0], x, rest[1]) if name == "where" else function(name)(x, *rest, **words)
+        found = getattr(x, name)(*rest, **words)
+        assert found.dtype == wanted.dtype and np.array_equal(found.numpy(), wanted.numpy(), equal_nan=True)
+        if not hasattr(x, name + "_"):
+            continue
+        target = laid_out(arrays[0], layout)
+        before = target.data_ptr()
+        assert getattr(target, name + "_")(*rest, **words) is target and target.data_ptr() == before
+        same = np.array_equal(target.numpy(), wanted.to(target.dtype).numpy(), equal_nan=dtype in FLOATS)
+        assert same, f"{name}_: {isa}, {layout}"
+        if dtype in FLOATS and ROWS[name]["class"] == "pointwise":
+            leaf, other = (laid_out(arrays[0], layout).requires_grad_() for _ in range(2))
+            function(name)(leaf, *rest, **words).sum().backward()
+            written = getattr(other * 1.0, name + "_")(*rest, **words)
+            try:
+                written.sum().backward()
+            except RuntimeError as error:  # a rule that reads what was overwritten: refused, never wrong
+                assert "modified by an inplace operation" in str(error)
+            else:
+                assert np.array_equal(leaf.grad.numpy(), other.grad.numpy()), f"{name}_: {isa}, {layout}: derivative"
+
+
 # ---- the other rows ------------------------------------------------------------------------------------------------
 
 

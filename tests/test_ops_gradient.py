@@ -187,3 +187,14 @@ def test_casts_pass_gradients_between_the_types() -> None:
 def test_higher_orders(order: int) -> None:
     x = fastbp.tensor([0.3, -0.4], dtype=fastbp.float64)
     check_grads(lambda x: (x.sin() * x.exp()).sum(), x, order=order, modes=("rev",))
+
+
+@pytest.mark.xfail(strict=True, reason="fbp_apply refreshes stale views among at most four inputs")
+def test_many_views_of_a_changed_base_have_its_history() -> None:
+    """Joining five views of an array that was changed through another door: each carries the change's derivative."""
+    x = fastbp.ones(4, requires_grad=True)
+    base = x * 1.0
+    view = base[:2]
+    base.mul_(2.0)
+    fastbp.cat([view] * 5).sum().backward()
+    assert x.grad.tolist() == [10.0, 10.0, 0.0, 0.0]

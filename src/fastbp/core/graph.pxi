@@ -171,7 +171,7 @@ def _apply(name, inputs, attributes=None):
     name : str
         The row's name.
     inputs : sequence of (Tensor or None)
-        Up to 16 operands; None where an optional one is left out.
+        Up to 8 operands; None where an optional one is left out.
     attributes : dict, optional
         Fields of the row's attributes as `_recorded_graph` shows them; those left out are 0.
 
@@ -183,7 +183,7 @@ def _apply(name, inputs, attributes=None):
         For rows outside differentiation, which are not applied to tensors.
     """
     cdef any_attribute attribute
-    cdef fbp_tensor *operands[16]
+    cdef fbp_tensor *operands[8]
     cdef fbp_tensor *out
     cdef int op = 2, count = <int>len(inputs), size
     while op < FBP_OP_COUNT and fbp_ops[op].name.decode() != name:
@@ -192,7 +192,7 @@ def _apply(name, inputs, attributes=None):
         raise KeyError(f"the op table has no row {name!r}")
     if fbp_ops[op].run == NULL:
         raise NotImplementedError(f"{name} is not applied to tensors")
-    if count > 16 or (fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity):
+    if count > 8 or (fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity):
         raise ValueError(f"{name}: {count} inputs are too many")
     for i in range(count):
         operands[i] = (<Tensor?>inputs[i]).node if inputs[i] is not None else NULL
