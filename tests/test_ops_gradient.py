@@ -189,7 +189,6 @@ def test_higher_orders(order: int) -> None:
     check_grads(lambda x: (x.sin() * x.exp()).sum(), x, order=order, modes=("rev",))
 
 
-@pytest.mark.xfail(strict=True, reason="fbp_apply refreshes stale views among at most four inputs")
 def test_many_views_of_a_changed_base_have_its_history() -> None:
     """Joining five views of an array that was changed through another door: each carries the change's derivative."""
     x = fastbp.ones(4, requires_grad=True)

@@ -42,14 +42,31 @@ fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out) {
 
 /* The inputs of one call, some of them replaced by casts or regenerated views, which it owns. */
 typedef struct prepared {
-    fbp_tensor *inside[INPUTS_INSIDE];
-    fbp_tensor **inputs;
-    fbp_tensor *owned[INPUTS_INSIDE];
+    fbp_tensor **inputs, **owned; /* an input may be replaced twice: refreshed, then cast */
     int owned_count;
+    size_t block_bytes;           /* of the block behind both, 0 when they lie inside */
+    fbp_tensor *inside[3 * INPUTS_INSIDE];
 } prepared;
+
+static fbp_status prepared_begin(const fbp_call *call, prepared *p) {
+    size_t count = (size_t)call->count;
+    p->inputs = p->inside;
+    if (count > INPUTS_INSIDE) {
+        p->block_bytes = 3 * count * sizeof *p->inputs;
+        p->inputs = fbp_block_get(p->block_bytes);
+        if (!p->inputs) {
+            p->block_bytes = 0;
+            return fbp_fail(FBP_ERROR_MEMORY, "%s: cannot allocate a list of %d inputs", fbp_ops[call->op].name, call->count);
+        }
+    }
+    p->owned = p->inputs + count;
+    memcpy(p->inputs, call->inputs, count * sizeof *p->inputs);
+    return FBP_OK;
+}
 
 static void prepared_end(prepared *p) {
     for (int i = 0; i < p->owned_count; i++) fbp_release(p->owned[i]);
+    if (p->block_bytes) fbp_block_free(p->inputs, p->block_bytes);
 }
 
 /* Inputs of elementwise ops are cast to the type that the op computes in; each cast is an op of its own, so that it
@@ -188,13 +205,14 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
 /* The inputs of `call` made ready; `*ready` then stands for it, and `p` must be ended whatever is returned. */
 static fbp_status prepare(const fbp_call *call, prepared *p, fbp_call *ready) {
     p->owned_count = 0;
+    p->block_bytes = 0;
     *ready = *call;
     const fbp_op_row *row = &fbp_ops[call->op];
     bool elementwise = row->class == FBP_CLASS_POINTWISE || row->class == FBP_CLASS_PREDICATE;
-    bool stale = call->count <= INPUTS_INSIDE / 2 && any_stale(call->count, call->inputs);
+    bool stale = any_stale(call->count, call->inputs);
     if (!elementwise && !stale) return FBP_OK;
-    memcpy(p->inside, call->inputs, (size_t)call->count * sizeof *p->inside);
-    ready->inputs = p->inputs = p->inside;
+    FBP_TRY(prepared_begin(call, p));
+    ready->inputs = p->inputs;
     if (stale) FBP_TRY(prepare_views(call->count, p));
     return elementwise ? prepare_casts(call, p) : FBP_OK;
 }
@@ -353,9 +371,18 @@ static fbp_status in_place_prepared(const fbp_call *call, fbp_tensor **target_at
 
 fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes,
                               fbp_tensor **target) {
-    const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
+    fbp_tensor *current[INPUTS_INSIDE];
+    fbp_call call = {op, count, current, attributes, attribute_bytes};
     prepared p;
     fbp_call ready;
+    if (count > INPUTS_INSIDE) return fbp_fail(FBP_ERROR_RUNTIME, "%s_: more than %d inputs", fbp_ops[op].name, INPUTS_INSIDE);
+    memcpy(current, inputs, (size_t)count * sizeof *current);
+    if (fbp_view_is_stale(*target)) {
+        fbp_tensor *fresh;
+        FBP_TRY(fbp_view_refresh(*target, &fresh));
+        fbp_view_adopt(*target, fresh, target);
+        current[0] = fresh;
+    }
     fbp_status status = prepare(&call, &p, &ready);
     if (status == FBP_OK) status = in_place_prepared(&ready, target);
     prepared_end(&p);

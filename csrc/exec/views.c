@@ -82,8 +82,7 @@ static fbp_status rebuilt_base(const fbp_tensor *view, fbp_tensor *base, fbp_ten
     return fbp_apply(FBP_OP_permute, 1, &part, &inverse, sizeof inverse, out);
 }
 
-/* The wrapper and the reference that stood for `from` now stand for `to` (whose reference is handed over). */
-static void adopt(fbp_tensor *from, fbp_tensor *to, fbp_tensor **at) {
+void fbp_view_adopt(fbp_tensor *from, fbp_tensor *to, fbp_tensor **at) {
     to->handle = from->handle;
     from->handle = NULL;
     *at = to;
@@ -99,7 +98,7 @@ fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **
     if (!visible) { /* the owner itself, or a view whose bases no one can see any more */
         if (depth == 0) storage->latest = result;
         else storage->latest_lost = 1;
-        adopt(target, result, target_at);
+        fbp_view_adopt(target, result, target_at);
         return FBP_OK;
     }
     fbp_tensor *part = result, *root = NULL, *view;
@@ -114,7 +113,7 @@ fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **
     if (status == FBP_OK) {
         void *handle = chain[depth]->handle;
         if (handle) fbp_host_adopt(handle, root);
-        adopt(target, view, target_at);
+        fbp_view_adopt(target, view, target_at);
     }
     fbp_release(root);
     return status;

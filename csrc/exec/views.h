@@ -17,6 +17,9 @@ static inline bool fbp_view_is_stale(const fbp_tensor *t) {
 /* The same view, taken from the newest base.  RuntimeError when that base's history is gone. */
 fbp_status fbp_view_refresh(fbp_tensor *t, fbp_tensor **out);
 
+/* The wrapper and the reference in *at that stood for `from` now stand for `to`, whose reference is handed over. */
+void fbp_view_adopt(fbp_tensor *from, fbp_tensor *to, fbp_tensor **at);
+
 /* Whether a recorded write to `target` can be told to all who share its elements. */
 fbp_status fbp_view_rebase_check(const char *op, const fbp_tensor *target);
 /* `result` is the new node over target's elements (its reference is taken over).  Rebuilds the bases above
