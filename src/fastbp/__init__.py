@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins as _builtins
 import os as _os
+from contextlib import AbstractContextManager as _AbstractContextManager
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -137,6 +138,20 @@ def set_printoptions(**options: _Any) -> None:
     from . import _format
 
     _format.set_printoptions(**options)
+
+
+def get_printoptions() -> dict[str, _Any]:
+    """The printing options, as keyword arguments of `set_printoptions`."""
+    from . import _format
+
+    return _format.get_printoptions()
+
+
+def printoptions(**options: _Any) -> _AbstractContextManager[None]:
+    """Context manager: `set_printoptions` with these arguments, undone at its end."""
+    from . import _format
+
+    return _format.printoptions(**options)
 
 
 def show_config() -> str:

@@ -55,9 +55,10 @@ class Adam(Optimizer):
 
     Examples
     --------
+    >>> model = fastbp.nn.Linear(3, 1)
     >>> optimizer = fastbp.optim.Adam(model.parameters(), lr=1e-3)
     >>> optimizer.zero_grad()
-    >>> loss_fn(model(x), y).backward()
+    >>> model(fastbp.ones(5, 3)).square().mean().backward()
     >>> optimizer.step()
     """
 

@@ -48,9 +48,10 @@ class SGD(Optimizer):
 
     Examples
     --------
+    >>> model = fastbp.nn.Linear(3, 1)
     >>> optimizer = fastbp.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     >>> optimizer.zero_grad()
-    >>> loss_fn(model(x), y).backward()
+    >>> model(fastbp.ones(5, 3)).square().mean().backward()
     >>> optimizer.step()
     """
 

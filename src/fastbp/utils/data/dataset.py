@@ -145,7 +145,10 @@ def random_split(dataset: Dataset[T_co], lengths: Sequence[int | float], generat
 
     Examples
     --------
+    >>> dataset = TensorDataset(fastbp.arange(10))
     >>> train, test = random_split(dataset, [0.8, 0.2], generator=fastbp.Generator().manual_seed(0))
+    >>> len(train), len(test)
+    (8, 2)
     """
     size = len(cast("Sized", dataset))
     total = math.fsum(lengths)

@@ -54,9 +54,13 @@ class DataLoader:
 
     Examples
     --------
-    >>> loader = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True)
+    >>> from fastbp.utils.data import TensorDataset
+    >>> loader = DataLoader(TensorDataset(fastbp.zeros(80, 3), fastbp.zeros(80)), batch_size=32, shuffle=True)
     >>> for inputs, targets in loader:
-    ...     train_on(inputs, targets)
+    ...     print(inputs.shape, targets.shape)
+    fastbp.Size([32, 3]) fastbp.Size([32])
+    fastbp.Size([32, 3]) fastbp.Size([32])
+    fastbp.Size([16, 3]) fastbp.Size([16])
     """
 
     def __init__(
