@@ -145,7 +145,7 @@ def test_the_index_lists_every_page() -> None:
 
 def found(name: str) -> bool:
     """Whether fastbp has a name, or one of its parts does."""
-    parts = [fastbp, fastbp.Tensor, nn, F, fastbp.optim, fastbp.utils.data, fastbp.autograd, fastbp.testing]
+    parts = [fastbp, fastbp.Tensor, nn, nn.Module, F, fastbp.optim, fastbp.utils.data, fastbp.autograd, fastbp.testing]
     target: Any = fastbp
     for word in name.split("."):
         target = getattr(target, word, None)
