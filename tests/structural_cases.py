@@ -82,13 +82,16 @@ def _reductions() -> Iterator[Case]:
         yield summed("prod", reduced("prod"), Real(shape, 0.8, 1.25), attributes=words, bound=64.0,
                      reason="each of up to 70 products rounds")
         for name in ("amax", "amin"):
-            yield moved(name, reduced(name), Real(shape, distinct=True), attributes=words)
+            # Far enough apart that finite differences do not change which is the largest.
+            yield moved(name, reduced(name), Real(shape, -20.0, 20.0, distinct=True), attributes=words)
         if math.prod(shape) > 6:
             for name in ("var", "std"):
-                yield summed(name, reduced(name, correction=0.5), Real(shape), attributes={**words, "correction": 0.5})
+                # Wide, as the derivatives of std grow where the elements of a fibre are close together.
+                yield summed(name, reduced(name, correction=0.5), Real(shape, -20.0, 20.0), bound=64.0,
+                             reason="squares of the numbers", attributes={**words, "correction": 0.5})
         for p in (2.0, 1.0, 3.0, 0.5, math.inf, -math.inf, 0.0):
             # |x|**(p-1) is steep near 0 for p < 2, and counting is flat.
-            yield summed("norm", reduced("norm", p=p), Real(shape, 0.2, 2.0, distinct=True),
+            yield summed("norm", reduced("norm", p=p), Real(shape, 1.0, 10.0, distinct=True),
                          attributes={**words, "p": p}, bound=64.0,
                          reason="roots and powers beside the sum; for p = 1/2 the sum's square")
         if dim is not None:
