@@ -16,8 +16,8 @@ from .._core import Tensor, forward_gradient, from_numpy, grad, keep_values
 
 Function = Callable[..., Any]
 
-# The central difference of five points errs by step**4 f^(5) / 30 and by rounding of about 2e-16 |f| / step: at this step
-# both are below 1e-12 unless the fifth derivative exceeds some hundreds.
+# The central difference of five points errs by step**4 f^(5) / 30 and by rounding of about 2e-16 |f| / step: here both
+# are below 1e-12 unless the fifth derivative exceeds some hundreds.
 STEP = 5e-4
 OFFSETS = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 ROUNDING = 2.0**-53
