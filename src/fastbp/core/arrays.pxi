@@ -58,8 +58,8 @@ cdef object format_repr(Tensor x):
 
 
 def rebuild(array, requires_grad):
-    """A tensor from a pickled array."""
-    return from_numpy(array).requires_grad_(requires_grad)
+    """A tensor from a pickled array, copied: the pickle's own memory need not be aligned."""
+    return from_numpy(numpy().array(array)).requires_grad_(requires_grad)
 
 
 cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
