@@ -84,7 +84,8 @@ def signature_text(owner: str, function: str, signature: inspect.Signature) -> s
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
             parts.append("*")
             starred = True
-        prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        prefix = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        prefix = "**" if parameter.kind is parameter.VAR_KEYWORD else prefix
         starred = starred or prefix == "*"
         text = f"{prefix}{parameter.name}: {parameter_type(owner, function, parameter)}"
         parts.append(text if parameter.default is parameter.empty else f"{text} = {parameter.default!r}")

@@ -104,6 +104,10 @@ class Module:
         attributes = self.__dict__
         return MappingProxyType({name: attributes[name] for name in names})
 
+    if TYPE_CHECKING:
+        # Parameters, buffers and children are set at run time; `model[0].weight` may be any of them.
+        def __getattr__(self, name: str) -> Any: ...
+
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
             self._require_initialised("parameters")
