@@ -172,11 +172,6 @@ def test_the_readme_says_what_works_and_what_does_not() -> None:
     assert [name for name in missing if name != "torch.func" and found(name)] == [], "now there: move it in README.md"
 
 
-def test_the_list_of_environment_variables_is_complete() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "environment.md").read_text(), flags=re.MULTILINE)
-    assert sorted(rows) == sorted(row["name"] for row in _core.environment_variables())
-
-
 def test_the_list_of_ops_is_what_the_generator_writes() -> None:
     page = (ROOT / "docs" / "ops.md").read_text()
     text = tool("document_ops").generate()

@@ -70,5 +70,12 @@ def test_a_parameter_without_a_type_stops_the_generator(generator: ModuleType) -
         generator.function_text("planted", signature)
 
 
+def test_an_overload_that_lost_a_parameter_stops_the_generator(generator: ModuleType) -> None:
+    namespace: dict[str, object] = {}
+    exec("def max(input, dim=None, keepdim=False, *, other=None, axis=None, planted=None): ...", namespace)
+    with pytest.raises(SystemExit, match="max has other parameters"):
+        generator.function_text("max", generator.inspect.signature(namespace["max"]))
+
+
 def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(fastbp.__file__).parent / "py.typed").is_file()

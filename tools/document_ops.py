@@ -31,8 +31,8 @@ The {count} rows of the op table, [`csrc/ops/ops.def`](../csrc/ops/ops.def). A p
 indexing are made of. [adding-an-op.md](adding-an-op.md) shows how a row comes to be.
 
 - **inputs**: tensors that the row takes (`*`: any number), and the parameters of elementwise rows with their defaults.
-- **types**: those that the tests try: `f32`, `f64`, `i64`, `i32`, `u8`, `bool`. Functions with a floating result
-  compute whole numbers in the default type.
+- **types**: those that the tests try: `f32`, `f64`, `i64`, `i32`, `u8`, `bool`; those in parentheses are converted to
+  the default floating type first.
 - **derivatives**: `R` reverse and `F` forward mode, `*` of any order, since rules record ops; `0` declared zero.
 - **keeps**: what the reverse rule reads, and the graph therefore keeps: the inputs `a`, `b`, `c`, the output `y`.
 - **domain**: where the tests draw inputs from, because the row is smooth there.
@@ -73,7 +73,7 @@ def inputs_text(row: dict[str, Any]) -> str:
 
 def derivatives_text(row: dict[str, Any]) -> str:
     """Which modes a row has."""
-    if not row["vjp"]:
+    if not row["vjp"] or row["kind"] == "I":
         return "" if row["class"] == "update" else "0"
     return "R F *" if row["jvp"] else "R *"
 
@@ -86,6 +86,15 @@ def keeps_text(row: dict[str, Any]) -> str:
     return " ".join(letter for at, letter in enumerate("abcy") if bits >> at & 1)
 
 
+def types_text(row: dict[str, Any], types: set[str]) -> str:
+    """Short names of the dtypes, in parentheses where the row computes in a floating type instead."""
+    names = [(name, short) for name, short in SHORT.items() if name in types]
+    if row["kind"] != "F":
+        return " ".join(short for _, short in names)
+    floating = [short for name, short in names if name.startswith("float")]
+    return f"{' '.join(floating)} ({' '.join(short for _, short in names if short not in floating)})"
+
+
 def line(row: dict[str, Any], types: set[str]) -> str:
     """One row of the page's tables."""
     low, high = row["domain"]
@@ -93,7 +102,7 @@ def line(row: dict[str, Any], types: set[str]) -> str:
         f"`{row['name']}`",
         inputs_text(row),
         row["doc"].replace("|", "\\|"),
-        " ".join(short for name, short in SHORT.items() if name in types),
+        types_text(row, types),
         derivatives_text(row),
         keeps_text(row),
         f"[{low:g}, {high:g}]" if row["class"] == "pointwise" else "",

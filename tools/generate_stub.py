@@ -12,6 +12,7 @@ unnoticed.
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import sys
 from pathlib import Path
@@ -92,12 +93,19 @@ def signature_text(owner: str, function: str, signature: inspect.Signature) -> s
     return f"({', '.join(parts)})"
 
 
+def parameter_names(text: str) -> set[str]:
+    """Names of all parameters of the functions in a text."""
+    return {node.arg for node in ast.walk(ast.parse(text)) if isinstance(node, ast.arg)}
+
+
 def function_text(function: str, signature: inspect.Signature, owner: str = "", decorator: str = "") -> str:
     """The stub of a function or, with an `owner` such as "Tensor.", of a method."""
     overloads = OVERLOADS.get(owner + function) or OVERLOADS.get(function)
     if overloads:
         first = "self" if owner else "input: _Operand"
         lines = [f"def {function}{text.format(first=first)}: ...\n" for text in overloads]
+        if parameter_names("".join(lines)) != set(signature.parameters):
+            raise SystemExit(f"tools/generate_stub.py: {owner}{function} has other parameters now; mend OVERLOADS")
         return lines[0] if len(lines) == 1 else "".join("@overload\n" + line for line in lines)
     result = lookup(RETURNS, owner + function, function)
     if result is None:
