@@ -57,13 +57,9 @@ WARNING_FLAGS = ("-Wall", "-Wextra")
 # No ThreadSanitizer: it does not see the barriers of gcc's OpenMP and takes every region for a race.
 SANITIZE_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
 # Random bits must be the same on every instruction set, so that no multiply-add of this file may be fused.
-# Reductions and losses are written as vectors with their unrolling: -O3 only adds to the binary.
-FILE_FLAGS = {
-    "random.c": ("-ffp-contract=off",),
-    "reduce.c": ("-O2",),
-    "normalize.c": ("-O2",),
-    "loss.c": ("-O2",),
-}
+# Plain loops whose peeled and unswitched copies would only add to the binary.
+COMPACT = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic")
+FILE_FLAGS = {"random.c": ("-ffp-contract=off",), "integer.c": COMPACT, "index.c": COMPACT}
 
 
 @dataclass(frozen=True)
