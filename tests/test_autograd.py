@@ -644,6 +644,14 @@ def test_deepcopy():
         copy.deepcopy(x * 2)
 
 
+def test_deepcopy_copies_the_gradient():
+    x = leaf(1, 2)
+    (x * 3).sum().backward()
+    other = copy.deepcopy(x)
+    other.grad.zero_()
+    assert x.grad.tolist() == [3, 3]
+
+
 def test_copy_shares_elements():
     x = leaf(1, 2)
     other = copy.copy(x)

@@ -44,6 +44,11 @@ CASES = {
     "cat_sizes": (lambda: fastbp.cat([ones(2, 3), ones(2, 2)]), RuntimeError, r"cat: Sizes .*\(2, 3\).*\(2, 2\)"),
     "cat_ndim": (lambda: fastbp.cat([ones(2, 3), ones(2)]), RuntimeError, r"cat: .*\(2, 3\).*\(2,\)"),
     "cat_nothing": (lambda: fastbp.cat([]), (RuntimeError, ValueError), "non-empty list"),
+    "stack": (
+        lambda: fastbp.stack([ones(2, 3), ones(2, 2)]),
+        RuntimeError,
+        r"stack expects .*\[2, 3\].*\[2, 2\] at entry 1",
+    ),
     "split_sizes": (lambda: ones(3).split([1, 1]), RuntimeError, "split"),
     "chunk": (lambda: ones(3).chunk(0), RuntimeError, "chunk"),
     "narrow": (lambda: ones(3).narrow(0, 2, 2), RuntimeError, r"exceeds dimension size"),

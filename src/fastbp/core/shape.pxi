@@ -323,10 +323,10 @@ concat = concatenate = cat
 def stack(tensors, dim=0, *, out=None):
     """Tensors of one shape along a new axis."""
     cdef list parts = same_dtype(tensors, "stack")
-    for x in parts:
+    for i, x in enumerate(parts):
         if not fbp_same_shape((<Tensor>x).node, (<Tensor>parts[0]).node):
             raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
-                               f"{list(x.shape)} at entry {parts.index(x)}")
+                               f"{list(x.shape)} at entry {i}")
     at = wrap_dim("stack", dim, parts[0].ndim + 1)
     return cat([unsqueeze(x, at) for x in parts], at, out=out)
 

@@ -394,6 +394,8 @@ cdef class Tensor:
                 raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment")
             found = self.detach().clone().requires_grad_(self.requires_grad)
             memo[id(self)] = found
+            if self.grad is not None:
+                found.grad = self.grad.detach().clone()
         return found
 
     # ---- operators ---------------------------------------------------------------------------------------------------
