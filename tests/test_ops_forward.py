@@ -278,12 +278,17 @@ def test_methods_and_in_place_forms_do_what_the_function_does(name: str, isa: st
             leaf, other = (laid_out(arrays[0], layout).requires_grad_() for _ in range(2))
             function(name)(leaf, *rest, **words).sum().backward()
             written = getattr(other * 1.0, name + "_")(*rest, **words)
-            try:
-                written.sum().backward()
-            except RuntimeError as error:  # a rule that reads what was overwritten: refused, never wrong
-                assert "modified by an inplace operation" in str(error)
-            else:
-                assert np.array_equal(leaf.grad.numpy(), other.grad.numpy()), f"{name}_: {isa}, {layout}: derivative"
+            written.sum().backward()
+            # The value saved for the rule may lie otherwise than the function's: then one side runs the fused kernel,
+            # which contracts multiply-adds, and the other the rule op by op; a few roundings apart.
+            near = np.allclose(
+                leaf.grad.numpy(),
+                other.grad.numpy(),
+                rtol=32 * np.finfo(dtype).eps,
+                atol=32 * np.finfo(dtype).eps,
+                equal_nan=True,
+            )
+            assert near, f"{name}_: {isa}, {layout}: derivative"
 
 
 # ---- the other rows ------------------------------------------------------------------------------------------------

@@ -338,6 +338,45 @@ static fbp_status write_check(const fbp_call *call, const fbp_layout *layout, co
     return FBP_OK;
 }
 
+/* Values that the rule reads and the write is about to destroy are saved as copies, recorded like any op. */
+static fbp_status save_overwritten(const fbp_call *call, const fbp_mode *mode, const fbp_tensor *target, fbp_tensor **inputs,
+                                   fbp_tensor **owned, int *owned_count) {
+    int needs = saved_values(call, mode);
+    for (int i = 0; i < call->count && i < 3; i++) {
+        if (!(needs >> i & 1) || !inputs[i] || inputs[i]->storage != target->storage) continue;
+        FBP_TRY(fbp_apply(FBP_OP_copy, 1, &inputs[i], NULL, 0, &owned[*owned_count]));
+        inputs[i] = owned[(*owned_count)++];
+    }
+    return FBP_OK;
+}
+
+/* The recorded form: a new node over target's elements, which the handle in *target_at then stands for. */
+static fbp_status in_place_recorded(const fbp_call *call, const fbp_layout *layout, fbp_tensor *target, fbp_tensor **target_at) {
+    const fbp_mode *mode = fbp_mode_get();
+    fbp_tensor *inputs[INPUTS_INSIDE], *owned[3], *result = NULL;
+    int owned_count = 0;
+    fbp_call saved = *call;
+    fbp_layout own;
+    FBP_TRY(fbp_view_rebase_check(fbp_ops[call->op].name, target));
+    memcpy(inputs, call->inputs, (size_t)call->count * sizeof *inputs);
+    saved.inputs = inputs;
+    fbp_layout_of(target, &own);
+    fbp_status status = save_overwritten(call, mode, target, inputs, owned, &owned_count);
+    if (status == FBP_OK) status = fbp_tensor_view(target, &own, call->count, call->attribute_bytes, &result);
+    if (status == FBP_OK) {
+        result->flags = (uint16_t)((result->flags & ~FBP_VIEW) | (target->flags & FBP_VIEW));
+        record(&saved, mode, result); /* edges remember the version before the write, the node the one after */
+        status = write(call, layout, target);
+    }
+    while (owned_count) fbp_release(owned[--owned_count]);
+    if (status != FBP_OK) {
+        if (result) fbp_release(result);
+        return status;
+    }
+    result->version = ++target->storage->version;
+    return fbp_view_rebase(target, result, target_at);
+}
+
 static fbp_status in_place_prepared(const fbp_call *call, fbp_tensor **target_at) {
     const fbp_op_row *row = &fbp_ops[call->op];
     const fbp_mode *mode = fbp_mode_get();
@@ -353,20 +392,7 @@ static fbp_status in_place_prepared(const fbp_call *call, fbp_tensor **target_at
         target->storage->version++;
         return FBP_OK;
     }
-    FBP_TRY(fbp_view_rebase_check(row->name, target));
-    fbp_tensor *result;
-    fbp_layout own;
-    fbp_layout_of(target, &own);
-    FBP_TRY(fbp_tensor_view(target, &own, call->count, call->attribute_bytes, &result));
-    result->flags = (uint16_t)((result->flags & ~FBP_VIEW) | (target->flags & FBP_VIEW));
-    record(call, mode, result); /* edges remember the version before the write, the node the one after */
-    fbp_status status = write(call, &layout, target);
-    if (status != FBP_OK) {
-        fbp_release(result);
-        return status;
-    }
-    result->version = ++target->storage->version;
-    return fbp_view_rebase(target, result, target_at);
+    return in_place_recorded(call, &layout, target, target_at);
 }
 
 fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes,

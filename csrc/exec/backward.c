@@ -135,11 +135,15 @@ static fbp_status saved_check(const fbp_tensor *node) {
         return fbp_fail(FBP_ERROR_RUNTIME,
                         "Trying to backward through the graph a second time: the values that %s saved have been freed. Specify "
                         "retain_graph=True in the first backward() if you need to go through it again", fbp_ops[node->op].name);
+    /* Values may be held for other reasons (fbp_mode.keep_values): only those that a rule reads matter. */
     const fbp_edge *edges = fbp_edges(node);
-    for (uint32_t i = 0; i < node->edge_count; i++)
-        if (edges[i].holds_value && edges[i].version != edges[i].tensor->storage->version)
+    int needs = 0;
+    for (uint32_t i = 0; i < node->edge_count && i < 3; i++)
+        if (edges[i].tensor && fbp_requires_grad(edges[i].tensor)) needs |= fbp_ops[node->op].needs[i];
+    for (uint32_t i = 0; i < node->edge_count && i < 3; i++)
+        if ((needs >> i & 1) && edges[i].holds_value && edges[i].version != edges[i].tensor->storage->version)
             return version_error(node, edges[i].tensor, edges[i].tensor->storage->version, edges[i].version, "an input");
-    if ((node->flags & FBP_HOLDS_OWN_VALUE) && node->version != node->storage->version)
+    if ((needs & NEED_Y) && (node->flags & FBP_HOLDS_OWN_VALUE) && node->version != node->storage->version)
         return version_error(node, node, node->storage->version, node->version, "the output");
     return FBP_OK;
 }
