@@ -108,6 +108,7 @@ fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **
         FBP_TRY(status);
         part = root;
     }
+    root->flags &= (uint16_t)~FBP_VIEW; /* it owns the elements, though a reshape or a permutation made it */
     storage->latest = root;
     fbp_status status = replay(root, chain, depth, &view);
     if (status == FBP_OK) {
