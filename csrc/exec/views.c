@@ -54,13 +54,28 @@ fbp_status fbp_view_rebase_check(const char *op, const fbp_tensor *target) {
     return depth < 0 ? fbp_fail(FBP_ERROR_RUNTIME, "%s_: more than %d views of one another", op, DEPTH_MAX) : FBP_OK;
 }
 
-/* "base with this slice replaced by `part`", over the base's own elements, which already hold it. */
-static fbp_status sliced_base(const fbp_tensor *view, fbp_tensor *base, fbp_tensor *part, fbp_tensor **out) {
+/* First element of chain[k].  Between the view that is written and the owner, nodes may have given up their value, and their
+ * pointer with it: `y.view(2, 2)[0]` leaves no one who holds the first view.  Only a slice begins elsewhere than its base. */
+static char *first_element(const fbp_tensor **chain, int k, int depth) {
+    char *data = chain[depth]->data;
+    for (int i = depth - 1; i >= k; i--) {
+        if (chain[i]->op != FBP_OP_slice) continue;
+        const fbp_slice_attribute *slice = fbp_attributes(chain[i]);
+        for (int axis = 0; axis < slice->ndim; axis++)
+            data += slice->axis[axis].start * fbp_strides(chain[i + 1])[axis] * fbp_dtype_size((fbp_dtype)chain[i]->dtype);
+    }
+    return data;
+}
+
+/* "base with this slice replaced by `part`", over the base's own elements, at `data` in `storage`, which already hold it. */
+static fbp_status sliced_base(const fbp_tensor *view, fbp_tensor *base, fbp_storage *storage, char *data, fbp_tensor *part,
+                              fbp_tensor **out) {
     fbp_layout layout;
     fbp_layout_of(base, &layout);
-    FBP_TRY(fbp_tensor_view(base, &layout, 2, view->attribute_bytes, out));
+    FBP_TRY(fbp_tensor_new(&layout, storage, data, 2, view->attribute_bytes, out));
+    fbp_storage_retain(storage);
     fbp_tensor *node = *out;
-    node->flags = (uint16_t)((node->flags & ~FBP_VIEW) | (base->flags & FBP_VIEW) | FBP_REQUIRES_GRAD);
+    node->flags = (uint16_t)(node->flags | (base->flags & FBP_VIEW) | FBP_REQUIRES_GRAD);
     node->op = FBP_OP_slice_assign;
     fbp_edge_set(node, 0, base, false);
     fbp_edge_set(node, 1, part, false);
@@ -68,9 +83,12 @@ static fbp_status sliced_base(const fbp_tensor *view, fbp_tensor *base, fbp_tens
     return FBP_OK;
 }
 
-/* The base of `view` as it is once the view's elements have the history of `part`. */
-static fbp_status rebuilt_base(const fbp_tensor *view, fbp_tensor *base, fbp_tensor *part, fbp_tensor **out) {
-    if (view->op == FBP_OP_slice) return sliced_base(view, base, part, out);
+/* The base of chain[k] as it is once the view's elements have the history of `part`. */
+static fbp_status rebuilt_base(const fbp_tensor **chain, int k, int depth, fbp_tensor *part, fbp_tensor **out) {
+    const fbp_tensor *view = chain[k];
+    fbp_tensor *base = (fbp_tensor *)chain[k + 1];
+    if (view->op == FBP_OP_slice)
+        return sliced_base(view, base, chain[depth]->storage, first_element(chain, k + 1, depth), part, out);
     if (view->op == FBP_OP_reshape) {
         fbp_shape_attribute shape = {.ndim = base->ndim};
         memcpy(shape.shape, fbp_shape(base), base->ndim * sizeof(int64_t));
@@ -93,9 +111,7 @@ fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **
     const fbp_tensor *chain[DEPTH_MAX];
     int depth = view_chain(target, chain);
     fbp_storage *storage = result->storage;
-    bool visible = depth > 0;
-    for (int k = 1; k <= depth; k++) visible &= chain[k]->storage == storage;
-    if (!visible) { /* the owner itself, or a view whose bases no one can see any more */
+    if (depth == 0 || chain[depth]->storage != storage) { /* the owner itself, or a view whose owner no one can see any more */
         if (depth == 0) storage->latest = result;
         else storage->latest_lost = 1;
         fbp_view_adopt(target, result, target_at);
@@ -103,7 +119,7 @@ fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **
     }
     fbp_tensor *part = result, *root = NULL, *view;
     for (int k = 0; k < depth; k++) {
-        fbp_status status = rebuilt_base(chain[k], (fbp_tensor *)chain[k + 1], part, &root);
+        fbp_status status = rebuilt_base(chain, k, depth, part, &root);
         fbp_release(part);
         FBP_TRY(status);
         part = root;

@@ -16,7 +16,7 @@ cdef object as_array(Tensor x):
     """A NumPy array over x's memory; of no elements, a fresh one."""
     if x.node.numel == 0:
         return numpy().empty(shape_tuple(x.node), (<dtype>DTYPES[x.node.dtype]).name)
-    return numpy().asarray(memoryview(x))
+    return numpy().asarray(memoryview(x.detach() if fbp_requires_grad(x.node) else x))
 
 
 ctypedef fused element:
@@ -34,9 +34,11 @@ cdef list vector_list(const element[:] values):
 
 cdef list nested_list(Tensor x):
     """Nested lists of an n-dimensional tensor's elements, read through typed memoryviews of its own buffer."""
+    if fbp_requires_grad(x.node):
+        x = x.detach()
     cdef fbp_tensor *t = x.node
     if t.ndim > 1:
-        return [nested_list(part) for part in unbind(x.detach())]
+        return [nested_list(part) for part in unbind(x)]
     if t.dtype == FBP_FLOAT32:
         return vector_list[float](x)
     if t.dtype == FBP_FLOAT64:
@@ -47,7 +49,7 @@ cdef list nested_list(Tensor x):
         return vector_list[int32_t](x)
     if t.dtype == FBP_UINT8:
         return vector_list[uint8_t](x)
-    return [value != 0 for value in vector_list[uint8_t](cast(x.detach(), FBP_UINT8))]
+    return [value != 0 for value in vector_list[uint8_t](cast(x, FBP_UINT8))]
 
 
 cdef object format_repr(Tensor x):

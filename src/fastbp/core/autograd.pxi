@@ -300,8 +300,10 @@ cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) no
             result = hook(current)
             if result is None:
                 continue
-            if not isinstance(result, Tensor) or not fbp_same_shape((<Tensor>result).node, g):
-                raise RuntimeError(f"a hook must return None or a Tensor of shape {shape_tuple(g)}")
+            if not isinstance(result, Tensor):
+                raise TypeError(f"expected a hook to return None or a Tensor, but got {builtin_type(result).__name__}")
+            if not fbp_same_shape((<Tensor>result).node, g):
+                raise RuntimeError(f"a hook must return a gradient of shape {shape_tuple(g)}, got {shape_tuple((<Tensor>result).node)}")
             current = result
             changed = True
         if changed:

@@ -313,6 +313,8 @@ cdef class Tensor:
     def __getbuffer__(self, Py_buffer *view, int flags):
         cdef fbp_tensor *t = self.node
         cdef int i, size = fbp_dtype_size(<fbp_dtype>t.dtype)
+        if fbp_requires_grad(t):  # NumPy then asks __array__, which says what to do
+            raise BufferError("the tensor requires grad; use tensor.detach()")
         if flags & PyBUF_WRITABLE and t.storage.read_only:
             raise BufferError("the memory of this tensor is read-only")
         if not (flags & PyBUF_STRIDES == PyBUF_STRIDES) and not fbp_is_contiguous(t):
