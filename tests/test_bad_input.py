@@ -363,3 +363,15 @@ def test_failed_backward_leaves_the_graph_usable():
         y.backward()
     y.sum().backward()
     assert x.grad.tolist() == [2, 4]
+
+
+def test_out_takes_the_result_or_is_refused() -> None:
+    x, y = fastbp.tensor([0.5, 1.0]), fastbp.tensor([2.0, 3.0])
+    out = fastbp.empty(2)
+    assert fastbp.tanh(x, out=out) is out and out.tolist() == fastbp.tanh(x).tolist()
+    assert fastbp.mul(x, y, out=x) is x and x.tolist() == [1.0, 3.0]  # elementwise, so an input may be the target
+    assert fastbp.exp(fastbp.tensor([0, 1]), out=out).tolist() == fastbp.exp(fastbp.tensor([0.0, 1.0])).tolist()
+    with pytest.raises(RuntimeError, match=r"exp: out= has shape \(3,\)"):
+        fastbp.exp(x, out=fastbp.empty(3))
+    with pytest.raises(RuntimeError, match="don't support automatic differentiation"):
+        fastbp.exp(x.requires_grad_(), out=out)

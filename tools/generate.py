@@ -86,7 +86,10 @@ def function(row: Row) -> str:
     kind = "binary" if row.arity == 2 else "unary"
     if given:
         return f"{first}    return store({kind}_with(FBP_OP_{row.name}, {operands}, {given}), out)\n"
-    return f"{first}    return store({kind}(FBP_OP_{row.name}, {operands}), out)\n"
+    return (
+        f"{first}    if out is not None:\n        return {kind}_out(FBP_OP_{row.name}, {operands}, out)\n"
+        f"    return {kind}(FBP_OP_{row.name}, {operands})\n"
+    )
 
 
 def methods(row: Row) -> str:

@@ -264,7 +264,9 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
     if (!fbp_is_contiguous(out) || out->storage->read_only)
         return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= must be contiguous and writable", name);
     for (int i = 0; i < count; i++) {
-        if (inputs[i]->storage == out->storage) return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= shares memory with an input", name);
+        bool same = fbp_ops[op].class == FBP_CLASS_POINTWISE && inputs[i]->data == out->data && fbp_same_shape(inputs[i], out) &&
+                    fbp_is_contiguous(inputs[i]); /* elementwise kernels may write where they read */
+        if (inputs[i]->storage == out->storage && !same) return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= shares memory with an input", name);
         if (records && (fbp_requires_grad(inputs[i]) || fbp_requires_grad(out)))
             return fbp_fail(FBP_ERROR_RUNTIME, "%s: functions with out=... arguments don't support automatic differentiation, but one of the "
                                                "arguments requires grad.", name);

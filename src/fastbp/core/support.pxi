@@ -297,6 +297,29 @@ cdef object store(object result, object out):
     return (<Tensor>out).copy_(result)
 
 
+cdef bint writes_directly(object x, object out):
+    """Whether an elementwise op on x may compute in out's memory: floats of out's type."""
+    return (isinstance(x, Tensor) and isinstance(out, Tensor) and (<Tensor>x).node.dtype == (<Tensor>out).node.dtype
+            and fbp_dtype_is_float(<fbp_dtype>(<Tensor>x).node.dtype))
+
+
+cdef object unary_out(fbp_op op, object a, object out):
+    if not writes_directly(a, out) or fbp_ops[<int>op].op_class != FBP_CLASS_POINTWISE:
+        return store(unary(op, a), out)
+    check(fbp_apply_out(op, 1, &(<Tensor>a).node, NULL, 0, (<Tensor>out).node))
+    return out
+
+
+cdef object binary_out(fbp_op op, object a, object b, object out):
+    cdef fbp_tensor *inputs[2]
+    if not writes_directly(a, out) or not writes_directly(b, out) or fbp_ops[<int>op].op_class != FBP_CLASS_POINTWISE:
+        return store(binary(op, a, b), out)
+    inputs[0] = (<Tensor>a).node
+    inputs[1] = (<Tensor>b).node
+    check(fbp_apply_out(op, 2, inputs, NULL, 0, (<Tensor>out).node))
+    return out
+
+
 # ---- shapes and dims ---------------------------------------------------------------------------------------------------
 
 cdef int read_sizes(object sizes, int64_t *shape) except -1:
