@@ -363,3 +363,22 @@ def test_case_ends_in_its_row(case: Case) -> None:
 def test_every_dtype_is_tried() -> None:
     tried = {dtype for case in STRUCTURAL for dtype in case.dtypes}
     assert tried == set(ALL)
+
+
+def test_a_recorded_node_bears_the_name_of_its_row() -> None:
+    """Every differentiable elementwise row, the table's first among them, is listed as itself."""
+    named = 0
+    for name, row in ROWS.items():
+        if row["class"] != "pointwise" or row["kind"] == "I" or name == "where":
+            continue
+        middle = sum(row["domain"]) / 2
+        operands = [fbp_leaf(middle) for _ in range(row["arity"])]
+        made = _core._apply(name, operands, {"p": [0.5, 1.0]} if row["signature"] else {})
+        nodes, (position,) = _core._recorded_graph([made])
+        assert nodes[position][0] == name
+        named += 1
+    assert named > 40
+
+
+def fbp_leaf(value: float) -> fastbp.Tensor:
+    return fastbp.tensor([value], requires_grad=True)

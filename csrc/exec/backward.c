@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "diff/rules.h"
 #include "exec/apply.h"
+#include "graph/walk.h"
 #include "kernels/kernels.h"
 
 fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) = NULL;
@@ -259,42 +260,9 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
 
 /* ---- which nodes lead to the requested inputs -------------------------------------------------------------------------------------- */
 
-typedef struct node_list { fbp_tensor **nodes; int64_t count, capacity; } node_list;
-
-static fbp_status list_add(node_list *list, fbp_tensor *node) {
-    if (list->count == list->capacity) {
-        int64_t capacity = list->capacity ? 2 * list->capacity : 256;
-        fbp_tensor **larger = realloc(list->nodes, (size_t)capacity * sizeof *larger);
-        if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate the list of nodes");
-        list->nodes = larger;
-        list->capacity = capacity;
-    }
-    list->nodes[list->count++] = node;
-    return FBP_OK;
-}
-
-static int by_sequence(const void *a, const void *b) {
-    uint64_t x = (*(fbp_tensor *const *)a)->sequence, y = (*(fbp_tensor *const *)b)->sequence;
-    return (x > y) - (x < y);
-}
-
 /* Mark every node from which a requested input can be reached; *list holds all nodes visited, for the marks' removal. */
-static fbp_status mark_wanted(const fbp_backward_request *request, node_list *list) {
-    for (int i = 0; i < request->root_count; i++)
-        if (!(request->roots[i]->flags & FBP_VISITED)) {
-            request->roots[i]->flags |= FBP_VISITED;
-            FBP_TRY(list_add(list, request->roots[i]));
-        }
-    for (int64_t at = 0; at < list->count; at++) {
-        fbp_tensor *node = list->nodes[at];
-        for (uint32_t i = 0; i < node->edge_count; i++) {
-            fbp_tensor *input = fbp_input(node, (int)i);
-            if (!input || !fbp_requires_grad(input) || (input->flags & FBP_VISITED)) continue;
-            input->flags |= FBP_VISITED;
-            FBP_TRY(list_add(list, input));
-        }
-    }
-    qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
+static fbp_status mark_wanted(const fbp_backward_request *request, fbp_node_list *list) {
+    FBP_TRY(fbp_walk(request->root_count, request->roots, true, list));
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags |= FBP_WANTED;
     for (int64_t at = 0; at < list->count; at++)
         for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
@@ -304,10 +272,10 @@ static fbp_status mark_wanted(const fbp_backward_request *request, node_list *li
     return FBP_OK;
 }
 
-static void unmark(const fbp_backward_request *request, node_list *list) {
-    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~(FBP_VISITED | FBP_WANTED);
+static void unmark(const fbp_backward_request *request, fbp_node_list *list) {
+    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_WANTED;
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
-    free(list->nodes);
+    fbp_walk_end(list);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */
@@ -366,7 +334,7 @@ static void pass_end(pass *p) {
 
 fbp_status fbp_backward(const fbp_backward_request *request) {
     pass p = {.request = request, .capacity = sizeof p.inside / sizeof *p.inside, .outer = active};
-    node_list list = {0};
+    fbp_node_list list = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
     p.heap = p.inside;

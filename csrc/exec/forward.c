@@ -8,39 +8,7 @@
 
 #include "diff/rules.h"
 #include "exec/apply.h"
-
-typedef struct node_list { fbp_tensor **nodes; int64_t count, capacity; } node_list;
-
-static fbp_status list_add(node_list *list, fbp_tensor *node) {
-    if (list->count == list->capacity) {
-        int64_t capacity = list->capacity ? 2 * list->capacity : 256;
-        fbp_tensor **larger = realloc(list->nodes, (size_t)capacity * sizeof *larger);
-        if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate the list of nodes");
-        list->nodes = larger;
-        list->capacity = capacity;
-    }
-    node->flags |= FBP_VISITED;
-    list->nodes[list->count++] = node;
-    return FBP_OK;
-}
-
-static int by_sequence(const void *a, const void *b) {
-    uint64_t x = (*(fbp_tensor *const *)a)->sequence, y = (*(fbp_tensor *const *)b)->sequence;
-    return (x > y) - (x < y);
-}
-
-/* Every node on which the outputs depend, inputs before outputs. */
-static fbp_status collect(int count, fbp_tensor *const *outputs, node_list *list) {
-    for (int i = 0; i < count; i++)
-        if (!(outputs[i]->flags & FBP_VISITED)) FBP_TRY(list_add(list, outputs[i]));
-    for (int64_t at = 0; at < list->count; at++)
-        for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
-            fbp_tensor *input = fbp_input(list->nodes[at], (int)i);
-            if (input && !(input->flags & FBP_VISITED)) FBP_TRY(list_add(list, input));
-        }
-    qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
-    return FBP_OK;
-}
+#include "graph/walk.h"
 
 /* The tangent of one node from those that wait in its inputs. */
 static fbp_status push(fbp_tensor *node) {
@@ -61,8 +29,8 @@ static fbp_status push(fbp_tensor *node) {
 
 fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
                                 fbp_tensor *const *tangents, fbp_tensor **results) {
-    node_list list = {0};
-    fbp_status status = collect(output_count, outputs, &list);
+    fbp_node_list list = {0};
+    fbp_status status = fbp_walk(output_count, outputs, false, &list);
     for (int i = 0; i < input_count && status == FBP_OK; i++) {
         if (!fbp_same_shape(inputs[i], tangents[i]) || inputs[i]->dtype != tangents[i]->dtype)
             status = fbp_fail(FBP_ERROR_RUNTIME, "forward mode: a tangent of shape %s, %s for an input of shape %s, %s",
@@ -76,10 +44,9 @@ fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, in
         results[i] = status == FBP_OK && outputs[i]->cotangent ? fbp_retain(outputs[i]->cotangent) : NULL;
     for (int64_t at = 0; at < list.count; at++) {
         fbp_tensor *node = list.nodes[at];
-        node->flags &= (uint16_t)~FBP_VISITED;
         if (node->cotangent) fbp_release(node->cotangent);
         node->cotangent = NULL;
     }
-    free(list.nodes);
+    fbp_walk_end(&list);
     return status;
 }

@@ -219,7 +219,6 @@ static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
             }
         }
         if (extra->hooks) fbp_host_release(extra->hooks);
-        if (extra->function) fbp_host_release(extra->function);
         fbp_block_free(extra, sizeof *extra);
     }
     fbp_block_free(t, tensor_bytes(t->ndim, t->edge_count, t->attribute_bytes));

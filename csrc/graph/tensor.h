@@ -50,7 +50,6 @@ typedef struct fbp_edge {
 typedef struct fbp_autograd {
     struct fbp_tensor *gradient; /* accumulated; NULL until the first backward */
     void *hooks;                 /* the host's object (tensor hooks), NULL when none */
-    void *function;              /* the host's object of a custom op, NULL when none */
 } fbp_autograd;
 
 enum fbp_tensor_flag {
@@ -149,7 +148,7 @@ void fbp_saved_release(fbp_tensor *t);
 /* The rare extras, made on demand.  NULL when memory is out. */
 fbp_autograd *fbp_autograd_get(fbp_tensor *t);
 
-/* Callbacks into the binding, set once by it: drop an object hung on a node (hooks, custom functions);
+/* Callbacks into the binding, set once by it: drop an object hung on a node (hooks);
  * make a live wrapper stand for another tensor. */
 extern void (*fbp_host_release)(void *object);
 extern void (*fbp_host_adopt)(void *handle, fbp_tensor *t);

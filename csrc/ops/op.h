@@ -7,7 +7,6 @@
 
 typedef enum fbp_op {
     FBP_OP_leaf = 0,
-    FBP_OP_custom, /* made by the host: its backward is a host callback */
 #define POINTWISE1(name, ...) FBP_OP_##name,
 #define POINTWISE2(name, ...) FBP_OP_##name,
 #define POINTWISE3(name, ...) FBP_OP_##name,

@@ -23,7 +23,6 @@
 
 const fbp_op_row fbp_ops[FBP_OP_COUNT] = {
     [FBP_OP_leaf] = {.name = "leaf", .doc = "A value given from outside.", .signature = ""},
-    [FBP_OP_custom] = {.name = "custom", .doc = "An op whose rules are Python functions.", .signature = "", .arity = -1},
 #define POINTWISE1(name, kind, signature, forward, pull_a, lo, hi, doc) POINTWISE_ROW(name, kind, signature, 1, lo, hi, doc, IS_G(pull_a))
 #define POINTWISE2(name, kind, signature, forward, pull_a, pull_b, lo, hi, doc) \
     POINTWISE_ROW(name, kind, signature, 2, lo, hi, doc, IS_G(pull_a), IS_G(pull_b))

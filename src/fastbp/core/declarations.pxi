@@ -76,7 +76,6 @@ cdef extern from "graph/tensor.h" nogil:
     ctypedef struct fbp_autograd:
         fbp_tensor *gradient
         void *hooks
-        void *function
     enum:
         FBP_REQUIRES_GRAD
         FBP_VIEW

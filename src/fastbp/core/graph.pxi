@@ -4,7 +4,7 @@ cdef extern from *:
     """
     /* The struct of ops/attributes.h that each op stores: the table's own column, in the order of enum fbp_op. */
     #define FBP_NAME(text) #text
-    static const char *const fbp_attribute_structs[] = { "fbp_no_attribute", "fbp_no_attribute",
+    static const char *const fbp_attribute_structs[] = { "fbp_no_attribute",
     #define POINTWISE1(...) "fbp_scalar_attribute",
     #define POINTWISE2(...) "fbp_scalar_attribute",
     #define POINTWISE3(...) "fbp_scalar_attribute",
@@ -185,7 +185,7 @@ def _apply(name, inputs, attributes=None):
     cdef any_attribute attribute
     cdef fbp_tensor *operands[8]
     cdef fbp_tensor *out
-    cdef int op = 2, count = <int>len(inputs), size
+    cdef int op = 1, count = <int>len(inputs), size
     while op < FBP_OP_COUNT and fbp_ops[op].name.decode() != name:
         op += 1
     if op == FBP_OP_COUNT:
@@ -237,7 +237,7 @@ def _recorded_graph(outputs):
     nodes = []
     for address in order:
         node = <fbp_tensor *><size_t>address
-        name = "leaf" if node.edge_count == 0 else "custom" if node.op == 1 else fbp_ops[<int>node.op].name.decode()
+        name = "leaf" if node.edge_count == 0 else fbp_ops[<int>node.op].name.decode()
         valid = node.storage != NULL and (node.edge_count == 0 or node.version == node.storage.version)
         attributes = attributes_read(node.op, fbp_attributes(node), node.attribute_bytes) if node.edge_count else {}
         nodes.append((name, tuple([None if i is None else position[i] for i in found[address]]), attributes,

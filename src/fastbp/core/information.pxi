@@ -153,7 +153,7 @@ def op_table():
     classes = ("leaf", "pointwise", "predicate", "linear", "bilinear", "general", "nodiff", "update")
     kinds = ("", "F", "N", "I")
     result = []
-    for op in range(2, FBP_OP_COUNT):
+    for op in range(1, FBP_OP_COUNT):
         row = &fbp_ops[<int>op]
         result.append({"name": row.name.decode(), "class": classes[row.op_class], "kind": kinds[row.kind], "arity": row.arity,
                        "view": bool(row.view), "domain": (row.lo, row.hi), "doc": row.doc.decode(), "signature": row.signature.decode(),

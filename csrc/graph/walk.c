@@ -1,0 +1,42 @@
+/* walk.c -- gathers a graph breadth first, then sorts: nodes are numbered as they are recorded. */
+#include "graph/walk.h"
+
+#include <stdlib.h>
+
+static fbp_status add(fbp_node_list *list, fbp_tensor *node) {
+    if (node->flags & FBP_VISITED) return FBP_OK;
+    if (list->count == list->capacity) {
+        int64_t capacity = list->capacity ? 2 * list->capacity : 256;
+        fbp_tensor **larger = realloc(list->nodes, (size_t)capacity * sizeof *larger);
+        if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a list of %lld nodes", (long long)capacity);
+        list->nodes = larger;
+        list->capacity = capacity;
+    }
+    node->flags |= FBP_VISITED;
+    list->nodes[list->count++] = node;
+    return FBP_OK;
+}
+
+static int by_sequence(const void *a, const void *b) {
+    uint64_t x = (*(fbp_tensor *const *)a)->sequence, y = (*(fbp_tensor *const *)b)->sequence;
+    return (x > y) - (x < y);
+}
+
+fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, fbp_node_list *list) {
+    for (int i = 0; i < root_count; i++) FBP_TRY(add(list, roots[i]));
+    for (int64_t at = 0; at < list->count; at++) {
+        const fbp_tensor *node = list->nodes[at];
+        for (uint32_t i = 0; i < node->edge_count; i++) {
+            fbp_tensor *input = fbp_input(node, (int)i);
+            if (input && (!grad_only || fbp_requires_grad(input))) FBP_TRY(add(list, input));
+        }
+    }
+    if (list->count) qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
+    return FBP_OK;
+}
+
+void fbp_walk_end(fbp_node_list *list) {
+    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_VISITED;
+    free(list->nodes);
+    *list = (fbp_node_list){0};
+}
