@@ -6,10 +6,13 @@ Exit status: 0 when all judged rows pass, 1 when a row misses its bar, 2 when no
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import shlex
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +29,32 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME", action="append", help="run this section (may be repeated)")
     parser.add_argument("--list", action="store_true", help="list the sections")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
+    parser.add_argument("--torch-compile", action="store_true", help="time torch.compile on all compiled workloads")
     parser.add_argument("--force", action="store_true", help="run although other processes are busy")
     parser.add_argument("--json", metavar="PATH", type=Path, help="write every sample to this file")
     parser.add_argument("--markdown", metavar="PATH", type=Path, help="rewrite the measured part of this document")
     return parser.parse_args()
 
 
-def all_sections() -> dict[str, tuple[str, Callable[[Context], Iterator[Row]]]]:
-    """Return the sections: name, title, and the function that measures."""
-    from benchmarks import eager, pointwise, processes, products, scalar_chain
+def all_sections(torch_compile: bool = False) -> dict[str, tuple[str, Callable[[Context], Iterator[Row]]]]:
+    """Return the sections: name, title, and the function that measures.
+
+    Parameters
+    ----------
+    torch_compile : bool
+        Whether to measure torch.compile on every compiled workload, not on the smallest only.
+    """
+    from benchmarks import compiled, compiled_costs, eager, pointwise, processes, products, scalar_chain
 
     return {
         "op": ("One small op with its gradient recorded", eager.one_op),
         "chain": ("A chain of ten ops", eager.chain),
         "train": ("A training step: forward, backward, Adam, eager", eager.training),
+        "compiled": ("Compiled training steps, one thread", partial(compiled.one_thread, torch_compile=torch_compile)),
+        "compiled-threads": ("Compiled training steps, two threads", compiled.two_threads),
+        "compiled-overhead": ("What a compiled call and its capture cost", compiled_costs.overhead),
+        "compiled-scalar": ("A compiled graph of scalars", compiled_costs.scalar),
+        "compiled-memory": ("Memory of a compiled step", compiled_costs.memory),
         "scalar": ("A graph of a million scalar ops", scalar_chain.scalar_graph),
         "product": ("Matrix products, one thread", products.one_thread),
         "threads": ("Matrix products, two threads", products.two_threads),
@@ -99,6 +114,15 @@ def reason_to_refuse(options: argparse.Namespace, names: list[str], installed: b
     return trouble and f"{trouble}; wait for a quiet machine, or pass --force and do not quote the figures"
 
 
+def other_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of peers that this process does not import, those which are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def main() -> int:
     """Prepare the process, measure, report; return the exit status."""
     options = arguments()
@@ -110,9 +134,9 @@ def main() -> int:
     from benchmarks.timing import FULL, QUICK
     from benchmarks.workloads import import_or_none
 
-    sections = all_sections()
+    sections = all_sections(options.torch_compile)
     if options.list:
-        print("\n".join(f"{name:10} {title}" for name, (title, _) in sections.items()))
+        print("\n".join(f"{name:17} {title}" for name, (title, _) in sections.items()))
         return 0
     subject = import_or_none("fastbp")
     refusal = reason_to_refuse(options, list(sections), subject is not None)
@@ -127,6 +151,7 @@ def main() -> int:
     facts: dict[str, Any] = environment.describe(
         processors, {"fastbp": subject, "torch": torch, "numpy": import_or_none("numpy")}
     )
+    facts["versions"] |= other_versions(("jax", "casadi"))
     facts["command"] = "python -m benchmarks " + shlex.join(sys.argv[1:])
     facts["threads"] = "1, pinned to one processor; 2 where a row says so"
     facts["quick"] = options.quick
