@@ -383,16 +383,33 @@ static int32_t sorted_source(const planner *p, const item *item) {
     return source;
 }
 
+/* Where each operand that the lines are sorted by has the same number of readers (a product's two pulls share their
+ * cotangent), put the first reader of every one before all second ones, and so on: it is then read in place by each of
+ * these parts.  Returns how many parts there are. */
+static int32_t separate_readers(planner *p, item *items, int32_t n) {
+    int32_t readers = 1;
+    while (readers < n && items[readers].key == items[0].key) readers++;
+    const int32_t part = n / readers;
+    if (readers == 1 || n % readers != 0 || part < LEAST_SEGMENT) return 1;
+    for (int32_t i = 0; i < n; i++) {
+        if (items[i].key != items[i - i % readers].key) return 1;
+        p->spare[i % readers * part + i / readers] = items[i];
+    }
+    memcpy(items, p->spare, (size_t)n * sizeof *items);
+    return readers;
+}
+
 /* Lines of one level and group: a step for every run of many whose sorted operands come from one step, so that these are
  * read in place; one for the few in between. */
-static void emit_group(planner *p, const item *items, int32_t n) {
+static void emit_group(planner *p, item *items, int32_t n) {
     int32_t done = 0;
     for (int32_t begin = 0, end; begin < n; begin = end) {
         const int32_t source = sorted_source(p, items + begin);
         for (end = begin + 1; end < n && sorted_source(p, items + end) == source;) end++;
         if (end - begin < LEAST_SEGMENT) continue;
         if (begin > done) emit_lines(p, items + done, begin - done);
-        emit_lines(p, items + begin, end - begin);
+        const int32_t part = (end - begin) / separate_readers(p, items + begin, end - begin);
+        for (; begin < end; begin += part) emit_lines(p, items + begin, part);
         done = end;
     }
     if (n > done) emit_lines(p, items + done, n - done);

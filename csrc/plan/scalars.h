@@ -27,11 +27,11 @@ typedef struct fbp_scalar_line {
     uint8_t pull;     /* 0: the op itself; 1 + which: its pull of input `which`, whose inputs are g, a, b, y */
     int32_t input[4]; /* values: a, b, or g, a, b, y; those that the rule does not read may be anything, -1 best */
     int32_t output;
-    double parameters[2];
+    double parameters[2]; /* lines share a step only when these agree: zeros where the row has none */
 } fbp_scalar_line;
 
 typedef enum fbp_scalar_kind {
-    FBP_SCALAR_ADD,     /* forward rows with loops of their own; the order matters to exec/scalars.c */
+    FBP_SCALAR_ADD,     /* forward rows with loops of their own come first, folds last */
     FBP_SCALAR_SUB,
     FBP_SCALAR_MUL,
     FBP_SCALAR_FORWARD, /* any row, by its kernel */

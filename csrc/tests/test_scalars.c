@@ -249,6 +249,38 @@ static void test_wide(void) {
     }
 }
 
+/* Operands that were made in order are read in place, whatever order their readers come in. */
+static void test_in_place(void) {
+    enum { WIDTH = 200 };
+    program p = program_new(2 * WIDTH, 8 * WIDTH);
+    const int32_t products = value_count(&p);
+    for (int32_t i = 0; i < WIDTH; i++) binary(&p, FBP_OP_mul, i, WIDTH + i);
+    for (int32_t i = WIDTH - 1; i >= 0; i--) { /* a scattered operand on either side, two readers each */
+        want(&p, binary(&p, FBP_OP_mul, products + i, 7 * i % WIDTH));
+        want(&p, binary(&p, FBP_OP_mul, 3 * i % WIDTH, products + i));
+        want(&p, binary(&p, FBP_OP_sub, 5, products + i));
+        want(&p, unary(&p, FBP_OP_exp, products + i));
+    }
+    compare_both(&p, "in place");
+    fbp_scalars *made = NULL;
+    CHECK(fbp_scalars_make(FBP_FLOAT64, value_count(&p), p.line_count, p.lines, p.wanted_count, p.wanted, &made) == FBP_OK, "%s",
+          fbp_message());
+    if (!made) return;
+    CHECK(made->step_count == 5, "%lld steps", (long long)made->step_count);
+    for (int64_t i = 0; i < made->step_count; i++) {
+        const fbp_scalar_step *step = &made->steps[i];
+        const fbp_scalar_mode a = fbp_scalar_mode_of(step, 0), b = fbp_scalar_mode_of(step, 1);
+        if (step->kind == FBP_SCALAR_MUL)
+            CHECK(a == FBP_SCALAR_CONTIGUOUS && b == (i == 0 ? FBP_SCALAR_CONTIGUOUS : FBP_SCALAR_LISTED), "modes %d %d", a, b);
+        if (step->kind == FBP_SCALAR_SUB) CHECK(a == FBP_SCALAR_BROADCAST && b == FBP_SCALAR_CONTIGUOUS, "modes %d %d", a, b);
+        if (step->op == FBP_OP_exp) CHECK(a == FBP_SCALAR_CONTIGUOUS && b == FBP_SCALAR_UNREAD, "modes %d %d", a, b);
+    }
+    fbp_scalars_free(made);
+    want(&p, binary(&p, FBP_OP_mul, products + WIDTH - 1, 0)); /* one has a reader more: nothing may get lost */
+    compare_both(&p, "readers of another number");
+    program_free(&p);
+}
+
 /* ---- chains ---- */
 
 /* Folds of many lengths on one level: lanes in full, lanes that repeat, what is left of the longer ones. */
@@ -299,7 +331,9 @@ static void test_partial_sums(void) {
     for (int i = 0; i < 60; i++) a = binary(&p, FBP_OP_add, a, 2);
     for (int i = 0; i < 40; i++) b = binary(&p, FBP_OP_add, 3, b);
     want(&p, binary(&p, FBP_OP_add, b, a));
-    CHECK(steps_of(&p) == 2, "%lld steps", (long long)steps_of(&p));
+    CHECK(fbp_scalars_make(FBP_FLOAT64, value_count(&p), p.line_count, p.lines, 1, p.wanted, &made) == FBP_OK, "%s", fbp_message());
+    if (made) CHECK(made->step_count == 2 && made->steps[1].count == 61, "%lld steps", (long long)made->step_count);
+    fbp_scalars_free(made);
     compare_both(&p, "chains that meet");
     program_free(&p);
 }
@@ -376,8 +410,8 @@ static void test_special(void) {
         fbp_scalars_run(made, values);
         for (int32_t i = 0; i < p.wanted_count; i++) {
             const int32_t slot = fbp_scalars_slot(made, p.wanted[i]);
-            CHECK(same_bits(values + (size_t)slot * size, expected + (size_t)p.wanted[i] * size, dtype), "special value %d: %g, expected %g",
-                  p.wanted[i], number(values, dtype, slot), number(expected, dtype, p.wanted[i]));
+            CHECK(same_bits(values + (size_t)slot * size, expected + (size_t)p.wanted[i] * size, dtype),
+                  "special value %d: %g, expected %g", p.wanted[i], number(values, dtype, slot), number(expected, dtype, p.wanted[i]));
         }
         fbp_scalars_free(made);
         free(values);
@@ -556,6 +590,7 @@ int main(int count, char **arguments) {
         test_partial_sums();
         test_failures();
         test_wide();
+        test_in_place();
         test_scalar_graph();
         test_random(emulated ? 20 : 150, 3000);
         test_random(emulated ? 50 : 1500, 60);
