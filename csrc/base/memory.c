@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -55,6 +56,13 @@ typedef struct free_array { struct free_array *next; } free_array;
 static free_array *array_cache[CLASS_COUNT];
 static size_t cached_bytes;
 
+/* Plans run without the host's lock, so the cache has one of its own; it is held for a list push or pop. */
+static atomic_flag cache_lock = ATOMIC_FLAG_INIT;
+static inline void cache_acquire(void) {
+    while (atomic_flag_test_and_set_explicit(&cache_lock, memory_order_acquire)) continue;
+}
+static inline void cache_release(void) { atomic_flag_clear_explicit(&cache_lock, memory_order_release); }
+
 /* Round up to 64 * {4, 5, 6, 7} * 2^k; *class is its index.  Waste is at most a fifth. */
 static size_t array_class(size_t bytes, int *class) {
     size_t lines = (bytes + FBP_ALIGNMENT - 1) / FBP_ALIGNMENT;
@@ -80,13 +88,14 @@ void *fbp_memory_get(size_t bytes) {
     }
     int class;
     size_t rounded = array_class(bytes, &class);
+    cache_acquire();
     free_array *array = array_cache[class];
     if (array) {
         array_cache[class] = array->next;
         cached_bytes -= rounded;
-    } else {
-        array = system_get(rounded, FBP_ALIGNMENT);
     }
+    cache_release();
+    if (!array) array = system_get(rounded, FBP_ALIGNMENT);
     if (array) count_live((int64_t)bytes);
     return array;
 }
@@ -97,13 +106,16 @@ void fbp_memory_free(void *memory, size_t bytes) {
     if (bytes <= CACHED_MAX_BYTES) {
         int class;
         size_t rounded = array_class(bytes, &class);
-        if (cached_bytes + rounded <= CACHE_LIMIT_BYTES) {
+        cache_acquire();
+        const bool kept = cached_bytes + rounded <= CACHE_LIMIT_BYTES;
+        if (kept) {
             free_array *array = memory;
             array->next = array_cache[class];
             array_cache[class] = array;
             cached_bytes += rounded;
-            return;
         }
+        cache_release();
+        if (kept) return;
     }
     free(memory);
 }

@@ -19,7 +19,7 @@ void fbp_block_free(void *block, size_t bytes);
 
 /* Working memory of the calling thread, at least `bytes`, aligned; contents are lost at the next
  * call with the same slot.  Kept and reused, so that steady state allocates nothing.  NULL when there is none. */
-enum { FBP_SCRATCH_GEMM_A, FBP_SCRATCH_GEMM_B, FBP_SCRATCH_KERNEL, FBP_SCRATCH_OP, FBP_SCRATCH_SLOTS };
+enum { FBP_SCRATCH_GEMM_A, FBP_SCRATCH_GEMM_B, FBP_SCRATCH_KERNEL, FBP_SCRATCH_OP, FBP_SCRATCH_CHAIN, FBP_SCRATCH_SUMS, FBP_SCRATCH_SLOTS };
 void *fbp_scratch(int slot, size_t bytes);
 
 /* Statistics since the process began: allocations asked of the system, bytes now live, their peak. */

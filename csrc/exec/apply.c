@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "exec/capture.h"
 #include "exec/views.h"
 #include "kernels/kernels.h"
 
@@ -33,6 +34,9 @@ void fbp_elements_copy(fbp_tensor *target, const fbp_tensor *source) {
 fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out) {
     fbp_layout layout;
     FBP_TRY(fbp_layout_contiguous(&layout, x->dtype, x->ndim, fbp_shape(x)));
+    fbp_capture *capture = fbp_mode_get()->capture;
+    const fbp_call copy = {FBP_OP_copy, 1, &x, NULL, 0};
+    if (capture) return fbp_capture_apply(capture, &copy, -1, &layout, 0, 0, out);
     FBP_TRY(fbp_tensor_empty(&layout, 0, 0, out));
     fbp_elements_copy(*out, x);
     return FBP_OK;
@@ -183,12 +187,17 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
     const fbp_mode *mode = fbp_mode_get();
     fbp_layout layout;
     bool is_view = false;
+    if (mode->capture && call->op == FBP_OP_nonzero)
+        return fbp_fail(FBP_ERROR_RUNTIME, "compile: the shape of nonzero's result (of an index by a bool mask, too) depends on values; "
+                                           "use where() with both branches, or multiply by the mask");
     FBP_TRY(row->infer(call, &layout, &is_view));
     bool recorded = fbp_dtype_is_float(layout.dtype) && wants_record(call, mode);
     int edges = recorded ? call->count : 0, attribute_bytes = recorded ? call->attribute_bytes : 0;
     fbp_tensor *result;
     if (is_view) {
         FBP_TRY(fbp_tensor_view(call->inputs[0], &layout, edges, attribute_bytes, &result));
+    } else if (mode->capture) {
+        FBP_TRY(fbp_capture_apply(mode->capture, call, -1, &layout, edges, attribute_bytes, &result));
     } else {
         FBP_TRY(fbp_tensor_empty(&layout, edges, attribute_bytes, &result));
         fbp_status status = run(call, result);
@@ -226,9 +235,8 @@ static bool is_plain(const fbp_call *call) {
            !((a->flags | b->flags) & FBP_VIEW) && fbp_same_shape(a, b) && a->numel <= PLAIN_MAX;
 }
 
-static fbp_status apply_plain(const fbp_call *call, fbp_tensor **out) {
+static fbp_status apply_plain(const fbp_call *call, const fbp_mode *mode, fbp_tensor **out) {
     static const double no_parameters[2] = {0, 0};
-    const fbp_mode *mode = fbp_mode_get();
     const fbp_tensor *a = call->inputs[0], *b = call->inputs[call->count - 1];
     bool recorded = wants_record(call, mode);
     fbp_tensor *result;
@@ -242,7 +250,10 @@ static fbp_status apply_plain(const fbp_call *call, fbp_tensor **out) {
 
 fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out) {
     const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
-    if (is_plain(&call)) return apply_plain(&call, out);
+    if (is_plain(&call)) {
+        const fbp_mode *mode = fbp_mode_get();
+        if (!mode->capture) return apply_plain(&call, mode, out);
+    }
     prepared p;
     fbp_call ready;
     fbp_status status = prepare(&call, &p, &ready);
@@ -271,7 +282,16 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
             return fbp_fail(FBP_ERROR_RUNTIME, "%s: functions with out=... arguments don't support automatic differentiation, but one of the "
                                                "arguments requires grad.", name);
     }
-    FBP_TRY(run(&call, out));
+    fbp_capture *capture = fbp_mode_get()->capture;
+    if (capture) {
+        fbp_tensor *result;
+        FBP_TRY(fbp_capture_apply(capture, &call, -1, &layout, 0, 0, &result));
+        fbp_status status = fbp_capture_write(capture, out, result);
+        fbp_release(result);
+        FBP_TRY(status);
+    } else {
+        FBP_TRY(run(&call, out));
+    }
     out->storage->version++;
     return FBP_OK;
 }
@@ -303,9 +323,28 @@ static bool overlaps(const fbp_call *call, const fbp_tensor *target) {
     return false;
 }
 
+/* The same as lines of a program: the result by itself, cast where needed, then the write. */
+static fbp_status write_captured(fbp_capture *capture, const fbp_call *call, const fbp_layout *layout, fbp_tensor *target) {
+    fbp_tensor *result, *cast;
+    FBP_TRY(fbp_capture_apply(capture, call, -1, layout, 0, 0, &result));
+    fbp_status status = FBP_OK;
+    if (result->dtype != target->dtype) {
+        const fbp_dtype_attribute dtype = {target->dtype};
+        status = fbp_apply(FBP_OP_cast, 1, &result, &dtype, sizeof dtype, &cast);
+        fbp_release(result);
+        FBP_TRY(status);
+        result = cast;
+    }
+    status = fbp_capture_write(capture, target, result);
+    fbp_release(result);
+    return status;
+}
+
 /* Compute into target's own elements. */
 static fbp_status write(const fbp_call *call, const fbp_layout *layout, fbp_tensor *target) {
     const fbp_op_row *row = &fbp_ops[call->op];
+    fbp_capture *capture = fbp_mode_get()->capture;
+    if (capture) return write_captured(capture, call, layout, target);
     bool able = row->class == FBP_CLASS_POINTWISE ? fbp_is_contiguous(target)
                                                   : fbp_op_overwrites[call->op] && (fbp_op_strided[call->op] || all_contiguous(call));
     if (able && layout->dtype == target->dtype && !overlaps(call, target)) return row->run(call, target);
@@ -360,6 +399,9 @@ static fbp_status in_place_recorded(const fbp_call *call, const fbp_layout *layo
     fbp_call saved = *call;
     fbp_layout own;
     FBP_TRY(fbp_view_rebase_check(fbp_ops[call->op].name, target));
+    if (mode->capture && !target->storage->symbolic && !target->storage->captured)
+        return fbp_fail(FBP_ERROR_RUNTIME, "compile: %s_: a value that requires grad is written into a tensor from outside of the function; "
+                                           "write value.detach(), or return the value", fbp_ops[call->op].name);
     memcpy(inputs, call->inputs, (size_t)call->count * sizeof *inputs);
     saved.inputs = inputs;
     fbp_layout_of(target, &own);

@@ -7,6 +7,7 @@
 /* What the calling thread wants of ops. */
 typedef struct fbp_mode {
     bool grad_enabled; /* record ops on tensors that require a gradient */
+    struct fbp_capture *capture; /* ops become lines of its program; NULL: they run */
     bool keep_values;  /* recorded nodes hold every input and output: for replay, explanation and forward mode */
 } fbp_mode;
 fbp_mode *fbp_mode_get(void);

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "diff/rules.h"
 #include "exec/apply.h"
+#include "exec/capture.h"
 #include "graph/walk.h"
 #include "kernels/kernels.h"
 
@@ -87,7 +88,7 @@ static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
         return FBP_OK;
     }
     fbp_tensor *total = node->cotangent;
-    if (!p->request->create_graph && is_exclusive(total) && fbp_is_contiguous(part)) {
+    if (!p->request->create_graph && !total->storage->symbolic && !part->storage->symbolic && is_exclusive(total) && fbp_is_contiguous(part)) {
         add_into(total, part);
         return FBP_OK;
     }
@@ -102,13 +103,25 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
     fbp_autograd *extra = fbp_autograd_get(t);
     if (!extra) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a gradient");
     fbp_tensor *old = extra->gradient, *fresh;
+    fbp_capture *capture = fbp_capture_get();
+    if (capture) {
+        fbp_capture_gradient(capture, t, false);
+        if (capture->failed) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a list of gradients");
+    }
     if (!old) {
         if (create_graph || is_exclusive(g)) fresh = fbp_retain(g);
         else FBP_TRY(fbp_contiguous_copy(g, &fresh));
         extra->gradient = fresh;
         return FBP_OK;
     }
-    if (!create_graph && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only && old->dtype == g->dtype &&
+    if (capture && !create_graph && !old->storage->symbolic) { /* a gradient from outside: it stays the same tensor */
+        fbp_tensor *both[2] = {old, g}, *sum;
+        FBP_TRY(fbp_apply(FBP_OP_add, 2, both, NULL, 0, &sum));
+        fbp_status status = fbp_capture_write(capture, old, sum);
+        fbp_release(sum);
+        return status;
+    }
+    if (!create_graph && !capture && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only && old->dtype == g->dtype &&
         fbp_same_shape(old, g) && !fbp_requires_grad(old)) {
         add_into(old, g);
         old->storage->version++;
@@ -153,6 +166,24 @@ static bool is_plain(const fbp_tensor *x, const fbp_tensor *node) {
     return x->numel == node->numel && fbp_is_contiguous(x) && x->dtype == node->dtype;
 }
 
+/* The same as a line of a program; operands may be broadcast. */
+static bool pull_captured(fbp_capture *capture, const fbp_tensor *node, int which, fbp_tensor *g, fbp_tensor **out, fbp_status *status) {
+    const fbp_op_row *row = &fbp_ops[node->op];
+    fbp_tensor *inputs[4] = {g, NULL, NULL, NULL};
+    int needs = row->needs[which];
+    if (needs & NEED_A) inputs[1] = fbp_input(node, 0);
+    if (needs & NEED_B) inputs[2] = fbp_input(node, 1);
+    if (needs & NEED_Y) inputs[3] = (fbp_tensor *)node;
+    for (int i = 0; i < 4; i++)
+        if (inputs[i] && inputs[i]->dtype != node->dtype) return false;
+    if (!fbp_same_shape(g, node)) return false;
+    const fbp_call call = {(fbp_op)node->op, 4, inputs, node->attribute_bytes ? fbp_attributes(node) : NULL, node->attribute_bytes};
+    fbp_layout layout;
+    *status = fbp_layout_contiguous(&layout, (fbp_dtype)node->dtype, node->ndim, fbp_shape(node));
+    if (*status == FBP_OK) *status = fbp_capture_apply(capture, &call, which, &layout, 0, 0, out);
+    return true;
+}
+
 /* The fused kernel of an elementwise rule, where operands lie as it wants them.  False: not applicable.
  * `reuse` allows the result to take g's own memory. */
 static bool pull_fused(const fbp_tensor *node, int which, fbp_tensor *g, bool reuse, fbp_tensor **out, fbp_status *status) {
@@ -160,6 +191,8 @@ static bool pull_fused(const fbp_tensor *node, int which, fbp_tensor *g, bool re
     *status = FBP_OK;
     if (row->class != FBP_CLASS_POINTWISE || row->arity > 2) return false;
     fbp_pull_fn pull = fbp_kernels->pointwise->pull[node->op][which][node->dtype - FBP_FLOAT32];
+    fbp_capture *capture = fbp_capture_get();
+    if (capture) return pull && pull_captured(capture, node, which, g, out, status);
     const fbp_tensor *a = fbp_input(node, 0), *b = row->arity > 1 ? fbp_input(node, 1) : NULL;
     int needs = row->needs[which];
     if (!pull || !is_plain(g, node) || ((needs & NEED_A) && !is_plain(a, node)) || ((needs & NEED_B) && !is_plain(b, node))) return false;
@@ -220,7 +253,7 @@ static fbp_status deliver(const pass *p, fbp_tensor *node, fbp_tensor *g) {
 
 /* The fused elementwise kernels want a contiguous cotangent: one that a reduction spread over an axis is written out once. */
 static fbp_status make_flat(const fbp_tensor *node, fbp_tensor **g) {
-    if (fbp_ops[node->op].class != FBP_CLASS_POINTWISE || fbp_is_contiguous(*g)) return FBP_OK;
+    if (fbp_ops[node->op].class != FBP_CLASS_POINTWISE || fbp_is_contiguous(*g) || (*g)->storage->symbolic) return FBP_OK;
     fbp_tensor *flat;
     FBP_TRY(fbp_contiguous_copy(*g, &flat));
     fbp_release(*g);

@@ -50,6 +50,8 @@ bool fbp_layout_is_contiguous(const fbp_layout *layout) {
 
 /* ---- storages -------------------------------------------------------------------------------- */
 
+uint8_t fbp_storage_mark = 0;
+
 enum { INLINE_BYTES_MAX = 512 - (int)((sizeof(fbp_storage) + 15) & ~15) };
 
 fbp_status fbp_storage_new(int64_t bytes, fbp_storage **out) {
@@ -63,7 +65,16 @@ fbp_status fbp_storage_new(int64_t bytes, fbp_storage **out) {
         if (storage) fbp_block_free(storage, block_bytes);
         return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate %lld bytes", (long long)bytes);
     }
-    *storage = (fbp_storage){.references = 1, .data = data, .bytes = bytes, .block_bytes = (uint32_t)block_bytes};
+    *storage = (fbp_storage){.references = 1, .data = data, .bytes = bytes, .block_bytes = (uint32_t)block_bytes, .captured = fbp_storage_mark};
+    *out = storage;
+    return FBP_OK;
+}
+
+fbp_status fbp_storage_symbolic(int64_t bytes, fbp_storage **out) {
+    static char nowhere; /* a base for offsets; no kernel sees it */
+    fbp_storage *storage = fbp_block_get(sizeof *storage);
+    if (!storage) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a storage header");
+    *storage = (fbp_storage){.references = 1, .data = &nowhere, .bytes = bytes, .block_bytes = sizeof *storage, .symbolic = 1};
     *out = storage;
     return FBP_OK;
 }
@@ -73,7 +84,7 @@ void fbp_storage_retain(fbp_storage *storage) { storage->references++; }
 void fbp_storage_release(fbp_storage *storage) {
     if (--storage->references > 0) return;
     if (storage->release) storage->release(storage->owner);
-    else if (storage->bytes > INLINE_BYTES_MAX) fbp_memory_free(storage->data, (size_t)storage->bytes);
+    else if (!storage->symbolic && storage->bytes > INLINE_BYTES_MAX) fbp_memory_free(storage->data, (size_t)storage->bytes);
     fbp_block_free(storage, storage->block_bytes);
 }
 

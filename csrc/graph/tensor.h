@@ -33,8 +33,10 @@ typedef struct fbp_storage {
     void *owner;
     struct fbp_tensor *latest;      /* borrowed: newest node over the whole storage after an in-place change through a view */
     uint32_t block_bytes;           /* size of this header's block, inline data included */
-    uint16_t read_only;             /* elements may not be written */
-    uint16_t latest_lost;           /* there was a `latest`, and it is gone */
+    uint8_t read_only;              /* elements may not be written */
+    uint8_t latest_lost;            /* there was a `latest`, and it is gone */
+    uint8_t captured;               /* made while a capture was under way */
+    uint8_t symbolic;               /* has no elements: stands for memory of a plan that is being captured; `owner` is the plan's */
 } fbp_storage;
 
 struct fbp_tensor;
@@ -129,6 +131,10 @@ fbp_status fbp_tensor_borrow(const fbp_layout *layout, void *data, int64_t bytes
                              void (*release)(void *), void *owner, fbp_tensor **out);
 
 fbp_status fbp_storage_new(int64_t bytes, fbp_storage **out);
+/* What `captured` of new storages will be. */
+extern uint8_t fbp_storage_mark;
+/* A storage of so many bytes that are not there: `data` serves to tell offsets alone. */
+fbp_status fbp_storage_symbolic(int64_t bytes, fbp_storage **out);
 void fbp_storage_retain(fbp_storage *storage);
 void fbp_storage_release(fbp_storage *storage);
 

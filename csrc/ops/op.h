@@ -73,6 +73,7 @@ typedef struct fbp_op_row {
 
 extern const fbp_op_row fbp_ops[FBP_OP_COUNT];
 extern const bool fbp_op_strided[FBP_OP_COUNT];    /* run_ reads inputs of any strides */
+extern const bool fbp_op_random[FBP_OP_COUNT];     /* a function of blocks drawn from a generator */
 extern const bool fbp_op_overwrites[FBP_OP_COUNT]; /* run_ may be given its first input's elements to write into */
 
 /* Hand-written parts of structural rows, by name. */
@@ -97,6 +98,8 @@ extern const bool fbp_op_overwrites[FBP_OP_COUNT]; /* run_ may be given its firs
 /* Shared by all pointwise and predicate rows. */
 fbp_status fbp_infer_pointwise(const fbp_call *call, fbp_layout *layout, bool *is_view);
 fbp_status fbp_run_pointwise(const fbp_call *call, fbp_tensor *out);
+/* Cross entropy (without class weights) and its pull for the cotangent `g` of the loss, from one softmax. */
+fbp_status fbp_run_cross_entropy_both(const fbp_call *call, const fbp_tensor *g, fbp_tensor *loss, fbp_tensor *gradient);
 /* Type in which a pointwise call computes: inputs of other types are cast to it first (exec/apply.c). */
 fbp_status fbp_compute_dtype(const fbp_call *call, fbp_dtype *dtype);
 

@@ -53,6 +53,11 @@ const bool fbp_op_strided[FBP_OP_COUNT] = {
 #include "ops/ops.def"
 };
 
+const bool fbp_op_random[FBP_OP_COUNT] = {
+#define RANDOM(name) [FBP_OP_##name] = true,
+#include "ops/ops.def"
+};
+
 const bool fbp_op_overwrites[FBP_OP_COUNT] = {
 #define OVERWRITES(name) [FBP_OP_##name] = true,
 #include "ops/ops.def"

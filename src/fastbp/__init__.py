@@ -79,7 +79,7 @@ strided = "strided"
 contiguous_format = "contiguous_format"
 preserve_format = "preserve_format"
 
-_SUBMODULES = frozenset(("autograd", "datasets", "nn", "optim", "reference", "testing", "utils"))
+_SUBMODULES = frozenset(("autograd", "compiler", "datasets", "nn", "optim", "reference", "testing", "utils"))
 
 
 def is_tensor(obj: object) -> _builtins.bool:
@@ -154,6 +154,13 @@ def printoptions(**options: _Any) -> _AbstractContextManager[None]:
     return _format.printoptions(**options)
 
 
+def compile(model: _Any = None, **options: _Any) -> _Any:
+    """Compile a function of tensors, such as a whole training step, or a module: see `fastbp.compiler.compile`."""
+    from . import compiler
+
+    return compiler.compile(model, **options)
+
+
 def show_config() -> str:
     """What runs here and why: version, kernels, threads, CPU, environment variables, as text.
 
@@ -181,6 +188,7 @@ def show_config() -> str:
 
 if _TYPE_CHECKING:
     from . import autograd as autograd
+    from . import compiler as compiler
     from . import datasets as datasets
     from . import nn as nn
     from . import optim as optim

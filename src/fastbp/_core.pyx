@@ -28,5 +28,6 @@ include "core/arrays.pxi"
 include "core/autograd.pxi"
 include "core/information.pxi"
 include "core/graph.pxi"
+include "core/compile.pxi"
 
 fbp_kernels_init()

@@ -14,6 +14,7 @@ cdef object numpy():
 
 cdef object as_array(Tensor x):
     """A NumPy array over x's memory; of no elements, a fresh one."""
+    need_value(x.node, "numpy()")
     if x.node.numel == 0:
         return numpy().empty(shape_tuple(x.node), (<dtype>DTYPES[x.node.dtype]).name)
     return numpy().asarray(memoryview(x.detach() if fbp_requires_grad(x.node) else x))
@@ -34,6 +35,7 @@ cdef list vector_list(const element[:] values):
 
 cdef list nested_list(Tensor x):
     """Nested lists of an n-dimensional tensor's elements, read through typed memoryviews of its own buffer."""
+    need_value(x.node, "tolist()")
     if fbp_requires_grad(x.node):
         x = x.detach()
     cdef fbp_tensor *t = x.node

@@ -1,7 +1,7 @@
 # The C core as Cython sees it: csrc/'s headers, one block a header.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "base/status.h" nogil:
     ctypedef enum fbp_status:
@@ -68,7 +68,8 @@ cdef extern from "graph/tensor.h" nogil:
         uint32_t version
         void *data
         int64_t bytes
-        uint16_t read_only
+        void (*release)(void *owner) noexcept
+        uint8_t read_only, latest_lost, captured, symbolic
     ctypedef struct fbp_edge:
         fbp_tensor *tensor
         uint32_t version
@@ -117,6 +118,9 @@ cdef extern from "graph/tensor.h" nogil:
     bint fbp_same_shape(const fbp_tensor *a, const fbp_tensor *b)
     fbp_status fbp_layout_contiguous(fbp_layout *layout, fbp_dtype dtype, int ndim, const int64_t *shape)
     void fbp_layout_of(const fbp_tensor *t, fbp_layout *layout)
+    fbp_status fbp_tensor_new(const fbp_layout *layout, fbp_storage *storage, char *data, int edge_count, int attribute_bytes,
+                              fbp_tensor **out)
+    fbp_status fbp_tensor_like(const fbp_tensor *like, int edge_count, int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_tensor_empty(const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_tensor_view(fbp_tensor *base, const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_tensor_detach(fbp_tensor *base, fbp_tensor **out)
@@ -206,8 +210,10 @@ cdef extern from "ops/op.h" nogil:
     fbp_status fbp_default_dtype_set(fbp_dtype dtype)
 
 cdef extern from "exec/apply.h" nogil:
+    ctypedef struct fbp_capture "struct fbp_capture"
     ctypedef struct fbp_mode:
         bint grad_enabled
+        fbp_capture *capture
         bint keep_values
     fbp_mode *fbp_mode_get()
     fbp_status fbp_apply(int op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out)

@@ -84,7 +84,7 @@ def huber_loss(input, target, *, reduction="mean", double delta=1.0):
 cdef int probability_check(Tensor x, Tensor loss, int how) except -1:
     """RuntimeError where x leaves [0, 1].  A number of a loss that is not NaN has met no such element, so only others look."""
     cdef object low, high
-    if loss.node.data == NULL or (how != 0 and not read_is_nan(loss.node)) or x.node.numel == 0:
+    if loss.node.storage.symbolic or (how != 0 and not read_is_nan(loss.node)) or x.node.numel == 0:
         return 0
     x = x.detach()
     low = reduce_mask(FBP_OP_amin, x, ((<uint32_t>1) << x.node.ndim) - 1, False, 0.0).item()

@@ -131,6 +131,8 @@ cdef int place(fbp_source_attribute *source, int per_block, object generator) ex
             raise TypeError(f"expected a Generator, got {builtin_type(generator).__name__}")
         at = (<Generator>generator).at
     check(fbp_layout_contiguous(&layout, <fbp_dtype>source.dtype, source.ndim, source.shape))
+    if fbp_mode_get().capture != NULL:
+        fbp_capture_draw(fbp_mode_get().capture, at)
     source.seed = at.seed
     source.offset = fbp_generator_draw(at, layout.numel // per_block + (layout.numel % per_block != 0))
     return 0

@@ -177,7 +177,7 @@ cdef class Tensor:
         cdef fbp_tensor *old
         cdef fbp_autograd *extra
         if value is None:
-            if self.node.autograd == NULL:
+            if self.node.autograd == NULL and fbp_mode_get().capture == NULL:
                 return
         elif not isinstance(value, Tensor):
             raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
@@ -187,6 +187,8 @@ cdef class Tensor:
         extra = fbp_autograd_get(self.node)
         if extra == NULL:
             raise MemoryError("cannot allocate a gradient")
+        if fbp_mode_get().capture != NULL:
+            fbp_capture_gradient(fbp_mode_get().capture, self.node, True)
         old = extra.gradient
         extra.gradient = fbp_retain((<Tensor>value).node) if value is not None else NULL
         if old != NULL:
@@ -249,6 +251,7 @@ cdef class Tensor:
     def detach(self):
         """The same elements without history."""
         cdef fbp_tensor *out
+        note_outside(self.node)
         check(fbp_tensor_detach(self.node, &out))
         return wrap(out)
 
@@ -282,6 +285,7 @@ cdef class Tensor:
         """The value of a tensor of one element, as a Python number."""
         if self.node.numel != 1:
             raise RuntimeError(f"a Tensor with {self.node.numel} elements cannot be converted to Scalar")
+        need_value(self.node, "item()")
         return read_element(self.node.data, self.node.dtype)
 
     def tolist(self):
@@ -313,6 +317,7 @@ cdef class Tensor:
     def __getbuffer__(self, Py_buffer *view, int flags):
         cdef fbp_tensor *t = self.node
         cdef int i, size = fbp_dtype_size(<fbp_dtype>t.dtype)
+        need_value(t, "numpy()")
         if fbp_requires_grad(t):  # NumPy then asks __array__, which says what to do
             raise BufferError("the tensor requires grad; use tensor.detach()")
         if flags & PyBUF_WRITABLE and t.storage.read_only:
@@ -348,6 +353,7 @@ cdef class Tensor:
         if self.node.numel != 1:
             raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous" if self.node.numel
                                else "Boolean value of Tensor with no values is ambiguous")
+        need_value(self.node, "bool()")
         return bool(read_element(self.node.data, self.node.dtype))
 
     def __float__(self):
@@ -373,6 +379,8 @@ cdef class Tensor:
         return object.__format__(self, spec)
 
     def __repr__(self):
+        if self.node.storage.symbolic:
+            return f"tensor(symbolic, shape={shape_tuple(self.node)}, dtype={DTYPES[self.node.dtype]!r})"
         return format_repr(self)
 
     def __len__(self):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+# The modules that a captured function calls, while there is one (fastbp.compile); their parameters and flags are its plan's terms.
+_watched: list[Module] | None = None
+
 
 class Module:
     """Base class of layers and models: assign parameters and modules to attributes and define ``forward``.
@@ -78,6 +81,8 @@ class Module:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if _watched is not None:
+            _watched.append(self)
         if self._hooks is None:
             return self.forward(*args, **kwargs)
         return call_with_hooks(self, self._hooks, args, kwargs)

@@ -151,6 +151,9 @@ class Adam(Optimizer):
         for state in states:
             state["step"] = step
 
+    def _capture_update(self, capture: Any, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
+        capture.update(self, group, bucket, gradients, "adam", bucket.buffers)
+
 
 class AdamW(Adam):
     """`Adam` with decoupled weight decay (Loshchilov and Hutter 2019).

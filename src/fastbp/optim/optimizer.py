@@ -166,6 +166,7 @@ class Optimizer:
         if closure is not None:
             with _core.enable_grad():
                 loss = closure()
+        capture = _core.current_capture() if _core.capturing() else None
         for group in self.param_groups:
             # A copy, since the buckets keep it.
             params = [*group["params"]]
@@ -188,13 +189,41 @@ class Optimizer:
                 or gathered.state_size != len(self.state)
                 or gathered.ids != [*map(id, params)]
             ):
-                buckets = self._gather(group, params)
+                buckets = self._gather(group, params) if capture is None else self._gather_for(capture, group, params)
                 gathered = _Gathered([*map(id, params)], layout, self.state, buckets)
                 self._gathered[id(group)] = gathered
             for bucket in gathered.buckets:
                 positions = bucket.positions
-                self._update(group, bucket, gradients if positions is None else [gradients[i] for i in positions])
+                chosen = gradients if positions is None else [gradients[i] for i in positions]
+                if capture is None:
+                    self._update(group, bucket, chosen)
+                else:
+                    self._capture_update(capture, group, bucket, chosen)
         return loss
+
+    def _gather_for(self, capture: Any, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
+        """`_gather` while a step is captured: state is made for real, and unmade if the capture fails."""
+        known = {parameter: dict(entry) for parameter, entry in self.state.items()}
+
+        def undo() -> None:
+            self._gathered.clear()
+            for parameter in [*self.state]:
+                if parameter not in known:
+                    del self.state[parameter]
+                else:
+                    entry = self.state[parameter]
+                    entry.clear()
+                    entry.update(known[parameter])
+
+        capture.on_failure(undo)
+        with _core.paused_capture():
+            return self._gather(group, params)
+
+    def _capture_update(self, capture: Any, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
+        """Enter the core call of `_update` into a captured step; for subclasses."""
+        raise NotImplementedError(
+            f"compile: {type(self).__name__} has no compiled update; call its step() outside of the compiled function"
+        )
 
     def _gather(self, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
         """Create missing state and sort `params` into buckets that one core call each can update; for subclasses."""

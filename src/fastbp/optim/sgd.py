@@ -136,3 +136,6 @@ class SGD(Optimizer):
         if first:
             for state, buffer in zip(bucket.states, buffers, strict=True):
                 state["momentum_buffer"] = buffer
+
+    def _capture_update(self, capture: Any, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
+        capture.update(self, group, bucket, gradients, "sgd", bucket.buffers)

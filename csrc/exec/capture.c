@@ -1,0 +1,221 @@
+/* capture.c -- ops become lines. */
+#include "exec/capture.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "exec/apply.h"
+
+fbp_status fbp_capture_begin(fbp_capture **out) {
+    fbp_mode *mode = fbp_mode_get();
+    if (mode->capture)
+        return fbp_fail(FBP_ERROR_RUNTIME, "compile: a capture is under way on this thread; call the function itself instead of its compiled form");
+    fbp_capture *capture = calloc(1, sizeof *capture);
+    if (!capture) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a capture");
+    fbp_status status = fbp_program_new(&capture->program);
+    if (status != FBP_OK) {
+        free(capture);
+        return status;
+    }
+    fbp_capture_resume(capture);
+    *out = capture;
+    return FBP_OK;
+}
+
+fbp_capture *fbp_capture_get(void) { return fbp_mode_get()->capture; }
+
+fbp_capture *fbp_capture_pause(void) {
+    fbp_mode *mode = fbp_mode_get();
+    fbp_capture *capture = mode->capture;
+    mode->capture = NULL;
+    fbp_storage_mark = 0;
+    return capture;
+}
+
+void fbp_capture_resume(fbp_capture *capture) {
+    fbp_mode_get()->capture = capture;
+    fbp_storage_mark = capture != NULL;
+}
+
+static void gradient_set(fbp_tensor *leaf, fbp_tensor *gradient) {
+    fbp_autograd *extra = fbp_autograd_get(leaf);
+    if (extra) extra->gradient = gradient;
+}
+
+void fbp_capture_end(fbp_capture *capture) {
+    fbp_capture_pause();
+    for (int32_t i = 0; i < capture->leaf_count; i++) {
+        fbp_leaf_change *change = &capture->leaves[i];
+        change->after = change->leaf->autograd ? change->leaf->autograd->gradient : NULL;
+        gradient_set(change->leaf, change->before ? fbp_retain(change->before) : NULL);
+    }
+    for (int32_t i = 0; i < capture->generator_count; i++) {
+        fbp_generator_change *change = &capture->generators[i];
+        change->blocks = change->generator->offset - change->before.offset;
+        *change->generator = change->before;
+    }
+}
+
+void fbp_capture_free(fbp_capture *capture) {
+    if (!capture) return;
+    for (int32_t i = 0; i < capture->leaf_count; i++) {
+        fbp_release(capture->leaves[i].leaf);
+        if (capture->leaves[i].before) fbp_release(capture->leaves[i].before);
+        if (capture->leaves[i].after) fbp_release(capture->leaves[i].after);
+    }
+    for (int32_t i = 0; i < capture->seen_count; i++) fbp_release(capture->seen[i]);
+    free(capture->seen);
+    free(capture->leaves);
+    free(capture->generators);
+    fbp_program_free(capture->program);
+    free(capture);
+}
+
+fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out) {
+    fbp_storage *storage;
+    FBP_TRY(fbp_storage_symbolic(layout->numel * fbp_dtype_size((fbp_dtype)layout->dtype), &storage));
+    fbp_status status = fbp_tensor_new(layout, storage, storage->data, edge_count, attribute_bytes, out);
+    if (status != FBP_OK) fbp_storage_release(storage);
+    return status;
+}
+
+/* The value behind an operand; real tensors made during the capture are constants. */
+static int32_t operand_value(fbp_capture *capture, fbp_tensor *t) {
+    const int32_t known = capture->program->buffer_count;
+    int32_t value = fbp_program_value(capture->program, t);
+    if (value < 0) return -1;
+    fbp_buffer *buffer = fbp_value_buffer(capture->program, value);
+    if (buffer->kind != FBP_BUFFER_STATE) return value;
+    if (t->storage->captured) buffer->kind = FBP_BUFFER_CONSTANT;
+    else if (capture->program->buffer_count > known) fbp_capture_see(capture, t);
+    return value;
+}
+
+static bool is_random(fbp_op op) { return fbp_op_random[op]; }
+
+/* Which draw a random line's attribute came from: the generator with its seed. */
+static int draw_of(fbp_capture *capture, const fbp_source_attribute *source) {
+    fbp_program *program = capture->program;
+    for (int32_t i = 0; i < capture->generator_count; i++) {
+        const fbp_generator *before = &capture->generators[i].before;
+        if (before->seed != source->seed || source->offset < before->offset) continue;
+        if (program->draw_count == program->draw_capacity) {
+            int32_t capacity = program->draw_capacity ? 2 * program->draw_capacity : 8;
+            fbp_draw *larger = realloc(program->draws, (size_t)capacity * sizeof *larger);
+            if (!larger) return -1;
+            program->draws = larger;
+            program->draw_capacity = capacity;
+        }
+        program->draws[program->draw_count] = (fbp_draw){capture->generators[i].generator, source->offset - before->offset};
+        return program->draw_count++;
+    }
+    return -1;
+}
+
+/* The line of a call, without its output. */
+static fbp_line *line_of(fbp_capture *capture, const fbp_call *call, int which) {
+    fbp_program *program = capture->program;
+    int32_t inputs[8], *list = inputs;
+    if (call->count > 8 && !(list = malloc((size_t)call->count * sizeof *list))) return NULL;
+    bool ok = true;
+    for (int i = 0; i < call->count; i++) {
+        list[i] = call->inputs[i] ? operand_value(capture, call->inputs[i]) : -1;
+        ok &= !call->inputs[i] || list[i] >= 0;
+    }
+    fbp_line *line = ok ? fbp_program_line_add(program, which < 0 ? FBP_LINE_OP : FBP_LINE_PULL, call->op, call->count, call->attributes,
+                                               call->attribute_bytes)
+                        : NULL;
+    if (line) memcpy(line->inputs, list, (size_t)call->count * sizeof *list);
+    if (line && which >= 0) line->which = (uint8_t)which;
+    if (list != inputs) free(list);
+    return line;
+}
+
+fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int which, const fbp_layout *layout, int edge_count,
+                             int attribute_bytes, fbp_tensor **out) {
+    fbp_tensor *result;
+    fbp_line *line = line_of(capture, call, which);
+    if (!line) return fbp_fail(FBP_ERROR_MEMORY, "%s: cannot allocate a line of the plan", fbp_ops[call->op].name);
+    if (which < 0 && is_random(call->op)) {
+        line->slot = draw_of(capture, call->attributes);
+        if (line->slot < 0) return fbp_fail(FBP_ERROR_RUNTIME, "compile: %s uses random numbers drawn outside of the function", fbp_ops[call->op].name);
+    }
+    FBP_TRY(fbp_capture_tensor(layout, edge_count, attribute_bytes, &result));
+    int32_t value = fbp_program_value(capture->program, result);
+    if (value < 0) {
+        fbp_release(result);
+        return FBP_ERROR_MEMORY;
+    }
+    line->output = value;
+    *out = result;
+    return FBP_OK;
+}
+
+fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tensor *source) {
+    int32_t from = operand_value(capture, source), to = operand_value(capture, target);
+    fbp_line *line = from < 0 || to < 0 ? NULL : fbp_program_line_add(capture->program, FBP_LINE_WRITE, FBP_OP_copy, 1, NULL, 0);
+    if (!line) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a line of the plan");
+    line->inputs[0] = from;
+    line->output = to;
+    return FBP_OK;
+}
+
+fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_tensor *const *tensors, int slot) {
+    const fbp_call call = {op, 5 * count, tensors, NULL, 0};
+    fbp_line *line = line_of(capture, &call, -1);
+    if (!line) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a line of the plan");
+    line->kind = FBP_LINE_UPDATE;
+    line->slot = slot;
+    return FBP_OK;
+}
+
+void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced) {
+    for (int32_t i = capture->leaf_count - 1; i >= 0; i--)
+        if (capture->leaves[i].leaf == leaf) return;
+    if (capture->leaf_count == capture->leaf_capacity) {
+        int32_t capacity = capture->leaf_capacity ? 2 * capture->leaf_capacity : 16;
+        fbp_leaf_change *larger = realloc(capture->leaves, (size_t)capacity * sizeof *larger);
+        if (!larger) {
+            capture->failed = true;
+            return;
+        }
+        capture->leaves = larger;
+        capture->leaf_capacity = capacity;
+    }
+    fbp_tensor *before = leaf->autograd ? leaf->autograd->gradient : NULL;
+    capture->leaves[capture->leaf_count++] =
+        (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .replaced_first = replaced};
+}
+
+void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
+    for (int32_t i = capture->seen_count - 1; i >= 0 && i >= capture->seen_count - 64; i--)
+        if (capture->seen[i] == t) return;
+    if (capture->seen_count == capture->seen_capacity) {
+        int32_t capacity = capture->seen_capacity ? 2 * capture->seen_capacity : 16;
+        fbp_tensor **larger = realloc(capture->seen, (size_t)capacity * sizeof *larger);
+        if (!larger) {
+            capture->failed = true;
+            return;
+        }
+        capture->seen = larger;
+        capture->seen_capacity = capacity;
+    }
+    if (fbp_program_buffer(capture->program, t->storage) < 0) capture->failed = true;
+    capture->seen[capture->seen_count++] = fbp_retain(t);
+}
+
+void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator) {
+    for (int32_t i = 0; i < capture->generator_count; i++)
+        if (capture->generators[i].generator == generator) return;
+    if (capture->generator_count == capture->generator_capacity) {
+        int32_t capacity = capture->generator_capacity ? 2 * capture->generator_capacity : 4;
+        fbp_generator_change *larger = realloc(capture->generators, (size_t)capacity * sizeof *larger);
+        if (!larger) {
+            capture->failed = true;
+            return;
+        }
+        capture->generators = larger;
+        capture->generator_capacity = capacity;
+    }
+    capture->generators[capture->generator_count++] = (fbp_generator_change){generator, *generator, 0};
+}

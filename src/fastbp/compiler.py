@@ -1,0 +1,393 @@
+"""fastbp.compile: a function of tensors, run once to learn what it does, and from then on as one planned call into C.
+
+The first call with arguments of given shapes runs the function with symbolic tensors: every operation, also those of `backward()`
+and of `optimizer.step()`, is written down instead of computed. The planner makes a plan of it, and this call and all further ones run the
+plan. See docs/compile.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import OrderedDict
+from typing import TYPE_CHECKING, overload
+
+from . import _core
+from ._core import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ._core import Plan
+    from .utils.data import DataLoader
+
+PLANS_MOST = 16
+
+# ------------------------------------------------------------------------------------------- arguments as lists
+
+
+class Leaf:
+    """The place of a tensor in a structure of arguments or results."""
+
+    __slots__ = ()
+
+
+LEAF = Leaf()
+
+
+def flatten(value: Any, leaves: list[Any]) -> Any:
+    """Append the tensors and arrays inside lists, tuples and dicts to `leaves`; returns the structure with LEAF in their places."""
+    if isinstance(value, Tensor) or (hasattr(value, "__array_interface__") and hasattr(value, "dtype")):
+        leaves.append(value)
+        return LEAF
+    kind = type(value)
+    if kind is list:
+        return [flatten(one, leaves) for one in value]
+    if kind is dict:
+        return {key: flatten(one, leaves) for key, one in value.items()}
+    if isinstance(value, tuple):
+        parts = [flatten(one, leaves) for one in value]
+        return kind(*parts) if hasattr(value, "_fields") else tuple(parts) if kind is tuple else value
+    return value
+
+
+def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
+    """The structure with the next of `leaves` in each place."""
+    if structure is LEAF:
+        return next(leaves)
+    kind = type(structure)
+    if kind is list:
+        return [unflatten(one, leaves) for one in structure]
+    if kind is dict:
+        return {key: unflatten(one, leaves) for key, one in structure.items()}
+    if isinstance(structure, tuple):
+        parts = [unflatten(one, leaves) for one in structure]
+        return kind(*parts) if hasattr(structure, "_fields") else tuple(parts) if kind is tuple else structure
+    return structure
+
+
+def key_of(structure: Any) -> Any:
+    """The structure as something that hashes: equal for equal static arguments, by identity for what cannot be compared."""
+    kind = type(structure)
+    if structure is LEAF:
+        return LEAF
+    if kind in (list, tuple):
+        return (kind, *map(key_of, structure))
+    if kind is dict:
+        return (dict, *((name, key_of(one)) for name, one in structure.items()))
+    try:
+        hash(structure)
+    except TypeError:
+        return (kind, id(structure))
+    return (kind, structure)
+
+
+def as_tensors(leaves: list[Any]) -> list[Tensor]:
+    """NumPy arrays as tensors over their memory."""
+    return [one if isinstance(one, Tensor) else _core.as_tensor(one) for one in leaves]
+
+
+def describe(leaf: Tensor) -> tuple[Any, ...]:
+    """What a plan depends on in an argument."""
+    return (tuple(leaf.shape), leaf.stride(), leaf.dtype.name, leaf.requires_grad)
+
+
+# ------------------------------------------------------------------------------------------- one compiled function
+
+
+class _Entry:
+    """A plan and the arguments that it is for."""
+
+    __slots__ = ("arguments", "key", "plan", "result", "structure")
+
+    def __init__(self, key: Any, structure: Any, arguments: list[Any], plan: Plan, result: Any) -> None:
+        self.key = key
+        self.structure = structure  # held, so that the ids in the key stay taken
+        self.arguments = arguments
+        self.plan = plan
+        self.result = result
+
+
+class Compiled:
+    """What `fastbp.compile` returns: call it like the function.
+
+    Attributes
+    ----------
+    plan : Plan
+        The plan of the latest call; `print()` it. None before the first call.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._entries: OrderedDict[Any, list[_Entry]] = OrderedDict()
+        self._latest: _Entry | None = None
+        self._warned = False
+        self._calls = _core.CompiledCall(self)
+        functools.update_wrapper(self, function if hasattr(function, "__name__") else type(function), updated=())
+
+    # ---------------------------------------------------------------------------------------- calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._calls(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """A compiled method belongs to its instance, as its plans do."""
+        if instance is None:
+            return self
+        name = f"_compiled_{self._function.__name__}"
+        bound = instance.__dict__.get(name)
+        if bound is None:
+            bound = Compiled(self._function.__get__(instance, owner))
+            instance.__dict__[name] = bound
+        return bound
+
+    def __getattr__(self, name: str) -> Any:
+        """What the function or module has besides: `compile(model).parameters()`."""
+        if name.startswith("__") or name == "_function":
+            raise AttributeError(name)
+        return getattr(self._function, name)
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the latest call."""
+        return None if self._latest is None else self._latest.plan
+
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Entry, list[Tensor]]:
+        """The entry for these arguments, captured now where there is none, and their tensors."""
+        leaves: list[Any] = []
+        structure = flatten((args, kwargs), leaves)
+        tensors = as_tensors(leaves)
+        key = key_of(structure)
+        entries = self._entries.get(key, [])
+        for entry in entries:
+            if entry.plan.fits(tensors):
+                self._entries.move_to_end(key)
+                self._latest = entry
+                return entry, tensors
+        entry = self._capture(key, structure, tensors)
+        self._remember(entry)
+        return entry, tensors
+
+    def _remember(self, entry: _Entry) -> None:
+        entries = self._entries.setdefault(entry.key, [])
+        # Plans that no longer fit what they were made for would never be found again.
+        entries[:] = [old for old in entries if not old.plan.is_outdated(entry.arguments)]
+        entries.append(entry)
+        self._entries.move_to_end(entry.key)
+        self._latest = entry
+        if sum(map(len, self._entries.values())) <= PLANS_MOST:
+            return
+        oldest = next(iter(self._entries.values()))
+        dropped = oldest.pop(0)
+        if not oldest:
+            self._entries.popitem(last=False)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"compile: {_name_of(self._function)} has been captured for more than {PLANS_MOST} different calls, and old plans are "
+                f"dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and static arguments few (pad "
+                "the last batch, or pass numbers as tensors)",
+                stacklevel=4,
+            )
+
+    def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
+        capture = _core.Capture()
+        with _watching(capture), capture:
+            symbols = [capture.argument(one) for one in tensors]
+            args, kwargs = unflatten(structure, iter(symbols))
+            value = self._function(*args, **kwargs)
+            results: list[Any] = []
+            result = flatten(value, results)
+            plan = _core.plan_of(capture, self._function, results, _guards(capture.modules))
+        arguments = [describe(one) for one in tensors]
+        return _Entry(key, structure, arguments, plan, result)
+
+    # ---------------------------------------------------------------------------------------- whole passes
+
+    def epoch(self, loader: DataLoader, *, progress: bool = False) -> Any:
+        """Run over a whole pass of a DataLoader of in-memory tensors, in C.
+
+        Parameters
+        ----------
+        loader : DataLoader
+            Over a `TensorDataset` (or a `Subset` of one); shuffling, and a last batch that is smaller, are as when it is iterated. The
+            function is called with each batch's tensors as its arguments.
+        progress : bool, optional
+            Show a progress bar (needs `tqdm`: ``pip install fastbp[progress]``). Default: False.
+
+        Returns
+        -------
+        What the function returns, with each tensor stacked over the batches along a new first dimension; where the last, smaller
+        batch has results of another shape, a list of tensors instead.
+
+        Raises
+        ------
+        TypeError
+            When the loader cannot be read by whole batches (its own collate_fn, sampler or data set): iterate it and call the
+            compiled function.
+        KeyboardInterrupt
+            Between two batches: the steps that were done are done.
+        """
+        from ._epoch import run_epoch
+
+        return run_epoch(self, loader, progress)
+
+    def profile(self, *args: Any, repeat: int = 100, **kwargs: Any) -> Any:
+        """Time each step of the plan for these arguments.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for a call; the function's effects happen `repeat` times.
+        repeat : int, optional
+            Calls to average over. Default: 100.
+
+        Returns
+        -------
+        Profile
+            Prints as a table: time, calls, flops, bytes, GFLOP/s, GB/s, and the share of the roofline, which is measured once on this
+            machine. `rows` has the figures.
+        """
+        from ._profile import profile_plan
+
+        entry, tensors = self._find(args, kwargs)
+        return profile_plan(entry.plan, tensors, repeat)
+
+
+class _watching:
+    """Context manager: calls of modules are noted for the capture."""
+
+    def __init__(self, capture: _core.Capture) -> None:
+        self._capture = capture
+
+    def __enter__(self) -> None:
+        from .nn import module
+
+        module._watched = self._capture.modules
+
+    def __exit__(self, *error: object) -> None:
+        from .nn import module
+
+        module._watched = None
+
+
+def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
+    """What must stay as it is in modules that the function called: flags, parameters, buffers, children."""
+    found: dict[int, Any] = {}
+    for one in modules:
+        for child in one.modules():
+            found[id(child)] = child
+    guards = []
+    for module in found.values():
+        attributes = module.__dict__
+        for name in ("training", *module._parameter_names, *module._buffer_names, *module._module_names):
+            if name in attributes:
+                guards.append((attributes, name, attributes[name]))
+    return guards
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _difference(old: _Entry, new: _Entry) -> str:
+    """Which argument changes from plan to plan, in words."""
+    for number, (a, b) in enumerate(zip(old.arguments, new.arguments, strict=False)):
+        for what, x, y in zip(("shape", "strides", "dtype", "requires_grad"), a, b, strict=True):
+            if x != y:
+                return f"tensor argument {number} changes its {what}, from {x} to {y}"
+    if old.key != new.key:
+        return "a static argument changes"
+    return "modules, optimizers or gradients change between calls"
+
+
+# ------------------------------------------------------------------------------------------- the public function
+
+
+@overload
+def compile(model: None = None, **options: Any) -> Callable[[Callable[..., Any]], Compiled]: ...
+@overload
+def compile(model: Callable[..., Any], **options: Any) -> Compiled: ...
+def compile(
+    model: Callable[..., Any] | None = None,
+    *,
+    fullgraph: bool = True,
+    dynamic: bool | None = None,
+    backend: str = "fastbp",
+    mode: str | None = None,
+    options: Any = None,
+    disable: bool = False,
+) -> Any:
+    """Compile a function of tensors, such as a whole training step, or a module.
+
+    The first call with arguments of given shapes, dtypes and static values runs the function once with symbolic tensors and plans what
+    it did; this call and further ones run the plan: one call into C, without Python's lock and without allocating. Parameters,
+    optimizer state, buffers and random generators are the plan's own state, in the same tensors: eager code and `state_dict` always
+    see it. Options of the optimizer (`lr`) may change from call to call. Python side effects happen once, at capture.
+
+    Parameters
+    ----------
+    model : callable
+        Any function over tensors, NumPy arrays and static Python values, also inside lists, tuples and dicts; closures over modules and
+        optimizers; a method; a Module. Without it, a decorator is returned.
+    fullgraph, dynamic, backend, mode, options
+        Accepted for PyTorch's sake; no effect.
+    disable : bool, optional
+        Return the function as it is. Default: False.
+
+    Returns
+    -------
+    Compiled
+        Called like the function. Has `plan`, `epoch(loader)` and `profile(...)`. A function that returns tensors that require grad, without
+        having called `backward()`, is compiled together with its derivative and takes part in the eager graph.
+
+    Raises
+    ------
+    RuntimeError
+        At the first call, when the function asks for the value of a tensor (`item()`, `if loss > 0`); the message names the line.
+
+    Examples
+    --------
+    >>> model = fastbp.nn.Linear(3, 1)
+    >>> optimizer = fastbp.optim.SGD(model.parameters(), lr=0.1)
+    >>> @fastbp.compile
+    ... def step(x, y):
+    ...     optimizer.zero_grad()
+    ...     loss = fastbp.nn.functional.mse_loss(model(x), y)
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> x, y = fastbp.ones(5, 3), fastbp.zeros(5, 1)
+    >>> first, second = step(x, y), step(x, y)
+    >>> bool(second < first)
+    True
+    """
+    if model is None:
+        return functools.partial(compile, disable=disable)
+    if not callable(model):
+        raise TypeError(f"compile: expected a function or a Module, got {type(model).__name__}")
+    if disable:
+        return model
+    return model if isinstance(model, Compiled) else Compiled(model)
+
+
+def format_plan(plan: Plan) -> str:
+    """A plan as text, a line a step."""
+    steps = plan.steps
+    lines = [f"plan of {len(steps)} steps, {plan.peak_bytes:,} bytes of arena"]
+    rows = [("", "step", "result", "bytes", "flops", "offset")]
+    for number, step in enumerate(steps):
+        name = step["name"] if len(step["name"]) <= 48 else step["name"][:45] + "..."
+        shape = "" if step["shape"] is None else f"{step['dtype']} {_shape_text(step['shape'])}"
+        offset = "-" if step["offset"] is None else f"{step['offset']:,}"
+        rows.append((str(number), name, shape, f"{step['bytes']:,.0f}", f"{step['flops']:,.0f}", offset))
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    for row in rows:
+        left = [row[i].ljust(widths[i]) if i in (1, 2) else row[i].rjust(widths[i]) for i in range(6)]
+        lines.append("  ".join(left).rstrip())
+    return "\n".join(lines)
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + (",)" if len(shape) == 1 else ")")
