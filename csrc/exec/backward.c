@@ -17,6 +17,18 @@
 #include "kernels/kernels.h"
 
 fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) = NULL;
+fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bool create_graph, bool last, fbp_tensor **out) = NULL;
+
+fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out) {
+    fbp_layout layout;
+    fbp_layout_of(value, &layout);
+    FBP_TRY(fbp_tensor_new(&layout, value->storage, value->data, count, sizeof object, out));
+    fbp_storage_retain(value->storage);
+    memcpy(fbp_attributes(*out), &object, sizeof object);
+    (*out)->flags |= FBP_HOST_RULE | FBP_REQUIRES_GRAD;
+    for (int i = 0; i < count; i++) fbp_edge_set(*out, i, inputs[i], false);
+    return FBP_OK;
+}
 
 /* ---- the heap of nodes with a pending cotangent -------------------------------------------------------------------------- */
 
@@ -148,7 +160,7 @@ static fbp_status saved_check(const fbp_tensor *node) {
     if (node->flags & FBP_RELEASED)
         return fbp_fail(FBP_ERROR_RUNTIME,
                         "Trying to backward through the graph a second time: the values that %s saved have been freed. Specify "
-                        "retain_graph=True in the first backward() if you need to go through it again", fbp_ops[node->op].name);
+                        "retain_graph=True in the first backward() if you need to go through it again", node->flags & FBP_HOST_RULE ? "a compiled function" : fbp_ops[node->op].name);
     /* Values may be held for other reasons (fbp_mode.keep_values): only those that a rule reads matter. */
     const fbp_edge *edges = fbp_edges(node);
     int needs = 0;
@@ -213,6 +225,14 @@ static bool pull_fused(const fbp_tensor *node, int which, fbp_tensor *g, bool re
 static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g, bool last) {
     fbp_tensor *input = fbp_input(node, which), *part = NULL;
     fbp_status status = FBP_OK;
+    if (node->flags & FBP_HOST_RULE) {
+        FBP_TRY(fbp_host_pull(*(void **)fbp_attributes(node), which, g, p->request->create_graph, last, &part));
+        if (part) {
+            status = cotangent_add(p, input, part);
+            fbp_release(part);
+        }
+        return status;
+    }
     if (fbp_ops[node->op].class == FBP_CLASS_POINTWISE && which < 2 && fbp_ops[node->op].passes_on[which] && fbp_same_shape(input, g))
         return cotangent_add(p, input, g);
     if (!p->request->create_graph && fbp_same_shape(input, node) && pull_fused(node, which, g, last, &part, &status)) {

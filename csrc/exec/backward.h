@@ -22,6 +22,12 @@ fbp_status fbp_backward(const fbp_backward_request *request);
 /* Tensor hooks live in the host: `g` may be replaced.  Set once by the binding. */
 extern fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced);
 
+/* Nodes whose rule the host has (FBP_HOST_RULE): the cotangent of input `which`, NULL for none, for the node's own; `last`: no
+ * other input of this sweep will ask.  Set once by the binding. */
+extern fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bool create_graph, bool last, fbp_tensor **out);
+/* A node of that kind over the elements of `value`; the reference to `object` is taken over when it succeeds. */
+fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out);
+
 /* t.grad += g (t.grad = g when there is none), as a leaf does it at the end of a sweep. */
 fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph);
 

@@ -206,7 +206,7 @@ void fbp_plan_begin(fbp_plan *plan) {
             if (p->lines[i].kind == FBP_LINE_UPDATE) list_tensors(&plan->steps[i]);
         plan->moved = false;
     }
-    for (int32_t i = 0; plan->draw_count && i < p->line_count; i++) {
+    for (int32_t i = 0; p->draw_count && i < p->line_count; i++) {
         const fbp_line *line = &p->lines[i];
         if (line->kind != FBP_LINE_OP || line->slot < 0) continue;
         const fbp_draw *draw = &p->draws[line->slot];
@@ -252,7 +252,7 @@ static void bind_batch(fbp_plan *plan, const fbp_pass *pass, int64_t i) {
             fbp_plan_bind(plan, source->buffer, (char *)(uintptr_t)source->rows + i * pass->batch * source->row_bytes);
             continue;
         }
-        const int64_t *order = pass->order + i * pass->batch;
+        const int64_t *order = (const int64_t *)pass->order + i * pass->batch;
         const size_t bytes = (size_t)source->row_bytes;
         for (int64_t r = 0; r < pass->batch; r++) memcpy(source->batch + (size_t)r * bytes, source->rows + (size_t)order[r] * bytes, bytes);
         fbp_plan_bind(plan, source->buffer, source->batch);

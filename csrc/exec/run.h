@@ -79,7 +79,7 @@ typedef struct fbp_batch_result {
 
 typedef struct fbp_pass {
     int64_t batch;            /* rows a run */
-    const int64_t *order;     /* numbers of the rows, NULL: as they lie */
+    const void *order;        /* int64 numbers of the rows, NULL: as they lie */
     int source_count, result_count;
     const fbp_batch_source *sources;
     const fbp_batch_result *results;

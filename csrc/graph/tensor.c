@@ -202,6 +202,14 @@ void fbp_value_release(fbp_tensor *t) {
     fbp_storage_release(storage);
 }
 
+/* Let go of the host's rule, and with it of what it saved. */
+static void host_rule_release(fbp_tensor *t) {
+    void **object = fbp_attributes(t);
+    if (!(t->flags & FBP_HOST_RULE) || !*object) return;
+    fbp_host_release(*object);
+    *object = NULL;
+}
+
 /* Free one node whose references are gone; inputs left without references are chained onto *pending
  * through their `cotangent` field (free then), so that no chain of nodes costs stack. */
 static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
@@ -232,6 +240,7 @@ static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
         if (extra->hooks) fbp_host_release(extra->hooks);
         fbp_block_free(extra, sizeof *extra);
     }
+    host_rule_release(t);
     fbp_block_free(t, tensor_bytes(t->ndim, t->edge_count, t->attribute_bytes));
 }
 
@@ -264,6 +273,10 @@ void fbp_saved_release(fbp_tensor *t) {
             t->flags |= FBP_RELEASED;
             fbp_value_release(edges[i].tensor);
         }
+    if (t->flags & FBP_HOST_RULE) {
+        t->flags |= FBP_RELEASED;
+        host_rule_release(t);
+    }
     if (t->flags & FBP_HOLDS_OWN_VALUE) {
         t->flags = (uint16_t)((t->flags & ~FBP_HOLDS_OWN_VALUE) | FBP_RELEASED);
         fbp_value_release(t);

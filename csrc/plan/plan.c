@@ -9,13 +9,24 @@ typedef struct pass {
     fbp_status (*run)(fbp_program *program);
 } pass;
 
-static const pass passes[] = {
+/* What is computed; then, how. */
+static const pass reducing[] = {
     {"prune", fbp_program_prune},       {"fold", fbp_program_fold},         {"merge", fbp_program_merge_equal},
-    {"simplify", fbp_program_simplify}, {"merge", fbp_program_merge_equal}, {"direct", fbp_program_direct},
-    {"prune", fbp_program_prune},       {"legalize", fbp_program_legalize}, {"batch", fbp_program_batch},
-    {"fuse", fbp_program_fuse},
-    {"join", fbp_program_join},         {"place", fbp_program_place},
+    {"simplify", fbp_program_simplify}, {"merge", fbp_program_merge_equal}, {NULL, NULL},
 };
+static const pass shaping[] = {
+    {"direct", fbp_program_direct}, {"prune", fbp_program_prune}, {"legalize", fbp_program_legalize}, {"batch", fbp_program_batch},
+    {"fuse", fbp_program_fuse},     {"join", fbp_program_join},   {"place", fbp_program_place},       {NULL, NULL},
+};
+
+static fbp_status run_passes(fbp_program *program, const pass *passes) {
+    const bool verify = fbp_environment_get()->debug >= 1;
+    for (; passes->name; passes++) {
+        FBP_TRY(passes->run(program));
+        if (verify) FBP_TRY(fbp_program_verify(program, passes->name));
+    }
+    return FBP_OK;
+}
 
 /* Constants that the function writes are copied first, at each call. */
 static fbp_status thaw(fbp_program *program) {
@@ -46,14 +57,14 @@ static fbp_status thaw(fbp_program *program) {
     return FBP_OK;
 }
 
-fbp_status fbp_program_plan(fbp_program *program) {
-    const bool verify = fbp_environment_get()->debug >= 1;
+fbp_status fbp_program_reduce(fbp_program *program) {
     fbp_program_count_writes(program);
     FBP_TRY(thaw(program));
     fbp_program_count_writes(program);
-    for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
-        FBP_TRY(passes[i].run(program));
-        if (verify) FBP_TRY(fbp_program_verify(program, passes[i].name));
-    }
-    return FBP_OK;
+    return run_passes(program, reducing);
+}
+
+fbp_status fbp_program_plan(fbp_program *program) {
+    FBP_TRY(fbp_program_reduce(program));
+    return run_passes(program, shaping);
 }

@@ -176,7 +176,8 @@ fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, fbp_op 
     for (int32_t i = 0; i < count; i++) inputs[i] = -1;
     fbp_line *line = &program->lines[program->line_count++];
     *line = (fbp_line){.kind = (uint8_t)kind, .op = (uint16_t)op, .count = count, .output = -1, .output2 = -1,
-                       .attribute_bytes = attribute_bytes, .slot = -1, .inputs = inputs, .attributes = stored};
+                       .attribute_bytes = attribute_bytes, .slot = -1, .inputs = inputs, .attributes = stored,
+                       .phase = program->phase};
     return line;
 }
 

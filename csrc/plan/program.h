@@ -58,6 +58,7 @@ typedef struct fbp_value {
 typedef struct fbp_line {
     uint8_t kind;
     uint8_t which;        /* PULL: the input that it is for */
+    uint8_t phase;        /* 1: of the derivative that is planned apart from the function (fbp_program_split) */
     uint16_t op;
     int32_t count;        /* inputs */
     int32_t output;       /* value; -1 where there is none (UPDATE) */
@@ -86,6 +87,7 @@ typedef struct fbp_program {
     int32_t *real;        /* hash table: buffers of real storages */
     int32_t real_capacity, real_count;
     int64_t arena_bytes;
+    uint8_t phase;        /* of the lines that are being added */
     fbp_pool_chunk *pool; /* memory of lines' lists; freed with the program */
 } fbp_program;
 
@@ -215,6 +217,11 @@ fbp_status fbp_program_join(fbp_program *program);      /* products with their e
 fbp_status fbp_program_place(fbp_program *program);     /* offsets in the arena */
 /* RUNTIME, naming the line, when the program is none: values out of range, reads before writes, overlapping arena buffers. */
 fbp_status fbp_program_verify(const fbp_program *program, const char *pass);
+/* What lines compute, before they are shaped for running: prune, fold, merge, simplify. */
+fbp_status fbp_program_reduce(fbp_program *program);
+/* The lines of phase 1 become a program of their own, with the same numbers of buffers and values; saved[buffer] is set
+ * where it reads what the first part computes: a RESULT of the first and an INPUT of the second. */
+fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved);
 /* All of them in their order. */
 fbp_status fbp_program_plan(fbp_program *program);
 

@@ -93,6 +93,15 @@ def describe(leaf: Tensor) -> tuple[Any, ...]:
     return (tuple(leaf.shape), leaf.stride(), leaf.dtype.name, leaf.requires_grad)
 
 
+def call_flat(made_of: tuple[Callable[..., Any], Any], tensors: list[Tensor]) -> list[Any]:
+    """Call a function, given with the structure of its arguments, eagerly; returns the tensors of its result."""
+    function, structure = made_of
+    args, kwargs = unflatten(structure, iter(tensors))
+    results: list[Any] = []
+    flatten(function(*args, **kwargs), results)
+    return results
+
+
 # ------------------------------------------------------------------------------------------- one compiled function
 
 
@@ -199,7 +208,7 @@ class Compiled:
             value = self._function(*args, **kwargs)
             results: list[Any] = []
             result = flatten(value, results)
-            plan = _core.plan_of(capture, self._function, results, _guards(capture.modules))
+            plan = _core.make_plan(capture, (self._function, structure), results, _guards(capture.modules))
         arguments = [describe(one) for one in tensors]
         return _Entry(key, structure, arguments, plan, result)
 

@@ -146,6 +146,8 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
     cdef Py_ssize_t i, n = len(roots), m = 0
     cdef fbp_status status
     cdef fbp_tensor *root
+    if fbp_mode_get().capture != NULL and accumulate:
+        current_capture().backward_ran = True
     if n == 1 and inputs is None and gradients[0] is None:  # loss.backward(): no lists to make
         root = (<Tensor>roots[0]).node
         request = fbp_backward_request(1, &root, NULL, retain_graph, create_graph, 0, NULL, NULL, True)
@@ -373,6 +375,8 @@ cdef class GradFunction:
         """PyTorch's name of the operation."""
         if self.node.edge_count == 0:
             return "AccumulateGrad"
+        if self.node.flags & FBP_HOST_RULE:
+            return "CompiledBackward0"
         return "".join([part.capitalize() for part in fbp_ops[<int>self.node.op].name.decode().split("_")]) + "Backward0"
 
     @property

@@ -28,12 +28,17 @@ cdef extern from "plan/program.h" nogil:
         int32_t count, output, output2, attribute_bytes, slot
         int32_t *inputs
         void *attributes
+    ctypedef struct fbp_draw:
+        void *generator
+        uint64_t offset
     ctypedef struct fbp_program:
         fbp_buffer *buffers
         fbp_value *values
         fbp_line *lines
-        int32_t buffer_count, value_count, line_count
+        fbp_draw *draws
+        int32_t buffer_count, value_count, line_count, draw_count
         int64_t arena_bytes
+        uint8_t phase
     ctypedef struct fbp_line_cost:
         double flops, bytes
     int32_t fbp_program_buffer(fbp_program *program, fbp_storage *storage)
@@ -43,7 +48,8 @@ cdef extern from "plan/program.h" nogil:
     fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, int op, int32_t count, const void *attributes, int bytes)
     fbp_line_cost fbp_line_cost_of(const fbp_program *program, const fbp_line *line)
     void fbp_line_name(const fbp_program *program, const fbp_line *line, char *text, int length)
-    fbp_status fbp_program_part(const fbp_program *program, int32_t begin, int32_t end, fbp_program **out)
+    fbp_status fbp_program_reduce(fbp_program *program)
+    fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved)
     void fbp_program_free(fbp_program *program)
 
 cdef extern from "plan/program.h":
@@ -58,6 +64,8 @@ cdef extern from "graph/walk.h" nogil:
     void fbp_walk_end(fbp_node_list *list)
 
 cdef extern from "exec/backward.h" nogil:
+    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
+    fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
     fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bint create_graph)
 
 cdef extern from "exec/capture.h" nogil:
@@ -121,7 +129,7 @@ cdef extern from "exec/run.h" nogil:
         int64_t bytes
     ctypedef struct fbp_pass:
         int64_t batch
-        const int64_t *order
+        const void *order
         int source_count, result_count
         const fbp_batch_source *sources
         const fbp_batch_result *results
@@ -181,14 +189,12 @@ cdef class Capture:
     cdef list undo        # what a failure must call
     cdef readonly list modules
     cdef public bint backward_ran
-    cdef readonly int forward_lines
 
     def __cinit__(self):
         self.arguments = []
         self.updates = []
         self.undo = []
         self.modules = []
-        self.forward_lines = -1
 
     def __enter__(self):
         check(fbp_capture_begin(&self.capture))
@@ -232,8 +238,8 @@ cdef class Capture:
 
     def differentiate(self, outputs, leaves):
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
-        self.forward_lines = self.capture.program.line_count
-        cotangents = [self.argument(x.detach()) for x in outputs]
+        self.capture.program.phase = 1
+        cotangents = [self.argument(x.detach().contiguous()) for x in outputs]
         return cotangents, run_backward(outputs, cotangents, False, False, leaves, False)
 
     def leaves(self, outputs):
@@ -356,8 +362,15 @@ cdef class Plan:
     cdef object mutex
     cdef int threads, default_dtype
     cdef bint busy, grad_enabled, check_mode
-    cdef public object extra
-    cdef public list sources  # the unplanned program, for replay
+    # Of a function that is compiled with its derivative:
+    cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
+    cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
+    cdef list differentiated           # which results require grad
+    cdef list saved                    # (buffer, offset in the block that is saved)
+    cdef int64_t saved_bytes
+    cdef object function
+    cdef fbp_generator *places         # of a derivative: where the function's random numbers began
+    cdef Py_ssize_t place_count
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -373,6 +386,8 @@ cdef class Plan:
                 if self.results[i].like != NULL:
                     fbp_release(self.results[i].like)
             fbp_block_free(self.results, (self.result_count + 1) * sizeof(result_slot))
+        if self.places != NULL:
+            fbp_block_free(self.places, (self.place_count + 1) * sizeof(fbp_generator))
         if self.inputs != NULL:
             fbp_block_free(self.inputs, (self.input_count + 1) * sizeof(int32_t))
 
@@ -571,17 +586,22 @@ cdef class Plan:
     cdef void release(self) noexcept:
         self.busy = False
 
-    cdef list prepare(self, list given):
-        """All that must be set before a run; the result tensors."""
+    cdef int prepare_state(self, list given) except -1:
+        """Arguments, gradients and hyperparameters as they are now."""
         cdef Py_ssize_t i
-        cdef fbp_tensor *made
-        cdef fbp_layout layout
-        cdef list made_results = []
         self.bind_inputs(given)
         if self.leaf_count:
             self.bind_gradients()
         for i in range(len(self.updates)):
             update_begin(<tuple>self.updates[i], &self.plan.updates[i])
+        return 0
+
+    cdef list prepare(self, list given):
+        """All that must be set before a run; the result tensors."""
+        cdef Py_ssize_t i
+        cdef fbp_tensor *made
+        cdef list made_results = []
+        self.prepare_state(given)
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 made_results.append(None)
@@ -596,15 +616,20 @@ cdef class Plan:
         cdef list made
         cdef fbp_status status
         cdef Py_ssize_t i
+        cdef Sweep sweep = None
         self.acquire()
         try:
             made = self.prepare(given)
+            if self.derivative is not None:
+                sweep = begin_sweep(self, given)
             status = self.execute()
             if status != FBP_OK:
                 raise_status(status)
             self.settle(given)
         finally:
             self.release()
+        if sweep is not None:
+            sweep.record(made)
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 kind, value = self.outputs[i]
@@ -614,6 +639,42 @@ cdef class Plan:
                 check(fbp_gradient_accumulate((<Tensor>given[i]).node, (<Tensor>made[k]).node, False))
             del made[self.returned:]
         return made
+
+    def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
+        """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
+        cdef BatchPass run = BatchPass.__new__(BatchPass)
+        cdef Py_ssize_t i, n = len(tensors), used = 0
+        cdef Tensor stacked
+        if self.derivative is not None:
+            raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
+                               "loss.detach(), or run it under no_grad()")
+        if self.argument_gradients or self.written_inputs:
+            raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
+        run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
+        run.sources = <fbp_batch_source *>fbp_block_get((n + 1) * sizeof(fbp_batch_source))
+        run.targets = <fbp_batch_result *>fbp_block_get((self.result_count + 1) * sizeof(fbp_batch_result))
+        if run.sources == NULL or run.targets == NULL:
+            raise MemoryError("cannot allocate a pass")
+        for i in range(n):
+            x, batch = <Tensor>tensors[i], <Tensor>batches[i]
+            run.sources[i] = fbp_batch_source(self.inputs[i], (<Tensor>x).node.data,
+                                              (<Tensor>x).node.numel // builtin_max(1, x.shape[0]) * x.element_size(), (<Tensor>batch).node.data)
+        run.made = []
+        for i in range(self.result_count):
+            if self.results[i].buffer < 0:
+                kind, value = self.outputs[i]
+                if kind == "argument":
+                    raise RuntimeError("epoch: the function returns an argument; return a copy (clone()) of it")
+                run.made.append(None)
+                continue
+            stacked = empty((count, *shape_tuple(self.results[i].like)), dtype=DTYPES[self.results[i].like.dtype])
+            run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())
+            run.made.append(stacked)
+            used += 1
+        run.what = fbp_pass(size, NULL, <int>n, <int>used, run.sources, run.targets)
+        if run.order is not None:
+            run.what.order = run.order.node.data
+        return run
 
     def profile_run(self, list given, seconds):
         """One call, adding each step's seconds to an array('d')."""
@@ -629,6 +690,47 @@ cdef class Plan:
             self.settle(given)
         finally:
             self.release()
+
+
+@cython.final
+cdef class BatchPass:
+    """Many runs of one plan, each on a batch of rows of larger tensors; results go to one stacked tensor each."""
+
+    cdef Plan plan
+    cdef list tensors, batches, made, given
+    cdef Tensor order
+    cdef fbp_pass what
+    cdef fbp_batch_source *sources
+    cdef fbp_batch_result *targets
+
+    def __dealloc__(self):
+        if self.sources != NULL:
+            fbp_block_free(self.sources, (len(self.tensors) + 1) * sizeof(fbp_batch_source))
+        if self.targets != NULL:
+            fbp_block_free(self.targets, (self.plan.result_count + 1) * sizeof(fbp_batch_result))
+
+    def advance(self, int64_t begin, int64_t end):
+        """Runs begin <= i < end."""
+        cdef Plan plan = self.plan
+        cdef fbp_status status
+        cdef int64_t done = 0
+        cdef Py_ssize_t i
+        plan.acquire()
+        try:
+            if not plan.is_current():
+                raise RuntimeError("epoch: modules, optimizers or gradients of the compiled function changed while it ran")
+            plan.prepare_state(self.given)
+            with nogil:
+                status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
+            if done:
+                plan.settle(self.given)
+            check(status)
+        finally:
+            plan.release()
+
+    def results(self):
+        """The stacked results; what is no tensor, as the function returned it."""
+        return [self.plan.outputs[i][1] if x is None else x for i, x in enumerate(self.made[:self.plan.returned])]
 
 
 cdef void list_written(void *context, int32_t value, bint written) noexcept:
@@ -721,8 +823,42 @@ cdef int32_t write_to_new(fbp_program *program, fbp_buffer_kind kind, fbp_tensor
     return buffer
 
 
-def make_plan(Capture source not None, list outputs, list guards):
-    """The plan of what a finished capture did.
+cdef Plan new_plan(list symbols, list outputs, list guards):
+    cdef Plan plan = Plan.__new__(Plan)
+    cdef Py_ssize_t i
+    plan.symbols, plan.guards = symbols, guards
+    plan.updates, plan.outputs = [], []
+    plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
+    plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
+    plan.check_mode = fbp_environment_get().check
+    plan.input_count, plan.result_count, plan.returned = len(symbols), len(outputs), len(outputs)
+    plan.inputs = <int32_t *>fbp_block_get((plan.input_count + 1) * sizeof(int32_t))
+    plan.results = <result_slot *>fbp_block_get((plan.result_count + 1) * sizeof(result_slot))
+    if plan.inputs == NULL or plan.results == NULL:
+        raise MemoryError("cannot allocate a plan")
+    for i in range(plan.result_count):
+        plan.results[i] = result_slot(-1, NULL)
+    return plan
+
+
+cdef int add_states(Plan plan, fbp_capture *capture, fbp_program *program) except -1:
+    """State that lives outside, with the tensors through which it is found."""
+    cdef Py_ssize_t i
+    plan.states = <state_slot *>fbp_block_get((capture.seen_count + 1) * sizeof(state_slot))
+    if plan.states == NULL:
+        raise MemoryError("cannot allocate a plan")
+    for i in range(capture.seen_count):
+        t = capture.seen[i]
+        if is_old_gradient(capture, t):  # found through its leaf at each call
+            continue
+        plan.states[plan.state_count] = state_slot(fbp_retain(t), t.flags, real_buffer(program, t), False)
+        plan.state_tensors.append(wrap(fbp_retain(t)))
+        plan.state_count += 1
+    return 0
+
+
+def make_plan(Capture source not None, function, list outputs, list guards):
+    """The plan of what a capture did: one, or with that of the derivative where outputs require grad and nothing was swept.
 
     Parameters
     ----------
@@ -733,68 +869,287 @@ def make_plan(Capture source not None, list outputs, list guards):
     """
     cdef fbp_capture *capture = source.capture
     cdef fbp_program *program = capture.program
-    cdef Plan plan = Plan.__new__(Plan)
-    cdef fbp_tensor *t
+    cdef Plan plan
     cdef fbp_leaf_change *change
-    cdef Py_ssize_t i
-    cdef int32_t buffer
-    cdef fbp_mode *mode = fbp_mode_get()
+    cdef Py_ssize_t i, count
+    symbols = list(source.arguments)
+    differentiated = []
+    cotangents = gradients = leaves = None
+    if fbp_mode_get().grad_enabled and not source.backward_ran:
+        differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, symbols)]
+    if differentiated:
+        roots = [outputs[i] for i in differentiated]
+        leaves = source.leaves(roots)
+        cotangents, gradients = source.differentiate(roots, leaves)
+        program.phase = 0
     source.finish()
     if capture.failed:
         raise MemoryError("cannot allocate the lists of a capture")
-    plan.symbols, plan.updates, plan.guards, plan.outputs = source.arguments, source.updates, guards, []
-    plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs = [], [], [], []
-    plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), mode.grad_enabled
-    plan.check_mode = fbp_environment_get().check
-
-    plan.input_count = len(source.arguments)
-    plan.inputs = <int32_t *>fbp_block_get((plan.input_count + 1) * sizeof(int32_t))
-    for i in range(plan.input_count):
-        plan.inputs[i] = real_buffer(program, (<Tensor>source.arguments[i]).node)
 
     # Arguments that are leaves collect gradients as results of their own.
-    plan.argument_gradients, plan.returned = [], len(outputs)
     outputs = list(outputs)
+    returned = len(outputs)
+    argument_gradients = []
     for i in range(capture.leaf_count):
         change = &capture.leaves[i]
         if change.leaf.storage.symbolic and change.after != NULL:
-            for k, symbol in enumerate(source.arguments):
+            for k, symbol in enumerate(symbols):
                 if (<Tensor>symbol).node == change.leaf:
-                    plan.argument_gradients.append((k, len(outputs)))
+                    argument_gradients.append((k, len(outputs)))
                     outputs.append(wrap(fbp_retain(change.after)))
 
-    # What is returned.
-    plan.result_count = len(outputs)
-    plan.results = <result_slot *>fbp_block_get((plan.result_count + 1) * sizeof(result_slot))
-    memset(plan.results, 0, (plan.result_count + 1) * sizeof(result_slot))
-    for i in range(plan.result_count):
-        plan.results[i].buffer = -1
+    plan = new_plan(symbols, outputs, guards)
+    plan.returned, plan.argument_gradients, plan.updates, plan.function = returned, argument_gradients, source.updates, function
+    for i in range(plan.input_count):
+        plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     for i, x in enumerate(outputs):
         plan.outputs.append(result_entry(plan, program, i, x))
-
-    # Gradients of leaves.
     plan.leaves = <leaf_slot *>fbp_block_get((capture.leaf_count + 1) * sizeof(leaf_slot))
     for i in range(capture.leaf_count):
-        change = &capture.leaves[i]
-        if not change.leaf.storage.symbolic:
-            add_leaf(plan, program, change)
-
-    # State that lives outside.
-    plan.states = <state_slot *>fbp_block_get((capture.seen_count + 1) * sizeof(state_slot))
-    for i in range(capture.seen_count):
-        t = capture.seen[i]
-        if is_old_gradient(capture, t):  # found through its leaf at each call
-            continue
-        plan.states[plan.state_count] = state_slot(fbp_retain(t), t.flags, real_buffer(program, t), False)
-        plan.state_tensors.append(wrap(fbp_retain(t)))
-        plan.state_count += 1
-
+        if not capture.leaves[i].leaf.storage.symbolic:
+            add_leaf(plan, program, &capture.leaves[i])
+    add_states(plan, capture, program)
+    if differentiated:
+        plan.differentiated = differentiated
+        add_derivative(plan, source, cotangents, gradients, leaves)
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
     for i in range(capture.generator_count):
         plan.plan.draws[i] = fbp_draw_slot(capture.generators[i].generator, capture.generators[i].blocks)
     note_written(plan)
     return plan
+
+
+cdef bint is_computed_with_grad(object x) except -1:
+    return isinstance(x, Tensor) and (<Tensor>x).node.storage.symbolic and fbp_requires_grad((<Tensor>x).node)
+
+
+cdef bint is_one_of(object x, list symbols) except -1:
+    for one in symbols:
+        if one is x:
+            return True
+    return False
+
+
+# ---- the derivative of a compiled function --------------------------------------------------------------------------------------------
+
+cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradients, list leaves) except -1:
+    """Split what was captured into the function and its derivative, and plan the latter."""
+    cdef fbp_capture *capture = source.capture
+    cdef fbp_program *program = capture.program
+    cdef fbp_program *second = NULL
+    cdef Plan derivative
+    cdef Py_ssize_t i
+    cdef int64_t at = 0
+    reached = [i for i in range(len(leaves)) if gradients[i] is not None]
+    plan.edges = []
+    for i in reached:
+        places = [k for k, symbol in enumerate(plan.symbols) if symbol is leaves[i]]
+        if not places and (<Tensor>leaves[i]).node.storage.symbolic:
+            raise RuntimeError("compile: the function returns tensors that depend on a leaf which it made itself (requires_grad_() inside); "
+                               "pass that tensor in as an argument")
+        plan.edges.append(("argument", places[0]) if places else ("tensor", leaves[i]))
+    derivative = new_plan(cotangents + plan.symbols, [gradients[i] for i in reached], [])
+    program.phase = 1
+    for i in range(derivative.input_count):
+        derivative.inputs[i] = real_buffer(program, (<Tensor>derivative.symbols[i]).node)
+    for i in range(derivative.result_count):
+        derivative.results[i].buffer = write_to_new(program, FBP_BUFFER_RESULT, (<Tensor>gradients[reached[i]]).node)
+        derivative.results[i].like = layout_node((<Tensor>gradients[reached[i]]).node)
+        derivative.outputs.append(("result", None))
+    program.phase = 0
+    add_states(derivative, capture, program)
+    derivative.leaves = <leaf_slot *>fbp_block_get(sizeof(leaf_slot))
+    check(fbp_program_reduce(program))
+    cdef bytearray marks = bytearray(program.buffer_count)
+    check(fbp_program_split(program, &second, <uint8_t *>marks))
+    plan.saved = []
+    for i in range(program.buffer_count):
+        if marks[i]:
+            plan.saved.append((i, at))
+            at += (program.buffers[i].bytes + 63) // 64 * 64
+    plan.saved_bytes = at
+    # Its random lines take up the numbers of the function's.
+    derivative.place_count = capture.generator_count
+    derivative.places = <fbp_generator *>fbp_block_get((derivative.place_count + 1) * sizeof(fbp_generator))
+    for i in range(second.draw_count):
+        for k in range(capture.generator_count):
+            if second.draws[i].generator == capture.generators[k].generator:
+                second.draws[i].generator = &derivative.places[k]
+    status = fbp_plan_new(second, 0, 0, &derivative.plan)
+    if status != FBP_OK:
+        fbp_program_free(second)
+        check(status)
+    note_written(derivative)
+    plan.derivative = derivative
+    return 0
+
+
+@cython.final
+cdef class Sweep:
+    """One call of a function that was compiled with its derivative: what the reverse sweep needs of it."""
+
+    cdef Plan plan
+    cdef list given          # the arguments
+    cdef list gradients      # of the present sweep, by edge
+    cdef Tensor block        # saved values
+    cdef fbp_tensor *cotangent  # that `gradients` belong to (held)
+    cdef list versions       # of arguments and state when the function ran
+    cdef list places
+    cdef list results        # layouts of the differentiated results
+    cdef list pieces         # offsets in elements of the results in a shared node, None for a single one
+    cdef object sizes
+
+    def __dealloc__(self):
+        if self.cotangent != NULL:
+            fbp_release(self.cotangent)
+
+    cdef list read_versions(self):
+        cdef Py_ssize_t i
+        cdef Plan derivative = self.plan.derivative
+        cdef list versions = [(<Tensor>x).node.storage.version for x in self.given]
+        for i in range(derivative.state_count):
+            versions.append((<Tensor>derivative.state_tensors[i]).node.storage.version)
+        return versions
+
+    cdef int record(self, list made) except -1:
+        """Give the results their history."""
+        cdef Plan plan = self.plan
+        cdef list edges = []
+        cdef fbp_tensor *node
+        cdef fbp_tensor **inputs
+        cdef Tensor flat, first
+        self.versions = self.read_versions()  # after the function's own writes
+        for kind, x in plan.edges:
+            edges.append(self.given[x] if kind == "argument" else x)
+        results = [made[i] for i in plan.differentiated]
+        first = results[0]
+        self.sizes = [x.numel() for x in results]
+        if len(results) > 1:
+            for x in results:
+                if x.dtype is not first.dtype:
+                    raise RuntimeError("compile: results that require grad must have one dtype; cast them in the function, or return them "
+                                       "from two functions")
+            with make_switch(False):
+                flat = cat([x.reshape(-1) for x in results])
+        else:
+            flat = first
+        inputs = tensor_array(edges, len(edges))
+        Py_INCREF(self)
+        status = fbp_host_node(<void *>self, <int>len(edges), inputs, flat.node, &node)
+        free_array(inputs, len(edges))
+        if status != FBP_OK:
+            Py_DECREF(self)
+            raise_status(status)
+        whole = wrap(node)
+        if len(results) == 1:
+            made[plan.differentiated[0]] = whole
+            return 0
+        start = 0
+        for i, x, size in zip(plan.differentiated, results, self.sizes):
+            made[i] = whole[start:start + size].reshape(x.shape)
+            start += size
+        return 0
+
+    cdef int sweep(self, fbp_tensor *cotangent) except -1:
+        """Run the derivative for this cotangent."""
+        cdef Plan plan = self.plan, derivative = self.plan.derivative
+        cdef Py_ssize_t i
+        cdef Tensor whole
+        if self.read_versions() != self.versions:
+            raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation: an argument "
+                               "or a parameter of a compiled function changed between its call and backward()")
+        whole = wrap(fbp_retain(cotangent))
+        whole = whole.detach().contiguous()
+        pieces = [whole] if len(self.sizes) == 1 else list(whole.reshape(-1).split(self.sizes))
+        derivative.acquire()
+        try:
+            for i in range(derivative.state_count):
+                state = <Tensor>derivative.state_tensors[i]
+                if (<Tensor>state).node != derivative.states[i].node and not derivative.follow(i, (<Tensor>state).node):
+                    raise RuntimeError("compile: a parameter of the function was replaced by one of another shape before backward()")
+            for i, x in enumerate(self.places):
+                derivative.places[i].seed, derivative.places[i].offset = x
+            for buffer, at in plan.saved:
+                fbp_plan_bind(derivative.plan, buffer, self.block.node.data + <int64_t>at)
+            self.gradients = derivative.prepare(pieces + self.given)
+            status = derivative.execute()
+            if status != FBP_OK:
+                raise_status(status)
+        finally:
+            derivative.release()
+        if self.cotangent != NULL:
+            fbp_release(self.cotangent)
+        self.cotangent = fbp_retain(cotangent)
+        return 0
+
+    def again(self, cotangent):
+        """The gradients as tensors that can be differentiated: the function is run eagerly once more."""
+        from fastbp import compiler
+        if self.plan.written_inputs or self.places:
+            raise RuntimeError("compile: create_graph=True through a compiled function that draws random numbers or writes in place is not "
+                               "supported; call the function itself")
+        edges = [self.given[x] if kind == "argument" else x for kind, x in self.plan.edges]
+        pieces = [cotangent] if len(self.sizes) == 1 else list(cotangent.reshape(-1).split(self.sizes))
+        with make_switch(True):
+            results = compiler.call_flat(self.plan.function, self.given)
+            roots = [results[i] for i in self.plan.differentiated]
+            pieces = [piece.reshape(root.shape) for piece, root in zip(pieces, roots)]
+            return list(grad(roots, edges, pieces, create_graph=True, allow_unused=True))
+
+
+cdef Sweep begin_sweep(Plan plan, list given):
+    """Before the run: memory for what is saved, and where random numbers begin."""
+    cdef Sweep sweep = Sweep.__new__(Sweep)
+    cdef Py_ssize_t i
+    sweep.plan, sweep.given = plan, given
+    if plan.saved:
+        sweep.block = empty(plan.saved_bytes, dtype=uint8)
+        for buffer, at in plan.saved:
+            fbp_plan_bind(plan.plan, buffer, sweep.block.node.data + <int64_t>at)
+    sweep.places = []
+    for i in range(plan.derivative.place_count):
+        sweep.places.append((plan.plan.draws[i].generator.seed, plan.plan.draws[i].generator.offset))
+    return sweep
+
+
+cdef fbp_status pull_compiled(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept with gil:
+    """The core's callback: the cotangent of one input of a compiled function."""
+    global pending_error
+    cdef Sweep sweep
+    try:
+        sweep = <Sweep>object
+        if create_graph:
+            if sweep.cotangent != cotangent:
+                sweep.gradients = sweep.again(wrap(fbp_retain(cotangent)))
+                if sweep.cotangent != NULL:
+                    fbp_release(sweep.cotangent)
+                sweep.cotangent = fbp_retain(cotangent)
+        elif sweep.cotangent != cotangent:
+            sweep.sweep(cotangent)
+        gradient = sweep.gradients[which]
+        out[0] = fbp_retain((<Tensor>gradient).node) if gradient is not None else NULL
+        sweep.gradients[which] = None  # its only holder is the sweep now, which may then add in place
+        if last:
+            fbp_release(sweep.cotangent)
+            sweep.cotangent = NULL
+            sweep.gradients = None
+        return FBP_OK
+    except BaseException as error:
+        pending_error = error
+        return FBP_ERROR_CALLBACK
+
+
+fbp_host_pull = pull_compiled
+
+
+cdef fbp_tensor *layout_node(fbp_tensor *t) except NULL:
+    """A node of t's shape and type, contiguous, without elements."""
+    cdef fbp_layout layout
+    cdef fbp_tensor *made
+    check(fbp_layout_contiguous(&layout, <fbp_dtype>t.dtype, t.ndim, fbp_shape(t)))
+    check(fbp_tensor_new(&layout, NULL, NULL, 0, 0, &made))
+    return made
 
 
 cdef fbp_tensor *empty_like_node(fbp_tensor *t) except NULL:
@@ -868,7 +1223,6 @@ cdef int note_written(Plan plan) except -1:
 cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x):
     """How output i comes about: computed, an argument, or an object from outside."""
     cdef fbp_tensor *t
-    cdef fbp_layout layout
     if not isinstance(x, Tensor):
         return ("object", x)
     t = (<Tensor>x).node
@@ -878,14 +1232,8 @@ cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x
         if symbol is x:
             return ("argument", k)
     plan.results[i].buffer = write_to_new(program, FBP_BUFFER_RESULT, t)
-    check(fbp_layout_contiguous(&layout, <fbp_dtype>t.dtype, t.ndim, fbp_shape(t)))
-    check(fbp_tensor_new(&layout, NULL, NULL, 0, 0, &plan.results[i].like))
+    plan.results[i].like = layout_node(t)
     return ("result", None)
-
-
-def plan_of(Capture capture not None, function, list outputs, list guards):
-    """The plan, or where the outputs require grad and nothing was swept yet the pair of plans, of what `function` did."""
-    return make_plan(capture, outputs, guards)
 
 
 cdef class CompiledCall:

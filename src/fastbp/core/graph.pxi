@@ -237,7 +237,7 @@ def _recorded_graph(outputs):
     nodes = []
     for address in order:
         node = <fbp_tensor *><size_t>address
-        name = "leaf" if node.edge_count == 0 else fbp_ops[<int>node.op].name.decode()
+        name = "leaf" if node.edge_count == 0 else "custom" if node.flags & FBP_HOST_RULE else fbp_ops[<int>node.op].name.decode()
         valid = node.storage != NULL and (node.edge_count == 0 or node.version == node.storage.version)
         attributes = attributes_read(node.op, fbp_attributes(node), node.attribute_bytes) if node.edge_count else {}
         nodes.append((name, tuple([None if i is None else position[i] for i in found[address]]), attributes,
