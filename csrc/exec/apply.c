@@ -195,7 +195,9 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
     int edges = recorded ? call->count : 0, attribute_bytes = recorded ? call->attribute_bytes : 0;
     fbp_tensor *result;
     if (is_view) {
-        FBP_TRY(fbp_tensor_view(call->inputs[0], &layout, edges, attribute_bytes, &result));
+        fbp_tensor *base = call->inputs[0];
+        if (mode->capture && !base->storage->symbolic && !base->storage->captured) fbp_capture_see(mode->capture, base);
+        FBP_TRY(fbp_tensor_view(base, &layout, edges, attribute_bytes, &result));
     } else if (mode->capture) {
         FBP_TRY(fbp_capture_apply(mode->capture, call, -1, &layout, edges, attribute_bytes, &result));
     } else {

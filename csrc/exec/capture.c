@@ -49,6 +49,7 @@ void fbp_capture_end(fbp_capture *capture) {
         change->after = change->leaf->autograd ? change->leaf->autograd->gradient : NULL;
         gradient_set(change->leaf, change->before ? fbp_retain(change->before) : NULL);
     }
+    for (int32_t i = 0; i < capture->seen_count; i++) capture->seen[i]->flags &= (uint16_t)~FBP_SEEN;
     for (int32_t i = 0; i < capture->generator_count; i++) {
         fbp_generator_change *change = &capture->generators[i];
         change->blocks = change->generator->offset - change->before.offset;
@@ -81,13 +82,12 @@ fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attr
 
 /* The value behind an operand; real tensors made during the capture are constants. */
 static int32_t operand_value(fbp_capture *capture, fbp_tensor *t) {
-    const int32_t known = capture->program->buffer_count;
     int32_t value = fbp_program_value(capture->program, t);
     if (value < 0) return -1;
     fbp_buffer *buffer = fbp_value_buffer(capture->program, value);
     if (buffer->kind != FBP_BUFFER_STATE) return value;
     if (t->storage->captured) buffer->kind = FBP_BUFFER_CONSTANT;
-    else if (capture->program->buffer_count > known) fbp_capture_see(capture, t);
+    else fbp_capture_see(capture, t);
     return value;
 }
 
@@ -98,7 +98,7 @@ static int draw_of(fbp_capture *capture, const fbp_source_attribute *source) {
     fbp_program *program = capture->program;
     for (int32_t i = 0; i < capture->generator_count; i++) {
         const fbp_generator *before = &capture->generators[i].before;
-        if (before->seed != source->seed || source->offset < before->offset) continue;
+        if (capture->generators[i].mark != source->seed || source->offset < before->offset) continue;
         if (program->draw_count == program->draw_capacity) {
             int32_t capacity = program->draw_capacity ? 2 * program->draw_capacity : 8;
             fbp_draw *larger = realloc(program->draws, (size_t)capacity * sizeof *larger);
@@ -138,7 +138,8 @@ fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int whi
     if (!line) return fbp_fail(FBP_ERROR_MEMORY, "%s: cannot allocate a line of the plan", fbp_ops[call->op].name);
     if (which < 0 && is_random(call->op)) {
         line->slot = draw_of(capture, call->attributes);
-        if (line->slot < 0) return fbp_fail(FBP_ERROR_RUNTIME, "compile: %s uses random numbers drawn outside of the function", fbp_ops[call->op].name);
+        if (line->slot < 0) return fbp_fail(FBP_ERROR_RUNTIME, "compile: %s uses random numbers whose place is not known: drawn outside of the function, or after manual_seed() in it; "
+                                           "seed before the call", fbp_ops[call->op].name);
     }
     FBP_TRY(fbp_capture_tensor(layout, edge_count, attribute_bytes, &result));
     int32_t value = fbp_program_value(capture->program, result);
@@ -188,8 +189,7 @@ void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced)
 }
 
 void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
-    for (int32_t i = capture->seen_count - 1; i >= 0 && i >= capture->seen_count - 64; i--)
-        if (capture->seen[i] == t) return;
+    if (t->flags & FBP_SEEN) return;
     if (capture->seen_count == capture->seen_capacity) {
         int32_t capacity = capture->seen_capacity ? 2 * capture->seen_capacity : 16;
         fbp_tensor **larger = realloc(capture->seen, (size_t)capacity * sizeof *larger);
@@ -202,6 +202,7 @@ void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
     }
     if (fbp_program_buffer(capture->program, t->storage) < 0) capture->failed = true;
     capture->seen[capture->seen_count++] = fbp_retain(t);
+    t->flags |= FBP_SEEN;
 }
 
 void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator) {
@@ -217,5 +218,7 @@ void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator) {
         capture->generators = larger;
         capture->generator_capacity = capacity;
     }
-    capture->generators[capture->generator_count++] = (fbp_generator_change){generator, *generator, 0};
+    static uint64_t marks = 0x6a09e667f3bcc908u;
+    capture->generators[capture->generator_count++] = (fbp_generator_change){generator, *generator, ++marks, 0};
+    generator->seed = marks;
 }

@@ -22,6 +22,7 @@ typedef struct fbp_leaf_change {
 typedef struct fbp_generator_change {
     fbp_generator *generator;
     fbp_generator before;
+    uint64_t mark;        /* its seed during the capture, unlike any other's: by it a draw tells where it came from */
     uint64_t blocks;      /* drawn by the function; set by fbp_capture_end */
 } fbp_generator_change;
 

@@ -79,6 +79,20 @@ static bool writes_elsewhere(const fusing *f, const fbp_line *line) {
     return !is_plain(f->program, line->output) || (b->kind == FBP_BUFFER_STATE) || b->kind == FBP_BUFFER_INPUT;
 }
 
+/* What the chain reads of the memory that the line writes, it reads element by element, where it is written. */
+static bool agrees(const fusing *f, int32_t number, const fbp_line *line) {
+    const fbp_fused *fused = f->chains[number].fused;
+    const fbp_value *out = &f->program->values[line->output];
+    for (int32_t m = 0; m < fused->member_count; m++)
+        for (int k = 0; k < FBP_MEMBER_OPERANDS; k++) {
+            const fbp_operand *o = &fused->members[m].operand[k];
+            if (o->value >= 0 && f->program->values[o->value].buffer == out->buffer &&
+                (o->look != FBP_LOOK_FULL || f->program->values[o->value].offset != out->offset || o->dtype != out->tensor->dtype))
+                return false;
+        }
+    return true;
+}
+
 /* The line can be computed where chain `number` stands. */
 static bool can_rise(const fusing *f, int32_t number, const fbp_line *line) {
     const int32_t position = f->chains[number].position;
@@ -88,19 +102,7 @@ static bool can_rise(const fusing *f, int32_t number, const fbp_line *line) {
         if (f->maker[buffer] != number && f->written[buffer] > position) return false;
     }
     const int32_t buffer = f->program->values[line->output].buffer;
-    if (!writes_elsewhere(f, line)) return true;
-    if (f->written[buffer] > position || f->read[buffer] > position) return false;
-    /* What the chain reads of the same memory it must read element by element, where it is written. */
-    const fbp_fused *fused = f->chains[number].fused;
-    const int64_t offset = f->program->values[line->output].offset;
-    for (int32_t m = 0; m < fused->member_count; m++)
-        for (int k = 0; k < FBP_MEMBER_OPERANDS; k++) {
-            const fbp_operand *o = &fused->members[m].operand[k];
-            if (o->value >= 0 && f->program->values[o->value].buffer == buffer &&
-                (o->look != FBP_LOOK_FULL || f->program->values[o->value].offset != offset))
-                return false;
-        }
-    return true;
+    return !writes_elsewhere(f, line) || (f->written[buffer] <= position && f->read[buffer] <= position);
 }
 
 /* The chain can be computed where the line stands. */
@@ -217,7 +219,8 @@ static fbp_status place_line(fusing *f, const fbp_line *line, fbp_dtype dtype) {
     int64_t inner;
     for (int32_t k = f->count - 1; k >= 0 && k >= f->count - OPEN_MOST; k--) {
         const fbp_fused *fused = f->chains[k].fused;
-        if (!fits(fused, out) || fused->member_count == FBP_FUSED_MOST || fused->stage_count > FBP_STAGES_MOST - FBP_MEMBER_OPERANDS || !is_related(f, k, line)) continue;
+        if (!fits(fused, out) || fused->member_count == FBP_FUSED_MOST || fused->stage_count > FBP_STAGES_MOST - FBP_MEMBER_OPERANDS || !is_related(f, k, line) || !agrees(f, k, line))
+            continue;
         inner = fused->has_rows ? fused->inner : 0;
         if (!looks(f, k, line, look, &inner)) continue;
         if (can_rise(f, k, line)) return add_member(f, k, line, dtype, look, inner);

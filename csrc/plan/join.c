@@ -108,6 +108,9 @@ static bool accumulates(const joining *j, fbp_epilogue *product, const fbp_fused
     const fbp_operand *other = &member->operand[which];
     const int32_t d = p->values[other->value].buffer, out = p->values[member->output].buffer;
     if (member->operand[1 - which].value < 0 || p->values[member->operand[1 - which].value].buffer != c || d == c) return false;
+    const int32_t operands[3] = {product->a, product->b, product->bias};
+    for (int i = 0; i < 3; i++) /* the product must not write what it reads */
+        if (operands[i] >= 0 && p->values[operands[i]].buffer == d) return false;
     if (other->look != FBP_LOOK_FULL || product->bias >= 0 || j->readers[c] != 1 ||
         !(is_ready(j, d, at, chain_at) || (out == d && j->written[d] == chain_at)))
         return false;

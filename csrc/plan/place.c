@@ -63,12 +63,14 @@ static void give_back(placing *pl, int64_t offset, int64_t bytes) {
 
 /* ---- results over inputs -------------------------------------------------------------------------------------------------- */
 
-/* Every read of `buffer` in the chain is of single elements, and none comes after member `writer` has stored its block. */
+/* Every read of `buffer` in the chain is of single elements of the result's size, and none comes after member `writer` has stored its block. */
 static bool reads_before(const fbp_program *p, const fbp_fused *fused, int32_t buffer, int32_t writer) {
+    const fbp_tensor *result = fbp_value_tensor(p, fused->members[writer].output);
     for (int32_t m = 0; m < fused->member_count; m++)
         for (int k = 0; k < FBP_MEMBER_OPERANDS; k++) {
             const fbp_operand *o = &fused->members[m].operand[k];
             if (o->value < 0 || o->look == FBP_LOOK_REGISTER || p->values[o->value].buffer != buffer) continue;
+            if (fbp_dtype_size((fbp_dtype)o->dtype) != fbp_dtype_size((fbp_dtype)result->dtype)) return false;
             if (o->look != FBP_LOOK_FULL || m > writer || !fbp_value_is_whole(p, o->value)) return false;
         }
     return true;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, overload
 
@@ -46,9 +47,10 @@ def flatten(value: Any, leaves: list[Any]) -> Any:
         return [flatten(one, leaves) for one in value]
     if kind is dict:
         return {key: flatten(one, leaves) for key, one in value.items()}
-    if isinstance(value, tuple):
-        parts = [flatten(one, leaves) for one in value]
-        return kind(*parts) if hasattr(value, "_fields") else tuple(parts) if kind is tuple else value
+    if kind is tuple:
+        return tuple([flatten(one, leaves) for one in value])
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return kind(*[flatten(one, leaves) for one in value])
     return value
 
 
@@ -61,9 +63,10 @@ def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
         return [unflatten(one, leaves) for one in structure]
     if kind is dict:
         return {key: unflatten(one, leaves) for key, one in structure.items()}
-    if isinstance(structure, tuple):
-        parts = [unflatten(one, leaves) for one in structure]
-        return kind(*parts) if hasattr(structure, "_fields") else tuple(parts) if kind is tuple else structure
+    if kind is tuple:
+        return tuple([unflatten(one, leaves) for one in structure])
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return kind(*[unflatten(one, leaves) for one in structure])
     return structure
 
 
@@ -72,8 +75,10 @@ def key_of(structure: Any) -> Any:
     kind = type(structure)
     if structure is LEAF:
         return LEAF
-    if kind in (list, tuple):
+    if kind is list or isinstance(structure, tuple):
         return (kind, *map(key_of, structure))
+    if kind is float:
+        return structure.hex()  # 0.0 and -0.0 differ, NaN is NaN
     if kind is dict:
         return (dict, *((name, key_of(one)) for name, one in structure.items()))
     try:
@@ -132,6 +137,7 @@ class Compiled:
         self._entries: OrderedDict[Any, list[_Entry]] = OrderedDict()
         self._latest: _Entry | None = None
         self._warned = False
+        self._bound: dict[int, Compiled] = {}  # of methods, by their instance
         self._calls = _core.CompiledCall(self)
         functools.update_wrapper(self, function if hasattr(function, "__name__") else type(function), updated=())
 
@@ -144,12 +150,10 @@ class Compiled:
         """A compiled method belongs to its instance, as its plans do."""
         if instance is None:
             return self
-        name = f"_compiled_{self._function.__name__}"
-        bound = instance.__dict__.get(name)
+        bound = self._bound.get(id(instance))
         if bound is None:
-            bound = Compiled(self._function.__get__(instance, owner))
-            instance.__dict__[name] = bound
-        return bound
+            bound = self._bound[id(instance)] = Compiled(_bound_method(self._function, instance, self._bound))
+        return BoundCompiled(instance, bound)
 
     def __getattr__(self, name: str) -> Any:
         """What the function or module has besides: `compile(model).parameters()`."""
@@ -179,10 +183,7 @@ class Compiled:
         return entry, tensors
 
     def _remember(self, entry: _Entry) -> None:
-        entries = self._entries.setdefault(entry.key, [])
-        # Plans that no longer fit what they were made for would never be found again.
-        entries[:] = [old for old in entries if not old.plan.is_outdated(entry.arguments)]
-        entries.append(entry)
+        self._entries.setdefault(entry.key, []).append(entry)
         self._entries.move_to_end(entry.key)
         self._latest = entry
         if sum(map(len, self._entries.values())) <= PLANS_MOST:
@@ -262,6 +263,37 @@ class Compiled:
 
         entry, tensors = self._find(args, kwargs)
         return profile_plan(entry.plan, tensors, repeat)
+
+
+def _bound_method(function: Callable[..., Any], instance: Any, bound: dict[int, Compiled]) -> Callable[..., Any]:
+    """The method of an instance, which it does not keep alive; its entry in `bound` goes with it."""
+    try:
+        reference = weakref.ref(instance)
+        weakref.finalize(instance, bound.pop, id(instance), None)
+    except TypeError:  # an object without weak references is kept
+        return function.__get__(instance)  # type: ignore[no-any-return, attr-defined]
+
+    @functools.wraps(function)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return function(reference(), *args, **kwargs)
+
+    return method
+
+
+class BoundCompiled:
+    """A compiled method and its instance; everything else is the `Compiled`'s."""
+
+    __slots__ = ("__self__", "_compiled")
+
+    def __init__(self, instance: Any, compiled: Compiled) -> None:
+        self.__self__ = instance
+        self._compiled = compiled
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
 
 
 class _watching:

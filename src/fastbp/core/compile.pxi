@@ -185,7 +185,7 @@ cdef class Capture:
 
     cdef fbp_capture *capture
     cdef list arguments   # symbolic tensors
-    cdef list updates     # (optimizer, group, bucket, op)
+    cdef list updates     # (optimizer, group, bucket, "adam" or "sgd")
     cdef list undo        # what a failure must call
     cdef readonly list modules
     cdef public bint backward_ran
@@ -242,6 +242,19 @@ cdef class Capture:
         cotangents = [self.argument(x.detach().contiguous()) for x in outputs]
         return cotangents, run_backward(outputs, cotangents, False, False, leaves, False)
 
+    def is_swept(self, Tensor output not None):
+        """Whether a reverse sweep within the function has let go of values behind `output`."""
+        cdef fbp_node_list found
+        cdef int64_t i
+        cdef bint swept = False
+        memset(&found, 0, sizeof(found))
+        status = fbp_walk(1, &output.node, True, &found)
+        for i in range(found.count):
+            swept |= (found.nodes[i].flags & FBP_RELEASED) != 0
+        fbp_walk_end(&found)
+        check(status)
+        return swept
+
     def leaves(self, outputs):
         """The leaves that require grad behind `outputs`."""
         cdef fbp_node_list found
@@ -274,7 +287,7 @@ cdef class Capture:
             check(fbp_capture_update(self.capture, FBP_OP_adam if op == "adam" else FBP_OP_sgd, <int>n, tensors, <int>len(self.updates)))
         finally:
             free_array(tensors, 5 * n)
-        self.updates.append((optimizer, group, bucket, op, list(group["params"]), optimizer.state, len(optimizer.state)))
+        self.updates.append((optimizer, group, bucket, op))
 
     def on_failure(self, function):
         """Call `function()` if the capture fails."""
@@ -326,6 +339,7 @@ cdef struct state_slot:
     bint written
 
 cdef struct leaf_slot:
+    fbp_tensor *fresh    # held during a run: memory for the gradient, the leaf's own when the run has succeeded
     int32_t gradient     # buffer of the gradient after the call; -1: as it is, -2: none
     int32_t old          # buffer of the gradient that the call reads, -1
     int needs            # 0: no matter; 1: must be None before; 2: must be a tensor
@@ -455,7 +469,7 @@ cdef class Plan:
             if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
                 return False
         for entry in self.updates:
-            if not update_is_current(<tuple>entry):
+            if not (<UpdateLink>entry).is_current():
                 return False
         for i in range(self.state_count):
             wrapper = <Tensor>self.state_tensors[i]
@@ -476,14 +490,14 @@ cdef class Plan:
         """Whether the plan can run now with these arguments."""
         return self.accepts(given) and self.is_current()
 
-    def is_outdated(self, arguments):
-        """Whether modules, optimizers or gradients have changed since capture, so that the plan could never run as they are."""
-        return not self.is_current()
-
     cdef bint follow(self, Py_ssize_t i, fbp_tensor *node) except -1:
         """The tensor behind state i stands for other elements now."""
         cdef fbp_tensor *old = self.states[i].node
         cdef int64_t moved
+        cdef Py_ssize_t k
+        for k in range(self.state_count):  # another tensor looks into the same memory, and has not moved
+            if k != i and self.states[k].buffer == self.states[i].buffer:
+                return False
         if node.dtype != old.dtype or node.ndim != old.ndim or memcmp(fbp_shape(node), fbp_shape(old), 2 * node.ndim * sizeof(int64_t)) != 0 \
                 or node.storage.symbolic or (node.storage.read_only and self.states[i].written):
             return False
@@ -513,7 +527,6 @@ cdef class Plan:
         cdef Py_ssize_t i
         cdef fbp_tensor *gradient
         cdef fbp_tensor *leaf
-        cdef fbp_tensor *fresh
         for i in range(self.leaf_count):
             leaf = (<Tensor>self.leaf_tensors[i]).node
             gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
@@ -522,19 +535,25 @@ cdef class Plan:
                 self.leaves[i].old_bound = gradient.data
             if self.leaves[i].gradient < 0:
                 continue
-            if gradient == NULL or gradient.references != 1 or gradient.storage.references != 1 or gradient.edge_count or \
+            if gradient == NULL or self.leaves[i].old >= 0 or gradient.references != 1 or gradient.storage.references != 1 or gradient.edge_count or \
                     gradient.storage.release != NULL or not fbp_is_contiguous(gradient) or fbp_requires_grad(gradient):
-                fresh = empty_like_node(leaf)
                 if fbp_autograd_get(leaf) == NULL:
-                    fbp_release(fresh)
                     raise MemoryError("cannot allocate a gradient")
-                leaf.autograd.gradient = fresh
-                if gradient != NULL:
-                    fbp_release(gradient)
-                gradient = fresh
+                gradient = self.leaves[i].fresh = empty_like_node(leaf)
             if gradient.data != self.leaves[i].bound:
                 fbp_plan_bind(self.plan, self.leaves[i].gradient, gradient.data)
                 self.leaves[i].bound = gradient.data
+        return 0
+
+    cdef int drop_gradients(self) except -1:
+        """After a run that failed: gradients that were to be overwritten are gone, as after zero_grad(); others are as before."""
+        cdef Py_ssize_t i
+        for i in range(self.leaf_count):
+            if self.leaves[i].fresh != NULL:
+                fbp_release(self.leaves[i].fresh)
+                self.leaves[i].fresh = NULL
+            elif self.leaves[i].gradient >= 0:
+                self.leaf_tensors[i].grad = None
         return 0
 
     cdef int settle(self, list given) except -1:
@@ -549,6 +568,12 @@ cdef class Plan:
             (<Tensor>given[i]).node.storage.version += 1
         for i in range(self.leaf_count):
             extra = (<Tensor>self.leaf_tensors[i]).node.autograd
+            if self.leaves[i].fresh != NULL:
+                gradient = extra.gradient
+                extra.gradient = self.leaves[i].fresh
+                self.leaves[i].fresh = NULL
+                if gradient != NULL:
+                    fbp_release(gradient)
             if extra == NULL or extra.gradient == NULL:
                 continue
             if self.leaves[i].gradient == -2:
@@ -560,7 +585,7 @@ cdef class Plan:
         for i, final in self.grad_finals:
             (<Tensor>self.leaf_tensors[i]).grad = final
         for i in range(len(self.updates)):
-            update_settle(<tuple>self.updates[i], self.plan.updates[i].step)
+            (<UpdateLink>self.updates[i]).settle(self.plan.updates[i].step)
         return 0
 
     cdef fbp_status execute(self) except *:
@@ -593,7 +618,7 @@ cdef class Plan:
         if self.leaf_count:
             self.bind_gradients()
         for i in range(len(self.updates)):
-            update_begin(<tuple>self.updates[i], &self.plan.updates[i])
+            (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
         return 0
 
     cdef list prepare(self, list given):
@@ -624,6 +649,7 @@ cdef class Plan:
                 sweep = begin_sweep(self, given)
             status = self.execute()
             if status != FBP_OK:
+                self.drop_gradients()
                 raise_status(status)
             self.settle(given)
         finally:
@@ -636,7 +662,10 @@ cdef class Plan:
                 made[i] = given[value] if kind == "argument" else value
         if self.argument_gradients:
             for i, k in self.argument_gradients:
-                check(fbp_gradient_accumulate((<Tensor>given[i]).node, (<Tensor>made[k]).node, False))
+                if (<Tensor>given[i]).node.edge_count:  # computed before the call: the sweep goes on
+                    run_backward([given[i]], [made[k]], False, False, None)
+                else:
+                    check(fbp_gradient_accumulate((<Tensor>given[i]).node, (<Tensor>made[k]).node, False))
             del made[self.returned:]
         return made
 
@@ -686,6 +715,7 @@ cdef class Plan:
             with nogil:
                 status = fbp_plan_run_timed(self.plan, &times[0])
             if status != FBP_OK:
+                self.drop_gradients()
                 raise_status(status)
             self.settle(given)
         finally:
@@ -724,7 +754,9 @@ cdef class BatchPass:
                 status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
             if done:
                 plan.settle(self.given)
-            check(status)
+            if status != FBP_OK:
+                plan.drop_gradients()
+                raise_status(status)
         finally:
             plan.release()
 
@@ -740,62 +772,81 @@ cdef void list_written(void *context, int32_t value, bint written) noexcept:
 
 # ---- optimizers' numbers --------------------------------------------------------------------------------------------------------
 
-cdef bint update_is_current(tuple update) except -1:
-    """Whether the optimizer has the same parameters and state as at capture."""
-    optimizer, group, bucket, op, params, state, state_size = update
-    cdef list now = <list>(<dict>group)["params"]
-    cdef Py_ssize_t i
-    if optimizer.state is not state or len(state) != state_size or len(now) != len(<list>params):
-        return False
-    for i in range(len(now)):
-        if now[i] is not (<list>params)[i]:
+@cython.final
+cdef class UpdateLink:
+    """One UPDATE line and the optimizer behind it: its numbers go in before a run, its step counts come out after."""
+
+    cdef object optimizer, state
+    cdef dict group, attributes
+    cdef list params, groups, states
+    cdef tuple buffers
+    cdef Py_ssize_t state_size, group_count
+    cdef bint adam, has_layout
+
+    cdef bint is_current(self) except -1:
+        """Whether the optimizer has the same parameters and state as at capture."""
+        cdef list now = <list>self.group["params"]
+        cdef Py_ssize_t i
+        if self.attributes["state"] is not self.state or len(self.state) != self.state_size or \
+                len(<list>self.attributes["param_groups"]) != self.group_count or len(now) != len(self.params):
             return False
-    if op == "adam":
-        step = (<dict>bucket.states[0])["step"]
-        for entry in bucket.states:
-            if (<dict>entry)["step"] != step:
+        for i in range(len(now)):
+            if now[i] is not self.params[i]:
                 return False
-        if bool((<dict>group)["amsgrad"]) != (bucket.buffers[2] is not None):
-            return False
-    elif bool((<dict>group)["momentum"]) != (bucket.buffers[0] is not None):
-        return False
-    return True
+        if self.adam:
+            step = (<dict>self.states[0])["step"]
+            for entry in self.states:
+                other = (<dict>entry)["step"]
+                if other is not step and other != step:
+                    return False
+            return bool(self.group["amsgrad"]) == self.has_layout
+        return bool(self.group["momentum"]) == self.has_layout
+
+    cdef int begin(self, fbp_update_slot *slot) except -1:
+        """The group's options as they are now."""
+        cdef dict group = self.group
+        cdef tuple betas
+        if self.adam:
+            betas = tuple(group["betas"])
+            slot.hyper.adam.lr = group["lr"]
+            slot.hyper.adam.beta1 = betas[0]
+            slot.hyper.adam.beta2 = betas[1]
+            slot.hyper.adam.eps = group["eps"]
+            slot.hyper.adam.weight_decay = group["weight_decay"]
+            slot.hyper.adam.maximize = group["maximize"]
+            slot.hyper.adam.decoupled = group["decoupled_weight_decay"]
+            slot.step = (<dict>self.states[0])["step"]
+        else:
+            slot.hyper.sgd.lr = group["lr"]
+            slot.hyper.sgd.momentum = group["momentum"]
+            slot.hyper.sgd.dampening = group["dampening"]
+            slot.hyper.sgd.weight_decay = group["weight_decay"]
+            slot.hyper.sgd.nesterov = group["nesterov"]
+            slot.hyper.sgd.maximize = group["maximize"]
+            slot.step = 0 if self.states and (<dict>self.states[0]).get("momentum_buffer") is None else 1
+        return 0
+
+    cdef int settle(self, int64_t step) except -1:
+        """Step counts and fresh state, as the eager step leaves them."""
+        cdef Py_ssize_t i
+        if self.adam:
+            count = step
+            for i in range(len(self.states)):
+                (<dict>self.states[i])["step"] = count
+        elif self.states and (<dict>self.states[0]).get("momentum_buffer") is None:
+            for i in range(len(self.states)):
+                (<dict>self.states[i])["momentum_buffer"] = self.buffers[0][i]
+        return 0
 
 
-cdef int update_begin(tuple update, fbp_update_slot *slot) except -1:
-    """The group's options as they are now."""
-    cdef dict group = <dict>update[1]
-    bucket = update[2]
-    if update[3] == "adam":
-        slot.hyper.adam.lr = group["lr"]
-        slot.hyper.adam.beta1, slot.hyper.adam.beta2 = group["betas"]
-        slot.hyper.adam.eps = group["eps"]
-        slot.hyper.adam.weight_decay = group["weight_decay"]
-        slot.hyper.adam.maximize = group["maximize"]
-        slot.hyper.adam.decoupled = group["decoupled_weight_decay"]
-        slot.step = (<dict>bucket.states[0])["step"]
-    else:
-        slot.hyper.sgd.lr = group["lr"]
-        slot.hyper.sgd.momentum = group["momentum"]
-        slot.hyper.sgd.dampening = group["dampening"]
-        slot.hyper.sgd.weight_decay = group["weight_decay"]
-        slot.hyper.sgd.nesterov = group["nesterov"]
-        slot.hyper.sgd.maximize = group["maximize"]
-        slot.step = 0 if bucket.states and (<dict>bucket.states[0]).get("momentum_buffer") is None else 1
-    return 0
-
-
-cdef int update_settle(tuple update, int64_t step) except -1:
-    """Step counts and fresh state, as the eager step leaves them."""
-    bucket = update[2]
-    if update[3] == "adam":
-        count = step
-        for state in bucket.states:
-            (<dict>state)["step"] = count
-    elif bucket.states and (<dict>bucket.states[0]).get("momentum_buffer") is None:
-        for state, buffer in zip(bucket.states, bucket.buffers[0]):
-            (<dict>state)["momentum_buffer"] = buffer
-    return 0
+cdef UpdateLink make_link(optimizer, group, bucket, op):
+    cdef UpdateLink link = UpdateLink.__new__(UpdateLink)
+    link.optimizer, link.group, link.attributes = optimizer, group, optimizer.__dict__
+    link.params, link.states, link.buffers = list(group["params"]), list(bucket.states), tuple(bucket.buffers)
+    link.state, link.state_size, link.group_count = optimizer.state, len(optimizer.state), len(optimizer.param_groups)
+    link.adam = op == "adam"
+    link.has_layout = bucket.buffers[2 if link.adam else 0] is not None
+    return link
 
 
 # ---- from a capture to a plan -----------------------------------------------------------------------------------------------------
@@ -876,7 +927,8 @@ def make_plan(Capture source not None, function, list outputs, list guards):
     differentiated = []
     cotangents = gradients = leaves = None
     if fbp_mode_get().grad_enabled and not source.backward_ran:
-        differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, symbols)]
+        differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, symbols)
+                          and not source.is_swept(x)]
     if differentiated:
         roots = [outputs[i] for i in differentiated]
         leaves = source.leaves(roots)
@@ -892,21 +944,22 @@ def make_plan(Capture source not None, function, list outputs, list guards):
     argument_gradients = []
     for i in range(capture.leaf_count):
         change = &capture.leaves[i]
-        if change.leaf.storage.symbolic and change.after != NULL:
+        if is_inner(change.leaf) and change.after != NULL:
             for k, symbol in enumerate(symbols):
                 if (<Tensor>symbol).node == change.leaf:
                     argument_gradients.append((k, len(outputs)))
                     outputs.append(wrap(fbp_retain(change.after)))
 
     plan = new_plan(symbols, outputs, guards)
-    plan.returned, plan.argument_gradients, plan.updates, plan.function = returned, argument_gradients, source.updates, function
+    plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
+    plan.updates = [make_link(update[0], update[1], update[2], update[3]) for update in source.updates]
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     for i, x in enumerate(outputs):
         plan.outputs.append(result_entry(plan, program, i, x))
     plan.leaves = <leaf_slot *>fbp_block_get((capture.leaf_count + 1) * sizeof(leaf_slot))
     for i in range(capture.leaf_count):
-        if not capture.leaves[i].leaf.storage.symbolic:
+        if not is_inner(capture.leaves[i].leaf):
             add_leaf(plan, program, &capture.leaves[i])
     add_states(plan, capture, program)
     if differentiated:
@@ -1160,17 +1213,22 @@ cdef fbp_tensor *empty_like_node(fbp_tensor *t) except NULL:
     return made
 
 
+cdef bint is_inner(fbp_tensor *leaf) noexcept:
+    """Whether a leaf is the function's own: symbolic, perhaps with no one left to see its elements."""
+    return leaf.storage == NULL or leaf.storage.symbolic or leaf.storage.captured
+
+
 cdef bint is_old_gradient(fbp_capture *capture, fbp_tensor *t) noexcept:
     cdef int32_t i
     for i in range(capture.leaf_count):
-        if capture.leaves[i].before != NULL and capture.leaves[i].before.storage == t.storage and not capture.leaves[i].leaf.storage.symbolic:
+        if capture.leaves[i].before != NULL and capture.leaves[i].before.storage == t.storage and not is_inner(capture.leaves[i].leaf):
             return True
     return False
 
 
 cdef int add_leaf(Plan plan, fbp_program *program, fbp_leaf_change *change) except -1:
     """What a call does to the gradient of a leaf from outside, and what it expects of it before."""
-    cdef leaf_slot slot = leaf_slot(-1, -1, 0, NULL, NULL)
+    cdef leaf_slot slot = leaf_slot(NULL, -1, -1, 0, NULL, NULL)
     if not change.replaced_first:
         slot.needs = 1 if change.before == NULL else 2
         if change.before != NULL:

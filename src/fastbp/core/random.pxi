@@ -10,6 +10,13 @@ cdef extern from "exec/generator.h" nogil:
     uint64_t fbp_generator_entropy()
 
 
+cdef int refuse_seeding() except -1:
+    if fbp_mode_get().capture != NULL:
+        raise RuntimeError("compile: a generator is seeded inside of the compiled function; each call goes on where the one before ended: "
+                           "seed before the call")
+    return 0
+
+
 cdef class Generator:
     """A source of random numbers with a state of its own: a seed, and how many blocks of numbers were drawn.
 
@@ -41,11 +48,13 @@ cdef class Generator:
 
     def manual_seed(self, seed):
         """Start anew from this seed, -2**63 <= seed < 2**64; returns self."""
+        refuse_seeding()
         fbp_generator_seed(self.at, seed_bits(seed))
         return self
 
     def seed(self):
         """Start anew from a seed of the operating system's entropy; returns the seed."""
+        refuse_seeding()
         fbp_generator_seed(self.at, fbp_generator_entropy())
         return self.at.seed
 
@@ -61,6 +70,7 @@ cdef class Generator:
         """Go back to where get_state() was called; returns self."""
         if not isinstance(new_state, Tensor) or new_state.numel() != 16 or new_state.dtype != uint8:
             raise TypeError("expected a state that get_state() returned: a uint8 tensor of 16 elements")
+        refuse_seeding()
         state = bytes(new_state.tolist())
         self.at.seed = int.from_bytes(state[:8], "little")
         self.at.offset = int.from_bytes(state[8:], "little")
@@ -288,7 +298,7 @@ cdef object coin_flips(Tensor like, object p, object generator):
     cdef fbp_source_attribute source
     if isinstance(p, Tensor):
         with no_grad():
-            if p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
+            if fbp_mode_get().capture == NULL and p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
                 raise RuntimeError("bernoulli expects all probabilities to be in [0, 1]")
             wide = p if p.is_floating_point() else p.double()
             drawn = rand(tuple(like.shape), generator=generator, dtype=wide.dtype) < wide

@@ -168,6 +168,8 @@ cdef class Tensor:
     @property
     def grad(self):
         """Accumulated gradient, or None; assigning None clears it."""
+        if fbp_mode_get().capture != NULL:  # what the function finds there, the plan depends on
+            fbp_capture_gradient(fbp_mode_get().capture, self.node, False)
         if self.node.autograd == NULL or self.node.autograd.gradient == NULL:
             return None
         return wrap(fbp_retain(self.node.autograd.gradient))
