@@ -364,7 +364,8 @@ def profile_plan(plan: Plan, tensors: Sequence[Tensor], repeat: int = 100) -> Pr
     -----
     The first profile in a process also measures the machine and the clock, for some 0.1 to 0.3 s; these measurements
     leave the random state and the caller's tensors alone. The steps' sum is less than the time of a call, which also
-    binds its arguments and makes its results.
+    binds its arguments and makes its results. Of a function that is compiled with its derivative these are the forward
+    steps.
 
     Examples
     --------
