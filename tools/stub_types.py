@@ -24,7 +24,7 @@ import numpy as np
 '''
 
 # After the classes: names that stand for long types.
-ALIASES = '''
+ALIASES = """
 # Methods of Tensor are called bool, float, int and type, and hide Python's own within the class.
 _bool = builtins.bool
 _int = builtins.int
@@ -50,10 +50,76 @@ class _HasArray(Protocol):
 
 _Data = Tensor | _Array | _Number | Sequence[Any] | _HasArray
 
-'''
+"""
 
 # Written out: what `inspect` cannot tell, or what has several signatures.
 CLASSES = {
+    "BatchPass": """\
+class BatchPass:
+    def advance(self, begin: builtins.int, end: builtins.int) -> None: ...
+    def results(self) -> list[Any]: ...
+""",
+    "Capture": """\
+class Capture:
+    modules: list[Any]
+    backward_ran: builtins.bool
+    def __enter__(self) -> Capture: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
+    def argument(self, given: Tensor) -> Tensor: ...
+    def differentiate(
+        self, outputs: list[Tensor], leaves: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor | None]]: ...
+    def is_swept(self, output: Tensor) -> builtins.bool: ...
+    def leaves(self, outputs: list[Tensor]) -> list[Tensor]: ...
+    def on_failure(self, function: Callable[[], object]) -> None: ...
+    def records(self) -> tuple[list[Any], list[Any], list[Any]]: ...
+    def update(
+        self,
+        optimizer: Any,
+        group: dict[builtins.str, Any],
+        bucket: Any,
+        gradients: list[Tensor],
+        op: builtins.str,
+        state_lists: Any,
+    ) -> None: ...
+    def value_of(self, t: Tensor) -> builtins.int: ...
+""",
+    "CompiledCall": """\
+class CompiledCall:
+    def __init__(self, owner: Any) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+""",
+    "Plan": """\
+class Plan:
+    derivative: Plan | None
+    @property
+    def peak_bytes(self) -> builtins.int: ...
+    @property
+    def steps(self) -> list[dict[builtins.str, Any]]: ...
+    def __len__(self) -> builtins.int: ...
+    def fits(self, given: list[Tensor]) -> builtins.bool: ...
+    def profile_run(self, given: list[Tensor], seconds: Any) -> None: ...
+    def start_pass(
+        self,
+        tensors: list[Tensor],
+        batches: list[Tensor],
+        order: Tensor | None,
+        size: builtins.int,
+        count: builtins.int,
+    ) -> BatchPass: ...
+""",
+    "Sweep": """\
+class Sweep:
+    def again(self, cotangent: Tensor) -> list[Tensor | None]: ...
+""",
+    "UpdateLink": """\
+class UpdateLink: ...
+""",
+    "paused_capture": """\
+class paused_capture:
+    def __enter__(self) -> paused_capture: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
     "dtype": """\
 class dtype:
     @property
@@ -231,6 +297,10 @@ PARAMETERS_BY_TYPE = {
 }
 PARAMETERS = {
     **by_name(PARAMETERS_BY_TYPE),
+    "make_plan.source": "Capture",
+    "make_plan.function": "Any",
+    "make_plan.outputs": "list[Any]",
+    "make_plan.guards": "list[tuple[dict[builtins.str, Any], builtins.str, Any]]",
     "max_exp_avg_sqs": "Sequence[Tensor] | None",
     "momentum_buffers": "Sequence[Tensor] | None",
     "approximate": "builtins.str",
@@ -382,7 +452,7 @@ STARRED = {name: "_int | _Shape" for name in ("sizes", "shape", "dims")}
 
 RETURNS_BY_TYPE = {
     "_bool": (
-        "allclose equal is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed is_same_size "
+        "allclose capturing equal is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed is_same_size "
         "is_pinned"
     ),
     "_int": (
@@ -390,17 +460,16 @@ RETURNS_BY_TYPE = {
         "get_device"
     ),
     "None": (
-        "set_default_dtype set_isa set_num_threads set_rng_state sgd_step adam_step backward check_device "
-        "retain_grad"
+        "set_default_dtype set_isa set_num_threads set_rng_state sgd_step adam_step backward check_device retain_grad"
     ),
-    "tuple[Tensor, ...]": (
-        "broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"
-    ),
+    "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",
     "tuple[Tensor, Tensor]": "std_mean var_mean",
 }
 RETURNS = {
     **by_name(RETURNS_BY_TYPE),
+    "current_capture": "Capture | None",
+    "make_plan": "Plan",
     **{name: f"_{name}_result" for name in ("aminmax", "median", "sort", "topk")},
     "max": "Any",  # a tensor, or with dim= a named pair: told apart by the overloads
     "min": "Any",
@@ -472,5 +541,3 @@ OVERLOADS = {
         "({first}, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]",
     ],
 }
-
-

@@ -280,8 +280,10 @@ typedef struct touched {
 static void note_other(void *context, int32_t value, bool written) {
     fusing *f = ((touched *)context)->f;
     const int32_t buffer = f->program->values[value].buffer;
-    if (written) f->written[buffer] = f->at;
-    else {
+    if (written) {
+        f->written[buffer] = f->at;
+        f->maker[buffer] = -1; /* what a chain had made of it is no longer what is there */
+    } else {
         f->read[buffer] = f->at;
         f->outside[buffer] = 1;
     }

@@ -24,7 +24,7 @@ def run_epoch(compiled: Compiled, loader: DataLoader, progress: bool) -> Any:
     source = loader.tensor_source() if hasattr(loader, "tensor_source") else None
     if source is None:
         raise TypeError(
-            "epoch: needs a DataLoader over a TensorDataset (or a Subset of one) with the default collate_fn and sampler; "
+            "epoch: needs a DataLoader over a TensorDataset (or a Subset) with the default collate_fn and sampler; "
             "iterate other loaders and call the compiled function with each batch"
         )
     tensors, indices = source
@@ -88,8 +88,7 @@ def _joined(parts: list[tuple[Any, list[Any]]]) -> Any:
 
 def _progress_bar(total: int) -> Any:
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         raise ImportError("epoch(progress=True) needs tqdm: pip install fastbp[progress]") from None
     return tqdm(total=total, unit="step")
-

@@ -1,8 +1,8 @@
 """fastbp.compile: a function of tensors, run once to learn what it does, and from then on as one planned call into C.
 
-The first call with arguments of given shapes runs the function with symbolic tensors: every operation, also those of `backward()`
-and of `optimizer.step()`, is written down instead of computed. The planner makes a plan of it, and this call and all further ones run the
-plan. See docs/compile.md.
+The first call with arguments of given shapes runs the function with symbolic tensors: every operation, also those of
+`backward()` and of `optimizer.step()`, is written down instead of computed. The planner makes a plan of it, and this
+call and all further ones run the plan. See docs/compile.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import warnings
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from . import _core
 from ._core import Tensor
@@ -38,7 +38,7 @@ LEAF = Leaf()
 
 
 def flatten(value: Any, leaves: list[Any]) -> Any:
-    """Append the tensors and arrays inside lists, tuples and dicts to `leaves`; returns the structure with LEAF in their places."""
+    """Append tensors and arrays inside lists, tuples and dicts to `leaves`; returns the structure with LEAF instead."""
     if isinstance(value, Tensor) or (hasattr(value, "__array_interface__") and hasattr(value, "dtype")):
         leaves.append(value)
         return LEAF
@@ -71,7 +71,7 @@ def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
 
 
 def key_of(structure: Any) -> Any:
-    """The structure as something that hashes: equal for equal static arguments, by identity for what cannot be compared."""
+    """The structure as something that hashes: equal for equal static arguments, by identity for what does not."""
     kind = type(structure)
     if structure is LEAF:
         return LEAF
@@ -195,9 +195,9 @@ class Compiled:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"compile: {_name_of(self._function)} has been captured for more than {PLANS_MOST} different calls, and old plans are "
-                f"dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and static arguments few (pad "
-                "the last batch, or pass numbers as tensors)",
+                f"compile: {_name_of(self._function)} has been captured for more than {PLANS_MOST} different calls, "
+                f"and old plans are dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and "
+                "static arguments few (pad the last batch, or pass numbers as tensors)",
                 stacklevel=4,
             )
 
@@ -221,21 +221,21 @@ class Compiled:
         Parameters
         ----------
         loader : DataLoader
-            Over a `TensorDataset` (or a `Subset` of one); shuffling, and a last batch that is smaller, are as when it is iterated. The
-            function is called with each batch's tensors as its arguments.
+            Over a `TensorDataset` (or a `Subset` of one); shuffling, and a last batch that is smaller, are as when it
+            is iterated. The function is called with each batch's tensors as its arguments.
         progress : bool, optional
             Show a progress bar (needs `tqdm`: ``pip install fastbp[progress]``). Default: False.
 
         Returns
         -------
-        What the function returns, with each tensor stacked over the batches along a new first dimension; where the last, smaller
-        batch has results of another shape, a list of tensors instead.
+        What the function returns, with each tensor stacked over the batches along a new first dimension; where the
+        last, smaller batch has results of another shape, a list of tensors instead.
 
         Raises
         ------
         TypeError
-            When the loader cannot be read by whole batches (its own collate_fn, sampler or data set): iterate it and call the
-            compiled function.
+            When the loader cannot be read by whole batches (its own collate_fn, sampler or data set): iterate it and
+            call the compiled function.
         KeyboardInterrupt
             Between two batches: the steps that were done are done.
         """
@@ -249,15 +249,15 @@ class Compiled:
         Parameters
         ----------
         *args, **kwargs
-            As for a call; the function's effects happen `repeat` times.
+            As for a call; its effects happen `repeat` times, and three times more to warm up.
         repeat : int, optional
             Calls to average over. Default: 100.
 
         Returns
         -------
         Profile
-            Prints as a table: time, calls, flops, bytes, GFLOP/s, GB/s, and the share of the roofline, which is measured once on this
-            machine. `rows` has the figures.
+            Prints as a table: time, calls, flops, bytes, GFLOP/s, GB/s, and the share of the roofline, which is
+            measured once on this machine. `rows` has the figures.
         """
         from ._profile import profile_plan
 
@@ -271,7 +271,7 @@ def _bound_method(function: Callable[..., Any], instance: Any, bound: dict[int, 
         reference = weakref.ref(instance)
         weakref.finalize(instance, bound.pop, id(instance), None)
     except TypeError:  # an object without weak references is kept
-        return function.__get__(instance)  # type: ignore[no-any-return, attr-defined]
+        return function.__get__(instance)  # type: ignore[no-any-return]
 
     @functools.wraps(function)
     def method(*args: Any, **kwargs: Any) -> Any:
@@ -346,10 +346,6 @@ def _difference(old: _Entry, new: _Entry) -> str:
 # ------------------------------------------------------------------------------------------- the public function
 
 
-@overload
-def compile(model: None = None, **options: Any) -> Callable[[Callable[..., Any]], Compiled]: ...
-@overload
-def compile(model: Callable[..., Any], **options: Any) -> Compiled: ...
 def compile(
     model: Callable[..., Any] | None = None,
     *,
@@ -362,16 +358,17 @@ def compile(
 ) -> Any:
     """Compile a function of tensors, such as a whole training step, or a module.
 
-    The first call with arguments of given shapes, dtypes and static values runs the function once with symbolic tensors and plans what
-    it did; this call and further ones run the plan: one call into C, without Python's lock and without allocating. Parameters,
-    optimizer state, buffers and random generators are the plan's own state, in the same tensors: eager code and `state_dict` always
-    see it. Options of the optimizer (`lr`) may change from call to call. Python side effects happen once, at capture.
+    The first call with arguments of given shapes, dtypes and static values runs the function once with symbolic tensors
+    and plans what it did; this call and further ones run the plan: one call into C, without Python's lock and without
+    allocating. Parameters, optimizer state, buffers and random generators are the plan's own state, in the same
+    tensors: eager code and `state_dict` always see it. Options of the optimizer (`lr`) may change from call to call. Python side
+    effects happen once, at capture.
 
     Parameters
     ----------
     model : callable
-        Any function over tensors, NumPy arrays and static Python values, also inside lists, tuples and dicts; closures over modules and
-        optimizers; a method; a Module. Without it, a decorator is returned.
+        Any function over tensors, NumPy arrays and static Python values, also inside lists, tuples and dicts; closures
+        over modules and optimizers; a method; a Module. Without it, a decorator is returned.
     fullgraph, dynamic, backend, mode, options
         Accepted for PyTorch's sake; no effect.
     disable : bool, optional
@@ -380,13 +377,15 @@ def compile(
     Returns
     -------
     Compiled
-        Called like the function. Has `plan`, `epoch(loader)` and `profile(...)`. A function that returns tensors that require grad, without
-        having called `backward()`, is compiled together with its derivative and takes part in the eager graph.
+        Called like the function. Has `plan`, `epoch(loader)` and `profile(...)`. A function that returns tensors that
+        require grad, without having called `backward()`, is compiled together with its derivative and takes part in the
+        eager graph.
 
     Raises
     ------
     RuntimeError
-        At the first call, when the function asks for the value of a tensor (`item()`, `if loss > 0`); the message names the line.
+        At the first call, when the function asks for the value of a tensor (`item()`, `if loss > 0`); the message names
+        the line.
 
     Examples
     --------

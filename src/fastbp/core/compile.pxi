@@ -236,6 +236,54 @@ cdef class Capture:
         self.arguments.append(symbol)
         return symbol
 
+    def records(self):
+        """The captured program as plain data, before it is planned: the definition of what the plan has to do.
+
+        Returns
+        -------
+        buffers : list of (str, int, Tensor or None)
+            Kind ("arena", "input", "state", "constant", ...), bytes, and the elements as they are now where they are real.
+        values : list of (int, int, tuple, tuple, str)
+            Buffer, offset of the first element in bytes, shape, strides in elements, dtype.
+        lines : list of (str, str, int, tuple, int, dict, int)
+            Kind ("op", "pull", "write", "update"), op, which input a pull is for, values read (None: left out), value written
+            (-1: none), attributes, slot.
+        """
+        cdef fbp_program *program = self.capture.program
+        cdef fbp_buffer *b
+        cdef fbp_value *v
+        cdef fbp_line *line
+        cdef fbp_layout layout
+        cdef fbp_tensor *view
+        cdef Py_ssize_t i, k
+        cdef int64_t size
+        kinds = ("arena", "input", "state", "constant", "result", "gradient")
+        buffers, values, lines = [], [], []
+        for i in range(program.buffer_count):
+            b = &program.buffers[i]
+            held = None
+            if b.storage != NULL and not b.storage.symbolic:
+                size = b.bytes
+                check(fbp_layout_contiguous(&layout, FBP_UINT8, 1, &size))
+                check(fbp_tensor_new(&layout, b.storage, <char *>b.storage.data, 0, 0, &view))
+                fbp_storage_retain(b.storage)
+                held = wrap(view)
+            buffers.append((kinds[b.kind], b.bytes, held))
+        for i in range(program.value_count):
+            v = &program.values[i]
+            values.append((v.buffer, v.offset, shape_tuple(v.tensor), tuple([fbp_strides(v.tensor)[k] for k in range(v.tensor.ndim)]),
+                           (<dtype>DTYPES[v.tensor.dtype]).name))
+        for i in range(program.line_count):
+            line = &program.lines[i]
+            lines.append((("op", "pull", "write", "update")[line.kind], fbp_ops[<int>line.op].name.decode(), line.which,
+                          tuple([line.inputs[k] if line.inputs[k] >= 0 else None for k in range(line.count)]), line.output,
+                          attributes_read(line.op, line.attributes, line.attribute_bytes) if line.kind < 2 else {}, line.slot))
+        return buffers, values, lines
+
+    def value_of(self, Tensor t not None):
+        """The number of the value that a tensor of the capture looks at."""
+        return fbp_program_value(self.capture.program, t.node)
+
     def differentiate(self, outputs, leaves):
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
         self.capture.program.phase = 1
@@ -369,7 +417,8 @@ cdef class Plan:
     cdef leaf_slot *leaves
     cdef result_slot *results
     cdef int32_t *inputs
-    cdef Py_ssize_t state_count, leaf_count, result_count, input_count
+    cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
+    cdef bint writes  # arguments or state: then arguments must lie apart from what is written
     cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
     cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
     cdef Py_ssize_t returned      # results that are the function's own
@@ -392,9 +441,9 @@ cdef class Plan:
         if self.states != NULL:
             for i in range(self.state_count):
                 fbp_release(self.states[i].node)
-            fbp_block_free(self.states, (self.state_count + 1) * sizeof(state_slot))
+            fbp_block_free(self.states, self.state_bytes)
         if self.leaves != NULL:
-            fbp_block_free(self.leaves, (self.leaf_count + 1) * sizeof(leaf_slot))
+            fbp_block_free(self.leaves, self.leaf_bytes)
         if self.results != NULL:
             for i in range(self.result_count):
                 if self.results[i].like != NULL:
@@ -489,6 +538,26 @@ cdef class Plan:
     def fits(self, list given):
         """Whether the plan can run now with these arguments."""
         return self.accepts(given) and self.is_current()
+
+    cdef bint overlaps(self, list given) except -1:
+        """Whether an argument shares memory with what the plan writes: then only the function itself is right."""
+        cdef Py_ssize_t i, k
+        cdef fbp_tensor *a
+        if not self.writes:
+            return False
+        for i in range(self.input_count):
+            a = (<Tensor>given[i]).node
+            for k in range(self.state_count):
+                if self.states[k].written and share_memory(a, self.states[k].node):
+                    return True
+        for i in self.written_inputs:
+            for k in range(self.input_count):
+                if k != i and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
+                    return True
+            for k in range(self.state_count):
+                if share_memory((<Tensor>given[i]).node, self.states[k].node):
+                    return True
+        return False
 
     cdef bint follow(self, Py_ssize_t i, fbp_tensor *node) except -1:
         """The tensor behind state i stands for other elements now."""
@@ -680,8 +749,10 @@ cdef class Plan:
         if self.argument_gradients or self.written_inputs:
             raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
-        run.sources = <fbp_batch_source *>fbp_block_get((n + 1) * sizeof(fbp_batch_source))
-        run.targets = <fbp_batch_result *>fbp_block_get((self.result_count + 1) * sizeof(fbp_batch_result))
+        run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
+        run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
+        run.sources = <fbp_batch_source *>fbp_block_get(run.source_bytes)
+        run.targets = <fbp_batch_result *>fbp_block_get(run.target_bytes)
         if run.sources == NULL or run.targets == NULL:
             raise MemoryError("cannot allocate a pass")
         for i in range(n):
@@ -709,9 +780,13 @@ cdef class Plan:
         """One call, adding each step's seconds to an array('d')."""
         cdef double[::1] times = seconds
         cdef fbp_status status
+        cdef list made
+        cdef Sweep sweep = None
         self.acquire()
         try:
-            self.prepare(given)
+            made = self.prepare(given)  # held: the run writes into them, as into what a sweep would need
+            if self.derivative is not None:
+                sweep = begin_sweep(self, given)
             with nogil:
                 status = fbp_plan_run_timed(self.plan, &times[0])
             if status != FBP_OK:
@@ -732,12 +807,13 @@ cdef class BatchPass:
     cdef fbp_pass what
     cdef fbp_batch_source *sources
     cdef fbp_batch_result *targets
+    cdef Py_ssize_t source_bytes, target_bytes
 
     def __dealloc__(self):
         if self.sources != NULL:
-            fbp_block_free(self.sources, (len(self.tensors) + 1) * sizeof(fbp_batch_source))
+            fbp_block_free(self.sources, self.source_bytes)
         if self.targets != NULL:
-            fbp_block_free(self.targets, (self.plan.result_count + 1) * sizeof(fbp_batch_result))
+            fbp_block_free(self.targets, self.target_bytes)
 
     def advance(self, int64_t begin, int64_t end):
         """Runs begin <= i < end."""
@@ -763,6 +839,10 @@ cdef class BatchPass:
     def results(self):
         """The stacked results; what is no tensor, as the function returned it."""
         return [self.plan.outputs[i][1] if x is None else x for i, x in enumerate(self.made[:self.plan.returned])]
+
+
+cdef inline bint share_memory(const fbp_tensor *a, const fbp_tensor *b) noexcept:
+    return a.data < b.data + span_bytes(b) and b.data < a.data + span_bytes(a)
 
 
 cdef void list_written(void *context, int32_t value, bint written) noexcept:
@@ -895,7 +975,8 @@ cdef Plan new_plan(list symbols, list outputs, list guards):
 cdef int add_states(Plan plan, fbp_capture *capture, fbp_program *program) except -1:
     """State that lives outside, with the tensors through which it is found."""
     cdef Py_ssize_t i
-    plan.states = <state_slot *>fbp_block_get((capture.seen_count + 1) * sizeof(state_slot))
+    plan.state_bytes = (capture.seen_count + 1) * sizeof(state_slot)
+    plan.states = <state_slot *>fbp_block_get(plan.state_bytes)
     if plan.states == NULL:
         raise MemoryError("cannot allocate a plan")
     for i in range(capture.seen_count):
@@ -957,7 +1038,10 @@ def make_plan(Capture source not None, function, list outputs, list guards):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     for i, x in enumerate(outputs):
         plan.outputs.append(result_entry(plan, program, i, x))
-    plan.leaves = <leaf_slot *>fbp_block_get((capture.leaf_count + 1) * sizeof(leaf_slot))
+    plan.leaf_bytes = (capture.leaf_count + 1) * sizeof(leaf_slot)
+    plan.leaves = <leaf_slot *>fbp_block_get(plan.leaf_bytes)
+    if plan.leaves == NULL:
+        raise MemoryError("cannot allocate a plan")
     for i in range(capture.leaf_count):
         if not is_inner(capture.leaves[i].leaf):
             add_leaf(plan, program, &capture.leaves[i])
@@ -1012,7 +1096,6 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
         derivative.outputs.append(("result", None))
     program.phase = 0
     add_states(derivative, capture, program)
-    derivative.leaves = <leaf_slot *>fbp_block_get(sizeof(leaf_slot))
     check(fbp_program_reduce(program))
     cdef bytearray marks = bytearray(program.buffer_count)
     check(fbp_program_split(program, &second, <uint8_t *>marks))
@@ -1263,7 +1346,7 @@ cdef int note_written(Plan plan) except -1:
     cdef fbp_program *program = plan.plan.program
     cdef bytearray marks = bytearray(program.buffer_count)
     cdef written_marks w = written_marks(program, <uint8_t *>marks)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, k
     for i in range(program.line_count):
         fbp_line_touch(program, &program.lines[i], mark_written, &w)
     for i in range(plan.state_count):
@@ -1275,6 +1358,15 @@ cdef int note_written(Plan plan) except -1:
             plan.written_inputs.append(i)
             if (<Tensor>plan.symbols[i]).node.storage.read_only:
                 raise RuntimeError("compile: the function writes into an argument whose memory is read-only; clone() it first")
+    plan.writes = len(plan.written_inputs) > 0
+    for i in range(plan.state_count):
+        if not plan.states[i].written:
+            continue
+        plan.writes = True
+        for k in range(plan.state_count):
+            if plan.states[k].buffer != plan.states[i].buffer and share_memory(plan.states[i].node, plan.states[k].node):
+                raise RuntimeError("compile: two tensors from outside of the function, which writes one of them, look into the same memory "
+                                   "as separate storages (two from_numpy() of one array, say); make one a view of the other")
     return 0
 
 
@@ -1336,6 +1428,8 @@ cdef class CompiledCall:
             entry, given = self.owner()._find(args, kwargs)
             if entry is not self.latest:
                 self.adopt(entry)
+        if self.plan.writes and self.plan.overlaps(given):
+            return self.owner()._function(*args, **kwargs)
         made = self.plan.run(given)
         if self.single:
             return made[0]

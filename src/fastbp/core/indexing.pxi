@@ -384,6 +384,10 @@ cdef int set_item(Tensor x, object index, object value) except -1:
     cdef Subscript s
     cdef fbp_tensor *source
     cdef fbp_status status
+    if fbp_mode_get().capture != NULL and isinstance(index, Tensor) and (<Tensor>index).node.dtype == FBP_BOOL and \
+            fbp_same_shape((<Tensor>index).node, x.node) and (not isinstance(value, Tensor) or (<Tensor>value).node.numel == 1):
+        x.copy_(where(index, value, x))  # how many places there are depends on values; this does not
+        return 0
     s = read_subscript(x, index)
     if s.arrays:
         return write_placed(FBP_OP_put, x, s, value)

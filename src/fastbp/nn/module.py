@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-# The modules that a captured function calls, while there is one (fastbp.compile); their parameters and flags are its plan's terms.
+# While fastbp.compile captures a function: the modules that it calls; the plan depends on their parameters and flags.
 _watched: list[Module] | None = None
 
 
