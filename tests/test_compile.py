@@ -121,7 +121,6 @@ def test_parameters_of_two_dtypes() -> None:
     check_twins(make_step(parameters, lambda x, w, v: ((x @ w).double() * v).square().sum(), adam), batches(4, 5))
 
 
-@pytest.mark.skip(reason="compile-bugs 16: segmentation fault")
 def test_second_derivatives_inside() -> None:
     """A gradient penalty: the loss holds a derivative, and backward() differentiates it."""
 
@@ -176,7 +175,6 @@ def test_gradients_changed_by_hand_before_the_step() -> None:
     check_twins(make, batches(6, 5))
 
 
-@pytest.mark.xfail(strict=True, reason="compile-bugs 4: old gradients")
 def test_old_gradients_read_before_they_are_replaced() -> None:
     def make() -> SimpleNamespace:
         p = fastbp.ones(3, requires_grad=True)

@@ -1,6 +1,6 @@
 """Two worlds from one seed, one run eagerly and one compiled, for the tests of fastbp.compile.
 
-All that can be seen after each call is compared: results, arguments, parameters, gradients, optimizer state, buffers and
+All that can be seen after each call is compared: results, arguments, parameters, gradients, optimizer state, buffers,
 generators. Compiled and eager may differ by what reassociation does to a sum: 1e-5 of the largest element in float32,
 1e-12 in float64.
 """
