@@ -34,6 +34,7 @@ from stub_types import (
 ROOT = Path(__file__).resolve().parent.parent
 STUB = ROOT / "src" / "fastbp" / "_core.pyi"
 
+
 def load_core() -> ModuleType:
     """The built extension: that of the fastbp which this Python imports."""
     from fastbp import _core

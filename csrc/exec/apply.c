@@ -213,6 +213,15 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
     return FBP_OK;
 }
 
+/* A tensor of a capture that has ended has no elements. */
+static fbp_status elements_check(const fbp_call *call) {
+    for (int i = 0; i < call->count; i++)
+        if (call->inputs[i] && (call->inputs[i]->flags & FBP_SYMBOLIC))
+            return fbp_fail(FBP_ERROR_RUNTIME, "%s: a tensor of shape %s was made while a function was compiled and has no values; return it "
+                                               "from the function to use it outside", fbp_ops[call->op].name, fbp_tensor_shape_text(call->inputs[i]));
+    return FBP_OK;
+}
+
 /* The inputs of `call` made ready; `*ready` then stands for it, and `p` must be ended whatever is returned. */
 static fbp_status prepare(const fbp_call *call, prepared *p, fbp_call *ready) {
     p->owned_count = 0;
@@ -220,6 +229,7 @@ static fbp_status prepare(const fbp_call *call, prepared *p, fbp_call *ready) {
     *ready = *call;
     const fbp_op_row *row = &fbp_ops[call->op];
     bool elementwise = row->class == FBP_CLASS_POINTWISE || row->class == FBP_CLASS_PREDICATE;
+    if (!fbp_mode_get()->capture) FBP_TRY(elements_check(call));
     bool stale = any_stale(call->count, call->inputs);
     if (!elementwise && !stale) return FBP_OK;
     FBP_TRY(prepared_begin(call, p));
@@ -234,7 +244,7 @@ static bool is_plain(const fbp_call *call) {
     if (row->class != FBP_CLASS_POINTWISE || row->kind == FBP_KIND_I || call->count > 2) return false;
     const fbp_tensor *a = call->inputs[0], *b = call->inputs[call->count - 1];
     return fbp_dtype_is_float((fbp_dtype)a->dtype) && a->dtype == b->dtype && (a->flags & b->flags & FBP_CONTIGUOUS) &&
-           !((a->flags | b->flags) & FBP_VIEW) && fbp_same_shape(a, b) && a->numel <= PLAIN_MAX;
+           !((a->flags | b->flags) & (FBP_VIEW | FBP_SYMBOLIC)) && fbp_same_shape(a, b) && a->numel <= PLAIN_MAX;
 }
 
 static fbp_status apply_plain(const fbp_call *call, const fbp_mode *mode, fbp_tensor **out) {

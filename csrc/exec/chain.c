@@ -18,8 +18,7 @@ typedef struct chain_job {
     const fbp_program *program;
     const fbp_fused *fused;
     int64_t block, blocks, pieces; /* elements of a block; blocks; pieces of a row where one is longer than a block */
-    int64_t first;                 /* element at which block 0 begins, and one past the last */
-    int64_t end;
+    int64_t end;                   /* one past the last element */
     char *sums[4];                 /* of each tail over everything: a partial sum a block */
     bool failed;
 } chain_job;
@@ -46,7 +45,7 @@ static int64_t block_range(const chain_job *job, int64_t b, int64_t *n) {
         *n = inner - at < job->block ? inner - at : job->block;
         return row * inner + at;
     }
-    const int64_t begin = job->first + b * job->block;
+    const int64_t begin = b * job->block;
     *n = job->end - begin < job->block ? job->end - begin : job->block;
     return begin;
 }
@@ -56,7 +55,7 @@ static char *data_of(const fbp_program *p, int32_t value) { return p->values[val
 /* Stages that are the same for every block. */
 static void fill_stages(const chain_job *job, char *stages) {
     const fbp_fused *f = job->fused;
-    const int64_t most = job->end - job->first < job->block ? job->end - job->first : job->block;
+    const int64_t most = job->end < job->block ? job->end : job->block;
     for (int32_t k = 0; k < f->stage_count; k++) {
         const fbp_operand *o = &f->stages[k];
         const int size = fbp_dtype_size((fbp_dtype)o->dtype);
@@ -141,22 +140,17 @@ static void run_blocks(void *context, int64_t begin_block, int64_t end_block) {
     }
 }
 
-static chain_job make_job(const fbp_program *program, const fbp_fused *f, int64_t first, int64_t count) {
+static chain_job make_job(const fbp_program *program, const fbp_fused *f) {
     const int64_t most = FBP_BLOCK_BYTES / fbp_dtype_size((fbp_dtype)f->dtype);
-    chain_job job = {.program = program, .fused = f, .block = most, .first = first, .end = first + count};
+    chain_job job = {.program = program, .fused = f, .block = most, .end = f->numel};
     if (f->has_rows && f->inner > most) {
         job.pieces = (f->inner + most - 1) / most;
-        job.blocks = count / f->inner * job.pieces;
+        job.blocks = f->numel / f->inner * job.pieces;
         return job;
     }
     if (f->has_rows) job.block = most / f->inner * f->inner;
-    job.blocks = (count + job.block - 1) / job.block;
+    job.blocks = (f->numel + job.block - 1) / job.block;
     return job;
-}
-
-void fbp_chain_run_part(const fbp_program *program, const fbp_fused *f, int64_t begin, int64_t count) {
-    chain_job job = make_job(program, f, begin, count);
-    run_blocks(&job, 0, job.blocks);
 }
 
 /* Sums of blocks into the results. */
@@ -180,7 +174,7 @@ fbp_status fbp_chain_run(const fbp_program *program, const fbp_fused *f) {
         call_member(m, f->numel, data_of(program, m->output), in);
         return FBP_OK;
     }
-    chain_job job = make_job(program, f, 0, f->numel);
+    chain_job job = make_job(program, f);
     if (f->tail_count && job.blocks > 1) {
         const size_t bytes = ((size_t)job.blocks * sizeof(double) + FBP_ALIGNMENT - 1) / FBP_ALIGNMENT * FBP_ALIGNMENT;
         char *sums = fbp_scratch(FBP_SCRATCH_SUMS, 4 * bytes);

@@ -15,6 +15,12 @@ enum { UPDATE_PARTS = 5 };
 
 /* ---- making ---------------------------------------------------------------------------------------------------------------- */
 
+/* Whether a product runs as its transpose, whose rows are long. */
+static void choose_form(fbp_epilogue *e) {
+    enum { NARROW = 8, TALL = 16 };
+    e->turned = e->n <= NARROW && e->m >= TALL && e->a_row == 1 && e->k > 1 && e->bias < 0 && e->beta == 0;
+}
+
 static fbp_status make_step(fbp_plan *plan, int32_t number) {
     fbp_program *p = plan->program;
     const fbp_line *line = &p->lines[number];
@@ -24,6 +30,7 @@ static fbp_status make_step(fbp_plan *plan, int32_t number) {
     step->inputs = fbp_program_get(p, ((size_t)line->count + 1) * sizeof *step->inputs);
     if (!step->inputs) return FBP_ERROR_MEMORY;
     for (int32_t i = 0; i < line->count; i++) step->inputs[i] = line->inputs[i] >= 0 ? fbp_value_tensor(p, line->inputs[i]) : NULL;
+    if (line->kind == FBP_LINE_PRODUCT) choose_form(line->detail);
     if (line->kind != FBP_LINE_UPDATE) return FBP_OK;
     const size_t count = (size_t)line->count / UPDATE_PARTS;
     step->tensors = fbp_program_get(p, (count + 1) * sizeof(fbp_adam_tensor));
@@ -99,6 +106,18 @@ static void write_elements(const fbp_tensor *to, const fbp_tensor *from) {
     fbp_kernels->copy->strided(to->ndim, fbp_shape(to), size, to->data, to_strides, from->data, from_strides);
 }
 
+/* A tall product of few columns as its transpose, whose rows fill the vectors; then turned back.  False: no memory. */
+static bool run_turned(const fbp_epilogue *e, const fbp_gemm *gemm, bool is_f32, fbp_status *status) {
+    const int64_t size = is_f32 ? 4 : 8, shape[2] = {e->m, e->n}, to[2] = {e->c_row * size, size}, from[2] = {size, e->m * size};
+    char *turned = fbp_scratch(FBP_SCRATCH_SUMS, (size_t)(e->m * e->n * size));
+    if (!turned) return false;
+    const fbp_gemm other = {.m = e->n, .n = e->m, .k = e->k, .a = gemm->b, .a_row = e->b_col, .a_col = e->b_row, .b = gemm->a,
+                            .b_row = e->a_col, .b_col = e->a_row, .c = turned, .c_row = e->m, .alpha = e->alpha};
+    *status = is_f32 ? fbp_kernels->gemm->f32(&other) : fbp_kernels->gemm->f64(&other);
+    fbp_kernels->copy->strided(2, shape, (int)size, gemm->c, to, turned, from);
+    return true;
+}
+
 static fbp_status run_product(const fbp_plan *plan, const fbp_line *line) {
     const fbp_epilogue *e = line->detail;
     const fbp_program *p = plan->program;
@@ -106,7 +125,10 @@ static fbp_status run_product(const fbp_plan *plan, const fbp_line *line) {
     const fbp_gemm gemm = {.m = e->m, .n = e->n, .k = e->k, .a = a->data, .a_row = e->a_row, .a_col = e->a_col, .b = b->data,
                            .b_row = e->b_row, .b_col = e->b_col, .c = c->data, .c_row = e->c_row, .alpha = e->alpha, .beta = e->beta,
                            .bias = e->bias >= 0 ? fbp_value_tensor(p, e->bias)->data : NULL, .bias_row = e->bias_row, .bias_col = e->bias_col};
-    FBP_TRY(c->dtype == FBP_FLOAT32 ? fbp_kernels->gemm->f32(&gemm) : fbp_kernels->gemm->f64(&gemm));
+    const bool is_f32 = c->dtype == FBP_FLOAT32;
+    fbp_status status = FBP_OK;
+    if (e->turned && run_turned(e, &gemm, is_f32, &status)) return status != FBP_OK || !e->after ? status : fbp_chain_run(p, e->after);
+    FBP_TRY(is_f32 ? fbp_kernels->gemm->f32(&gemm) : fbp_kernels->gemm->f64(&gemm));
     return e->after ? fbp_chain_run(p, e->after) : FBP_OK;
 }
 

@@ -163,7 +163,7 @@ fbp_status fbp_tensor_view(fbp_tensor *base, const fbp_layout *layout, int edge_
     char *data = base->data + layout->offset * fbp_dtype_size(base->dtype);
     FBP_TRY(fbp_tensor_new(layout, base->storage, data, edge_count, attribute_bytes, out));
     fbp_storage_retain(base->storage);
-    (*out)->flags |= FBP_VIEW;
+    (*out)->flags |= (uint16_t)(FBP_VIEW | (base->flags & FBP_SYMBOLIC));
     return FBP_OK;
 }
 

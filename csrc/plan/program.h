@@ -196,6 +196,7 @@ typedef struct fbp_epilogue {
     int32_t a, b, c, bias;   /* values; bias -1: none */
     double alpha, beta;
     fbp_fused *after;        /* elementwise work on C, or NULL */
+    bool turned;             /* computed as its transpose (exec/run.c) */
 } fbp_epilogue;
 
 /* How x is seen by an elementwise result of this shape; for ROW and COLUMN *inner is the length of their runs. */

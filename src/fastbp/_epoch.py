@@ -34,12 +34,13 @@ def run_epoch(compiled: Compiled, loader: DataLoader, progress: bool) -> Any:
     sequential = bool((order == _core.arange(total)).all())
     full, rest = divmod(total, size)
     bar = _progress_bar(full + (rest > 0 and not loader.drop_last)) if progress else None
-    parts = []
+    parts: list[tuple[Any, list[Any]]] = []
     try:
         if full:
-            parts.append(_run_batches(compiled, tensors, order[: full * size], sequential, size, bar))
+            _run_batches(compiled, tensors, order[: full * size], sequential, size, bar, parts)
         if rest and not loader.drop_last:
-            parts.append(_run_batches(compiled, tensors, order[full * size :], False, rest, bar))
+            # The last batch is one run: its rows are picked by their numbers.
+            _run_batches(compiled, tensors, order[full * size :], False, rest, bar, parts)
     finally:
         if bar is not None:
             bar.close()
@@ -47,43 +48,54 @@ def run_epoch(compiled: Compiled, loader: DataLoader, progress: bool) -> Any:
 
 
 def _run_batches(
-    compiled: Compiled, tensors: tuple[Tensor, ...], order: Tensor, sequential: bool, size: int, bar: Any
-) -> tuple[Any, list[Any]]:
-    """Run on all batches of one size; returns the structure of the results, and each stacked over the batches."""
+    compiled: Compiled,
+    tensors: tuple[Tensor, ...],
+    order: Tensor,
+    sequential: bool,
+    size: int,
+    bar: Any,
+    parts: list[tuple[Any, list[Any]]],
+) -> None:
+    """Run on all batches of one size; appends the results of each stretch that one plan ran, with their structure."""
     count = order.shape[0] // size
     batches = [_core.empty((size, *one.shape[1:]), dtype=one.dtype) for one in tensors]
-    entry, _ = compiled._find(tuple(batches), {})
-    run = entry.plan.start_pass(list(tensors), batches, None if sequential else order.contiguous(), size, count)
-    done, step = 0, 1
-    while done < count:
-        before = time.perf_counter()
-        steps = min(step, count - done)
-        run.advance(done, done + steps)
-        done += steps
-        if bar is not None:
-            bar.update(steps)
-        # As many steps at a time as fit a slice, so that signals are seen in time.
-        elapsed = max(time.perf_counter() - before, 1e-7)
-        step = max(1, min(2 * step, int(SLICE / elapsed * steps)))
-    return entry.result, run.results()
+    first, step = 0, 1
+    while first < count:
+        # A first step may change what the next one finds (gradients that were None): then another plan goes on.
+        entry, _ = compiled._find(tuple(batches), {})
+        rows = [one[first * size :] for one in tensors] if sequential else list(tensors)
+        run = entry.plan.start_pass(rows, batches, None if sequential else order[first * size :], size, count - first)
+        done = 0
+        while first + done < count:
+            before = time.perf_counter()
+            steps = min(step, count - first - done)
+            if not run.advance(done, done + steps):
+                break
+            done += steps
+            if bar is not None:
+                bar.update(steps)
+            # As many steps at a time as fit a slice, so that signals are seen in time.
+            elapsed = max(time.perf_counter() - before, 1e-7)
+            step = max(1, min(2 * step, int(SLICE / elapsed * steps)))
+        if not done:
+            raise RuntimeError("epoch: modules, optimizers or gradients change while a plan is made for them")
+        parts.append((entry.result, run.results(done)))
+        first += done
 
 
 def _joined(parts: list[tuple[Any, list[Any]]]) -> Any:
-    """The results of the full batches and of the last, smaller one as one structure."""
+    """The results of all stretches as one structure."""
     if not parts:
         return None
-    structure, results = parts[0]
-    if len(parts) > 1:
-        joined: list[Any] = []
-        for a, b in zip(results, parts[1][1], strict=True):
-            if not isinstance(a, _core.Tensor):
-                joined.append(a)
-            elif a.shape[1:] == b.shape[1:]:
-                joined.append(_core.cat([a, b]))
-            else:
-                joined.append([*a, *b])
-        results = joined
-    return unflatten(structure, iter(results))
+    joined: list[Any] = []
+    for results in zip(*(part[1] for part in parts), strict=True):
+        if not isinstance(results[0], _core.Tensor) or len(results) == 1:
+            joined.append(results[0])
+        elif all(one.shape[1:] == results[0].shape[1:] for one in results):
+            joined.append(_core.cat(list(results)))
+        else:
+            joined.append([row for one in results for row in one])
+    return unflatten(parts[0][0], iter(joined))
 
 
 def _progress_bar(total: int) -> Any:

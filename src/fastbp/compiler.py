@@ -195,8 +195,8 @@ class Compiled:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"compile: {_name_of(self._function)} has been captured for more than {PLANS_MOST} different calls, "
-                f"and old plans are dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and "
+                f"compile: {_name_of(self._function)} was captured for more than {PLANS_MOST} different calls, and "
+                f"old plans are dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and "
                 "static arguments few (pad the last batch, or pass numbers as tensors)",
                 stacklevel=4,
             )
@@ -361,8 +361,8 @@ def compile(
     The first call with arguments of given shapes, dtypes and static values runs the function once with symbolic tensors
     and plans what it did; this call and further ones run the plan: one call into C, without Python's lock and without
     allocating. Parameters, optimizer state, buffers and random generators are the plan's own state, in the same
-    tensors: eager code and `state_dict` always see it. Options of the optimizer (`lr`) may change from call to call. Python side
-    effects happen once, at capture.
+    tensors: eager code and `state_dict` always see it. Options of the optimizer (`lr`) may change from call to call.
+    Python side effects happen once, at capture.
 
     Parameters
     ----------

@@ -816,7 +816,7 @@ cdef class BatchPass:
             fbp_block_free(self.targets, self.target_bytes)
 
     def advance(self, int64_t begin, int64_t end):
-        """Runs begin <= i < end."""
+        """Runs begin <= i < end; False, and nothing is done, where the plan does not fit the world any more."""
         cdef Plan plan = self.plan
         cdef fbp_status status
         cdef int64_t done = 0
@@ -824,7 +824,7 @@ cdef class BatchPass:
         plan.acquire()
         try:
             if not plan.is_current():
-                raise RuntimeError("epoch: modules, optimizers or gradients of the compiled function changed while it ran")
+                return False
             plan.prepare_state(self.given)
             with nogil:
                 status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
@@ -835,10 +835,11 @@ cdef class BatchPass:
                 raise_status(status)
         finally:
             plan.release()
+        return True
 
-    def results(self):
-        """The stacked results; what is no tensor, as the function returned it."""
-        return [self.plan.outputs[i][1] if x is None else x for i, x in enumerate(self.made[:self.plan.returned])]
+    def results(self, count):
+        """The results of the first `count` runs, stacked; what is no tensor, as the function returned it."""
+        return [self.plan.outputs[i][1] if x is None else x[:count] for i, x in enumerate(self.made[:self.plan.returned])]
 
 
 cdef inline bint share_memory(const fbp_tensor *a, const fbp_tensor *b) noexcept:
