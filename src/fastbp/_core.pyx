@@ -28,6 +28,10 @@ include "core/arrays.pxi"
 include "core/autograd.pxi"
 include "core/information.pxi"
 include "core/graph.pxi"
-include "core/compile.pxi"
+include "core/capture.pxi"
+include "core/plan.pxi"
+include "core/plan_links.pxi"
+include "core/plan_derivative.pxi"
+include "core/plan_making.pxi"
 
 fbp_kernels_init()

@@ -1,0 +1,378 @@
+# Compiled steps, first part: a function is run once with symbolic tensors, which asks the core to write down what it does.
+
+cdef extern from "plan/program.h" nogil:
+    ctypedef enum fbp_buffer_kind:
+        FBP_BUFFER_ARENA
+        FBP_BUFFER_INPUT
+        FBP_BUFFER_STATE
+        FBP_BUFFER_CONSTANT
+        FBP_BUFFER_RESULT
+        FBP_BUFFER_GRADIENT
+    ctypedef enum fbp_line_kind:
+        FBP_LINE_OP
+        FBP_LINE_PULL
+        FBP_LINE_WRITE
+        FBP_LINE_UPDATE
+    ctypedef struct fbp_buffer:
+        fbp_storage *storage
+        int64_t bytes, offset
+        int32_t values, writes
+        uint8_t kind, keep
+    ctypedef struct fbp_value:
+        fbp_tensor *tensor
+        int64_t offset
+        int32_t buffer, next
+    ctypedef struct fbp_line:
+        uint8_t kind, which
+        uint16_t op
+        int32_t count, output, output2, attribute_bytes, slot
+        int32_t *inputs
+        void *attributes
+    ctypedef struct fbp_draw:
+        void *generator
+        uint64_t offset
+    ctypedef struct fbp_program:
+        fbp_buffer *buffers
+        fbp_value *values
+        fbp_line *lines
+        fbp_draw *draws
+        int32_t buffer_count, value_count, line_count, draw_count
+        int64_t arena_bytes
+        uint8_t phase
+    ctypedef struct fbp_line_cost:
+        double flops, bytes
+    int32_t fbp_program_buffer(fbp_program *program, fbp_storage *storage)
+    int32_t fbp_program_value(fbp_program *program, const fbp_tensor *t)
+    int32_t fbp_program_buffer_add(fbp_program *program, fbp_buffer_kind kind, int64_t bytes)
+    int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offset, const fbp_layout *layout)
+    fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, int op, int32_t count, const void *attributes, int bytes)
+    fbp_line_cost fbp_line_cost_of(const fbp_program *program, const fbp_line *line)
+    void fbp_line_name(const fbp_program *program, const fbp_line *line, char *text, int length)
+    fbp_status fbp_program_reduce(fbp_program *program)
+    fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved)
+    void fbp_program_free(fbp_program *program)
+
+cdef extern from "plan/program.h":
+    ctypedef void (*fbp_touch_fn)(void *context, int32_t value, bint written) noexcept
+    void fbp_line_touch(const fbp_program *program, const fbp_line *line, fbp_touch_fn visit, void *context)
+
+cdef extern from "graph/walk.h" nogil:
+    ctypedef struct fbp_node_list:
+        fbp_tensor **nodes
+        int64_t count
+    fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bint grad_only, fbp_node_list *list)
+    void fbp_walk_end(fbp_node_list *list)
+
+cdef extern from "exec/backward.h" nogil:
+    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
+    fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
+    fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bint create_graph)
+
+cdef extern from "exec/capture.h" nogil:
+    ctypedef struct fbp_leaf_change:
+        fbp_tensor *leaf
+        fbp_tensor *before
+        fbp_tensor *after
+        bint replaced_first
+    ctypedef struct fbp_generator_change:
+        fbp_generator *generator
+        fbp_generator before
+        uint64_t blocks
+    ctypedef struct fbp_capture "struct fbp_capture":
+        fbp_program *program
+        fbp_leaf_change *leaves
+        fbp_generator_change *generators
+        fbp_tensor **seen
+        int32_t leaf_count, generator_count, seen_count
+        bint failed
+    fbp_status fbp_capture_begin(fbp_capture **out)
+    fbp_capture *fbp_capture_pause()
+    void fbp_capture_resume(fbp_capture *capture)
+    void fbp_capture_end(fbp_capture *capture)
+    void fbp_capture_free(fbp_capture *capture)
+    fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out)
+    fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tensor *source)
+    fbp_status fbp_capture_update(fbp_capture *capture, int op, int count, fbp_tensor *const *tensors, int slot)
+    void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bint replaced)
+    void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator)
+    void fbp_capture_see(fbp_capture *capture, fbp_tensor *t)
+
+cdef extern from "exec/run.h" nogil:
+    ctypedef union fbp_hyper_union:
+        fbp_sgd sgd
+        fbp_adam adam
+    ctypedef struct fbp_update_slot:
+        fbp_hyper_union hyper
+        int64_t step
+    ctypedef struct fbp_draw_slot:
+        fbp_generator *generator
+        uint64_t blocks
+    ctypedef struct fbp_plan:
+        fbp_program *program
+        fbp_update_slot *updates
+        fbp_draw_slot *draws
+    fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, fbp_plan **out)
+    void fbp_plan_free(fbp_plan *plan)
+    void fbp_plan_bind(fbp_plan *plan, int32_t buffer, char *base)
+    fbp_status fbp_plan_run(fbp_plan *plan)
+    fbp_status fbp_plan_run_timed(fbp_plan *plan, double *seconds)
+    fbp_status fbp_plan_run_checked(fbp_plan *plan)
+    int64_t fbp_plan_peak_bytes(const fbp_plan *plan)
+    ctypedef struct fbp_batch_source:
+        int32_t buffer
+        const char *rows
+        int64_t row_bytes
+        char *batch
+    ctypedef struct fbp_batch_result:
+        int32_t buffer
+        char *base
+        int64_t bytes
+    ctypedef struct fbp_pass:
+        int64_t batch
+        const void *order
+        int source_count, result_count
+        const fbp_batch_source *sources
+        const fbp_batch_result *results
+    fbp_status fbp_plan_pass(fbp_plan *plan, const fbp_pass *what, int64_t begin, int64_t end, int64_t *done)
+
+
+# ---- what a function may not ask for ----------------------------------------------------------------------------------------
+
+cdef int refuse_value(str wanted) except -1:
+    """RuntimeError that names the user's line which asks a symbolic tensor for its value."""
+    import linecache
+    import os
+    import sys
+    package = os.path.dirname(__file__)
+    frame = sys._getframe()
+    while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)).startswith(package):
+        frame = frame.f_back
+    place = ""
+    if frame is not None:
+        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        place = f" at {frame.f_code.co_filename}:{frame.f_lineno}" + (f", `{text}`" if text else "")
+    raise RuntimeError(f"compile: the value of a tensor is asked for by {wanted}{place}; while a function is captured its tensors have no "
+                       "values. Return the tensor and look at it outside, choose between values with fastbp.where(), or leave "
+                       "this part out of the compiled function")
+
+
+cdef inline int need_value(const fbp_tensor *t, str wanted) except -1:
+    if t.storage != NULL and t.storage.symbolic:
+        refuse_value(wanted)
+    return 0
+
+
+def capturing():
+    """Whether this thread captures a function now: tensors then have no values."""
+    return fbp_mode_get().capture != NULL
+
+
+cdef int note_outside(fbp_tensor *t) except -1:
+    """A tensor from outside that a view is about to hide: the plan must notice when its elements are replaced."""
+    cdef fbp_capture *capture = fbp_mode_get().capture
+    if capture != NULL and not t.storage.symbolic:
+        fbp_capture_see(capture, t)
+    return 0
+
+
+# ---- capture ------------------------------------------------------------------------------------------------------------------
+
+cdef class Capture:
+    """One run of a function with symbolic tensors; `plan()` makes the plan of what it did.
+
+    A context manager: where the block fails, everything is as it was before.
+    """
+
+    cdef fbp_capture *capture
+    cdef list arguments   # symbolic tensors
+    cdef list updates     # (optimizer, group, bucket, "adam" or "sgd")
+    cdef list undo        # what a failure must call
+    cdef readonly list modules
+    cdef public bint backward_ran
+
+    def __cinit__(self):
+        self.arguments = []
+        self.updates = []
+        self.undo = []
+        self.modules = []
+
+    def __enter__(self):
+        check(fbp_capture_begin(&self.capture))
+        current_captures.append(self)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.finish()
+        if kind is not None:
+            for function in reversed(self.undo):
+                function()
+
+    cdef void finish(self):
+        """No more lines: operations run for real again."""
+        if self in current_captures:
+            current_captures.remove(self)
+            fbp_capture_end(self.capture)
+
+    def __dealloc__(self):
+        if self.capture != NULL:
+            fbp_capture_free(self.capture)
+
+    def argument(self, Tensor given not None):
+        """A symbolic tensor in place of an argument."""
+        cdef fbp_layout layout
+        cdef fbp_tensor *made
+        fbp_layout_of(given.node, &layout)
+        check(fbp_capture_tensor(&layout, 0, 0, &made))
+        # Strided arguments look into a longer piece of memory.
+        made.storage.bytes = span_bytes(given.node)
+        made.storage.read_only = given.node.storage.read_only
+        made.flags |= given.node.flags & FBP_REQUIRES_GRAD
+        cdef int32_t value = fbp_program_value(self.capture.program, made)
+        if value < 0:
+            fbp_release(made)
+            raise MemoryError("cannot allocate an argument of the plan")
+        self.capture.program.buffers[self.capture.program.values[value].buffer].kind = FBP_BUFFER_INPUT
+        symbol = wrap(made)
+        self.arguments.append(symbol)
+        return symbol
+
+    def records(self):
+        """The captured program as plain data, before it is planned: the definition of what the plan has to do.
+
+        Returns
+        -------
+        buffers : list of (str, int, Tensor or None)
+            Kind ("arena", "input", "state", "constant", ...), bytes, and the elements as they are now where they are real.
+        values : list of (int, int, tuple, tuple, str)
+            Buffer, offset of the first element in bytes, shape, strides in elements, dtype.
+        lines : list of (str, str, int, tuple, int, dict, int)
+            Kind ("op", "pull", "write", "update"), op, which input a pull is for, values read (None: left out), value written
+            (-1: none), attributes, slot.
+        """
+        cdef fbp_program *program = self.capture.program
+        cdef fbp_buffer *b
+        cdef fbp_value *v
+        cdef fbp_line *line
+        cdef fbp_layout layout
+        cdef fbp_tensor *view
+        cdef Py_ssize_t i, k
+        cdef int64_t size
+        kinds = ("arena", "input", "state", "constant", "result", "gradient")
+        buffers, values, lines = [], [], []
+        for i in range(program.buffer_count):
+            b = &program.buffers[i]
+            held = None
+            if b.storage != NULL and not b.storage.symbolic:
+                size = b.bytes
+                check(fbp_layout_contiguous(&layout, FBP_UINT8, 1, &size))
+                check(fbp_tensor_new(&layout, b.storage, <char *>b.storage.data, 0, 0, &view))
+                fbp_storage_retain(b.storage)
+                held = wrap(view)
+            buffers.append((kinds[b.kind], b.bytes, held))
+        for i in range(program.value_count):
+            v = &program.values[i]
+            values.append((v.buffer, v.offset, shape_tuple(v.tensor), tuple([fbp_strides(v.tensor)[k] for k in range(v.tensor.ndim)]),
+                           (<dtype>DTYPES[v.tensor.dtype]).name))
+        for i in range(program.line_count):
+            line = &program.lines[i]
+            lines.append((("op", "pull", "write", "update")[line.kind], fbp_ops[<int>line.op].name.decode(), line.which,
+                          tuple([line.inputs[k] if line.inputs[k] >= 0 else None for k in range(line.count)]), line.output,
+                          attributes_read(line.op, line.attributes, line.attribute_bytes) if line.kind < 2 else {}, line.slot))
+        return buffers, values, lines
+
+    def value_of(self, Tensor t not None):
+        """The number of the value that a tensor of the capture looks at."""
+        return fbp_program_value(self.capture.program, t.node)
+
+    def differentiate(self, outputs, leaves):
+        """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
+        self.capture.program.phase = 1
+        cotangents = [self.argument(x.detach().contiguous()) for x in outputs]
+        return cotangents, run_backward(outputs, cotangents, False, False, leaves, False)
+
+    def is_swept(self, Tensor output not None):
+        """Whether a reverse sweep within the function has let go of values behind `output`."""
+        cdef fbp_node_list found
+        cdef int64_t i
+        cdef bint swept = False
+        memset(&found, 0, sizeof(found))
+        status = fbp_walk(1, &output.node, True, &found)
+        for i in range(found.count):
+            swept |= (found.nodes[i].flags & FBP_RELEASED) != 0
+        fbp_walk_end(&found)
+        check(status)
+        return swept
+
+    def leaves(self, outputs):
+        """The leaves that require grad behind `outputs`."""
+        cdef fbp_node_list found
+        cdef fbp_tensor **roots = tensor_array(outputs, len(outputs))
+        cdef int64_t i
+        memset(&found, 0, sizeof(found))
+        status = fbp_walk(<int>len(outputs), roots, True, &found)
+        result = []
+        for i in range(found.count):
+            if found.nodes[i].edge_count == 0 and fbp_requires_grad(found.nodes[i]):
+                result.append(wrap(fbp_retain(found.nodes[i])))
+        fbp_walk_end(&found)
+        free_array(roots, len(outputs))
+        check(status)
+        return result
+
+    def update(self, optimizer, group, bucket, gradients, str op, state_lists):
+        """An optimizer's step over a bucket of parameters, with the group's options as they will be at each call."""
+        cdef Py_ssize_t i, k, n = len(bucket.params)
+        cdef fbp_tensor **tensors = tensor_array([None] * (5 * n), 5 * n)
+        cdef list lists = [bucket.params, gradients, *state_lists]
+        try:
+            for k, one in enumerate(lists):
+                if one is None:
+                    continue
+                for i in range(n):
+                    tensors[5 * i + k] = (<Tensor?>one[i]).node
+                    if not fbp_is_contiguous(tensors[5 * i + k]) or tensors[5 * i + k].dtype != (<Tensor>bucket.params[i]).node.dtype:
+                        raise RuntimeError(f"compile: {op}: parameter {i}, its gradient and its state must be contiguous and of one dtype")
+            check(fbp_capture_update(self.capture, FBP_OP_adam if op == "adam" else FBP_OP_sgd, <int>n, tensors, <int>len(self.updates)))
+        finally:
+            free_array(tensors, 5 * n)
+        self.updates.append((optimizer, group, bucket, op))
+
+    def on_failure(self, function):
+        """Call `function()` if the capture fails."""
+        self.undo.append(function)
+
+
+cdef list current_captures = []
+
+
+def current_capture():
+    """This thread's capture, None when there is none."""
+    cdef Capture one
+    for one in current_captures:
+        if one.capture == fbp_mode_get().capture and one.capture != NULL:
+            return one
+    return None
+
+
+cdef class paused_capture:
+    """Context manager: operations run for real within it, though a function is being captured."""
+
+    cdef fbp_capture *capture
+
+    def __enter__(self):
+        self.capture = fbp_capture_pause()
+        return self
+
+    def __exit__(self, *error):
+        fbp_capture_resume(self.capture)
+
+
+cdef int64_t span_bytes(const fbp_tensor *t) noexcept:
+    """Bytes from a tensor's first element to its last, both included (strides are not negative)."""
+    cdef int64_t span = 1
+    cdef int i
+    if t.numel == 0:
+        return 0
+    for i in range(t.ndim):
+        span += (fbp_shape(t)[i] - 1) * fbp_strides(t)[i]
+    return span * fbp_dtype_size(<fbp_dtype>t.dtype)

@@ -1,0 +1,419 @@
+# Compiled steps, second part: the plan that runs in a function's place, and the state of the world that it runs on.
+
+# ---- plans ---------------------------------------------------------------------------------------------------------------------
+
+cdef struct state_slot:
+    fbp_tensor *node     # that the wrapper stood for when it was bound (held)
+    uint16_t flags       # of it at capture
+    int32_t buffer
+    bint written
+
+cdef struct leaf_slot:
+    fbp_tensor *fresh    # held during a run: memory for the gradient, the leaf's own when the run has succeeded
+    int32_t gradient     # buffer of the gradient after the call; -1: as it is, -2: none
+    int32_t old          # buffer of the gradient that the call reads, -1
+    int needs            # 0: no matter; 1: must be None before; 2: must be a tensor
+    char *bound          # what `gradient` and `old` are bound to
+    char *old_bound
+
+cdef struct result_slot:
+    int32_t buffer       # -1: not a tensor that the plan computes
+    fbp_tensor *like     # its layout
+
+
+@cython.final
+cdef class Plan:
+    """What a compiled function runs: a list of steps over one arena.
+
+    `print(step.plan)` shows a line a step: operation, shape of the result, bytes read and written, floating-point operations, offset of the
+    result in the arena.
+
+    Attributes
+    ----------
+    peak_bytes : int
+        Memory that the plan itself takes: the arena.  Parameters, gradients and results are not in it.
+    """
+
+    cdef fbp_plan *plan
+    cdef state_slot *states
+    cdef leaf_slot *leaves
+    cdef result_slot *results
+    cdef int32_t *inputs
+    cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
+    cdef bint writes  # arguments or state: then arguments must lie apart from what is written
+    cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
+    cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
+    cdef Py_ssize_t returned      # results that are the function's own
+    cdef object mutex
+    cdef int threads, default_dtype
+    cdef bint busy, grad_enabled, check_mode
+    # Of a function that is compiled with its derivative:
+    cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
+    cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
+    cdef list differentiated           # which results require grad
+    cdef list saved                    # (buffer, offset in the block that is saved)
+    cdef int64_t saved_bytes
+    cdef object function
+    cdef fbp_generator *places         # of a derivative: where the function's random numbers began
+    cdef Py_ssize_t place_count
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        fbp_plan_free(self.plan)
+        if self.states != NULL:
+            for i in range(self.state_count):
+                fbp_release(self.states[i].node)
+            fbp_block_free(self.states, self.state_bytes)
+        if self.leaves != NULL:
+            fbp_block_free(self.leaves, self.leaf_bytes)
+        if self.results != NULL:
+            for i in range(self.result_count):
+                if self.results[i].like != NULL:
+                    fbp_release(self.results[i].like)
+            fbp_block_free(self.results, (self.result_count + 1) * sizeof(result_slot))
+        if self.places != NULL:
+            fbp_block_free(self.places, (self.place_count + 1) * sizeof(fbp_generator))
+        if self.inputs != NULL:
+            fbp_block_free(self.inputs, (self.input_count + 1) * sizeof(int32_t))
+
+    @property
+    def peak_bytes(self):
+        """Bytes of the arena."""
+        return fbp_plan_peak_bytes(self.plan)
+
+    @property
+    def steps(self):
+        """The steps as dicts: name, shape, dtype, offset (None outside of the arena), bytes, flops."""
+        cdef fbp_program *program = self.plan.program
+        cdef int32_t i
+        cdef char name[256]
+        cdef fbp_line_cost cost
+        result = []
+        for i in range(program.line_count):
+            fbp_line_name(program, &program.lines[i], name, sizeof(name))
+            cost = fbp_line_cost_of(program, &program.lines[i])
+            entry = {"name": name.decode(), "shape": None, "dtype": None, "offset": None, "bytes": cost.bytes, "flops": cost.flops}
+            written = []
+            fbp_line_touch(program, &program.lines[i], list_written, <void *>written)
+            if written:
+                t = program.values[<int32_t>written[0]].tensor
+                buffer = program.values[<int32_t>written[0]].buffer
+                entry["shape"] = shape_tuple(t)
+                entry["dtype"] = (<dtype>DTYPES[t.dtype]).name
+                if program.buffers[<int32_t>buffer].kind == FBP_BUFFER_ARENA:
+                    entry["offset"] = program.buffers[<int32_t>buffer].offset + program.values[<int32_t>written[0]].offset
+            result.append(entry)
+        return result
+
+    def __len__(self):
+        return self.plan.program.line_count
+
+    def __repr__(self):
+        from fastbp import compiler
+        return compiler.format_plan(self)
+
+    # ---- whether it fits --------------------------------------------------------------------------------------------------
+
+    cdef bint accepts(self, list given) except -1:
+        """Whether the arguments and the world are those that the plan was made for."""
+        cdef Py_ssize_t i
+        cdef fbp_tensor *a
+        cdef fbp_tensor *b
+        cdef fbp_mode *mode = fbp_mode_get()
+        if len(given) != self.input_count or mode.grad_enabled != self.grad_enabled or fbp_threads_get() != self.threads \
+                or fbp_default_dtype() != self.default_dtype:
+            return False
+        for i in range(self.input_count):
+            a = (<Tensor>given[i]).node
+            b = (<Tensor>self.symbols[i]).node
+            if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & FBP_REQUIRES_GRAD or \
+                    memcmp(fbp_shape(a), fbp_shape(b), 2 * a.ndim * sizeof(int64_t)) != 0 or a.storage.read_only > b.storage.read_only:
+                return False
+        return True
+
+    cdef bint is_current(self) except -1:
+        """Whether modules, optimizers and gradients are as at capture; STATE buffers follow tensors that moved."""
+        cdef Py_ssize_t i
+        cdef Tensor wrapper
+        cdef fbp_tensor *gradient
+        for entry in self.guards:
+            if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
+                return False
+        for entry in self.updates:
+            if not (<UpdateLink>entry).is_current():
+                return False
+        for i in range(self.state_count):
+            wrapper = <Tensor>self.state_tensors[i]
+            if (wrapper.node.flags ^ self.states[i].flags) & FBP_REQUIRES_GRAD or \
+                    (wrapper.node != self.states[i].node and not self.follow(i, wrapper.node)):
+                return False
+        for i in range(self.leaf_count):
+            if self.leaves[i].needs:
+                wrapper = <Tensor>self.leaf_tensors[i]
+                gradient = wrapper.node.autograd.gradient if wrapper.node.autograd != NULL else NULL
+                if (gradient != NULL) != (self.leaves[i].needs == 2):
+                    return False
+                if gradient != NULL and (not fbp_is_contiguous(gradient) or gradient.storage.read_only or fbp_requires_grad(gradient)):
+                    return False
+        return True
+
+    def fits(self, list given):
+        """Whether the plan can run now with these arguments."""
+        return self.accepts(given) and self.is_current()
+
+    cdef bint overlaps(self, list given) except -1:
+        """Whether an argument shares memory with what the plan writes: then only the function itself is right."""
+        cdef Py_ssize_t i, k
+        cdef fbp_tensor *a
+        if not self.writes:
+            return False
+        for i in range(self.input_count):
+            a = (<Tensor>given[i]).node
+            for k in range(self.state_count):
+                if self.states[k].written and share_memory(a, self.states[k].node):
+                    return True
+        for i in self.written_inputs:
+            for k in range(self.input_count):
+                if k != i and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
+                    return True
+            for k in range(self.state_count):
+                if share_memory((<Tensor>given[i]).node, self.states[k].node):
+                    return True
+        return False
+
+    cdef bint follow(self, Py_ssize_t i, fbp_tensor *node) except -1:
+        """The tensor behind state i stands for other elements now."""
+        cdef fbp_tensor *old = self.states[i].node
+        cdef int64_t moved
+        cdef Py_ssize_t k
+        for k in range(self.state_count):  # another tensor looks into the same memory, and has not moved
+            if k != i and self.states[k].buffer == self.states[i].buffer:
+                return False
+        if node.dtype != old.dtype or node.ndim != old.ndim or memcmp(fbp_shape(node), fbp_shape(old), 2 * node.ndim * sizeof(int64_t)) != 0 \
+                or node.storage.symbolic or (node.storage.read_only and self.states[i].written):
+            return False
+        moved = node.data - old.data
+        fbp_plan_bind(self.plan, self.states[i].buffer, self.base_of(self.states[i].buffer) + moved)
+        fbp_retain(node)
+        fbp_release(old)
+        self.states[i].node = node
+        return True
+
+    cdef char *base_of(self, int32_t buffer) noexcept:
+        cdef fbp_program *program = self.plan.program
+        cdef int32_t value = program.buffers[buffer].values
+        return program.values[value].tensor.data - program.values[value].offset
+
+    # ---- running ------------------------------------------------------------------------------------------------------------
+
+    cdef int bind_inputs(self, list given) except -1:
+        cdef Py_ssize_t i
+        for i in range(self.input_count):
+            if self.inputs[i] >= 0:
+                fbp_plan_bind(self.plan, self.inputs[i], (<Tensor>given[i]).node.data)
+        return 0
+
+    cdef int bind_gradients(self) except -1:
+        """Memory for the gradients that will be there after the call: that of the present ones where no one else looks at it."""
+        cdef Py_ssize_t i
+        cdef fbp_tensor *gradient
+        cdef fbp_tensor *leaf
+        for i in range(self.leaf_count):
+            leaf = (<Tensor>self.leaf_tensors[i]).node
+            gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
+            if self.leaves[i].old >= 0 and gradient != NULL and gradient.data != self.leaves[i].old_bound:
+                fbp_plan_bind(self.plan, self.leaves[i].old, gradient.data)
+                self.leaves[i].old_bound = gradient.data
+            if self.leaves[i].gradient < 0:
+                continue
+            if gradient == NULL or self.leaves[i].old >= 0 or gradient.references != 1 or gradient.storage.references != 1 or gradient.edge_count or \
+                    gradient.storage.release != NULL or not fbp_is_contiguous(gradient) or fbp_requires_grad(gradient):
+                if fbp_autograd_get(leaf) == NULL:
+                    raise MemoryError("cannot allocate a gradient")
+                gradient = self.leaves[i].fresh = empty_like_node(leaf)
+            if gradient.data != self.leaves[i].bound:
+                fbp_plan_bind(self.plan, self.leaves[i].gradient, gradient.data)
+                self.leaves[i].bound = gradient.data
+        return 0
+
+    cdef int drop_gradients(self) except -1:
+        """After a run that failed: gradients that were to be overwritten are gone, as after zero_grad(); others are as before."""
+        cdef Py_ssize_t i
+        for i in range(self.leaf_count):
+            if self.leaves[i].fresh != NULL:
+                fbp_release(self.leaves[i].fresh)
+                self.leaves[i].fresh = NULL
+            elif self.leaves[i].gradient >= 0:
+                self.leaf_tensors[i].grad = None
+        return 0
+
+    cdef int settle(self, list given) except -1:
+        """After a run: versions of what was written, gradients that are gone, step counts."""
+        cdef Py_ssize_t i
+        cdef fbp_autograd *extra
+        cdef fbp_tensor *gradient
+        for i in range(self.state_count):
+            if self.states[i].written:
+                self.states[i].node.storage.version += 1
+        for i in self.written_inputs:
+            (<Tensor>given[i]).node.storage.version += 1
+        for i in range(self.leaf_count):
+            extra = (<Tensor>self.leaf_tensors[i]).node.autograd
+            if self.leaves[i].fresh != NULL:
+                gradient = extra.gradient
+                extra.gradient = self.leaves[i].fresh
+                self.leaves[i].fresh = NULL
+                if gradient != NULL:
+                    fbp_release(gradient)
+            if extra == NULL or extra.gradient == NULL:
+                continue
+            if self.leaves[i].gradient == -2:
+                gradient = extra.gradient
+                extra.gradient = NULL
+                fbp_release(gradient)
+            elif self.leaves[i].gradient >= 0 or self.leaves[i].old >= 0:
+                extra.gradient.storage.version += 1
+        for i, final in self.grad_finals:
+            (<Tensor>self.leaf_tensors[i]).grad = final
+        for i in range(len(self.updates)):
+            (<UpdateLink>self.updates[i]).settle(self.plan.updates[i].step)
+        return 0
+
+    cdef fbp_status execute(self) except *:
+        cdef fbp_status status
+        if self.check_mode:
+            return fbp_plan_run_checked(self.plan)
+        with nogil:
+            status = fbp_plan_run(self.plan)
+        return status
+
+    cdef int acquire(self) except -1:
+        """One run at a time: others wait, without the interpreter's lock."""
+        while self.busy:
+            if self.mutex is None:
+                import threading
+                self.mutex = threading.Condition()
+            with self.mutex:
+                if self.busy:
+                    self.mutex.wait(0.05)
+        self.busy = True
+        return 0
+
+    cdef void release(self) noexcept:
+        self.busy = False
+
+    cdef int prepare_state(self, list given) except -1:
+        """Arguments, gradients and hyperparameters as they are now."""
+        cdef Py_ssize_t i
+        self.bind_inputs(given)
+        if self.leaf_count:
+            self.bind_gradients()
+        for i in range(len(self.updates)):
+            (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
+        return 0
+
+    cdef list prepare(self, list given):
+        """All that must be set before a run; the result tensors."""
+        cdef Py_ssize_t i
+        cdef fbp_tensor *made
+        cdef list made_results = []
+        self.prepare_state(given)
+        for i in range(self.result_count):
+            if self.results[i].buffer < 0:
+                made_results.append(None)
+                continue
+            check(fbp_tensor_like(self.results[i].like, 0, 0, &made))
+            fbp_plan_bind(self.plan, self.results[i].buffer, made.data)
+            made_results.append(wrap(made))
+        return made_results
+
+    cdef list run(self, list given):
+        """One call: the outputs in order."""
+        cdef list made
+        cdef fbp_status status
+        cdef Py_ssize_t i
+        cdef Sweep sweep = None
+        self.acquire()
+        try:
+            made = self.prepare(given)
+            if self.derivative is not None:
+                sweep = begin_sweep(self, given)
+            status = self.execute()
+            if status != FBP_OK:
+                self.drop_gradients()
+                raise_status(status)
+            self.settle(given)
+        finally:
+            self.release()
+        if sweep is not None:
+            sweep.record(made)
+        for i in range(self.result_count):
+            if self.results[i].buffer < 0:
+                kind, value = self.outputs[i]
+                made[i] = given[value] if kind == "argument" else value
+        if self.argument_gradients:
+            for i, k in self.argument_gradients:
+                if (<Tensor>given[i]).node.edge_count:  # computed before the call: the sweep goes on
+                    run_backward([given[i]], [made[k]], False, False, None)
+                else:
+                    check(fbp_gradient_accumulate((<Tensor>given[i]).node, (<Tensor>made[k]).node, False))
+            del made[self.returned:]
+        return made
+
+    def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
+        """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
+        cdef BatchPass run = BatchPass.__new__(BatchPass)
+        cdef Py_ssize_t i, n = len(tensors), used = 0
+        cdef Tensor stacked
+        if self.derivative is not None:
+            raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
+                               "loss.detach(), or run it under no_grad()")
+        if self.argument_gradients or self.written_inputs:
+            raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
+        run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
+        run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
+        run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
+        run.sources = <fbp_batch_source *>fbp_block_get(run.source_bytes)
+        run.targets = <fbp_batch_result *>fbp_block_get(run.target_bytes)
+        if run.sources == NULL or run.targets == NULL:
+            raise MemoryError("cannot allocate a pass")
+        for i in range(n):
+            x, batch = <Tensor>tensors[i], <Tensor>batches[i]
+            run.sources[i] = fbp_batch_source(self.inputs[i], (<Tensor>x).node.data,
+                                              (<Tensor>x).node.numel // builtin_max(1, x.shape[0]) * x.element_size(), (<Tensor>batch).node.data)
+        run.made = []
+        for i in range(self.result_count):
+            if self.results[i].buffer < 0:
+                kind, value = self.outputs[i]
+                if kind == "argument":
+                    raise RuntimeError("epoch: the function returns an argument; return a copy (clone()) of it")
+                run.made.append(None)
+                continue
+            stacked = empty((count, *shape_tuple(self.results[i].like)), dtype=DTYPES[self.results[i].like.dtype])
+            run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())
+            run.made.append(stacked)
+            used += 1
+        run.what = fbp_pass(size, NULL, <int>n, <int>used, run.sources, run.targets)
+        if run.order is not None:
+            run.what.order = run.order.node.data
+        return run
+
+    def profile_run(self, list given, seconds):
+        """One call, adding each step's seconds to an array('d')."""
+        cdef double[::1] times = seconds
+        cdef fbp_status status
+        cdef list made
+        cdef Sweep sweep = None
+        self.acquire()
+        try:
+            made = self.prepare(given)  # held: the run writes into them, as into what a sweep would need
+            if self.derivative is not None:
+                sweep = begin_sweep(self, given)
+            with nogil:
+                status = fbp_plan_run_timed(self.plan, &times[0])
+            if status != FBP_OK:
+                self.drop_gradients()
+                raise_status(status)
+            self.settle(given)
+        finally:
+            self.release()

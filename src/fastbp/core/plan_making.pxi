@@ -1,0 +1,297 @@
+# Compiled steps, third part: from a capture to a plan, and the call that finds it.
+
+# ---- from a capture to a plan -----------------------------------------------------------------------------------------------------
+
+cdef int32_t real_buffer(fbp_program *program, fbp_tensor *t) except -2:
+    cdef int32_t buffer = fbp_program_buffer(program, t.storage)
+    if buffer < 0:
+        raise MemoryError("cannot allocate a buffer of the plan")
+    return buffer
+
+
+cdef int32_t write_to_new(fbp_program *program, fbp_buffer_kind kind, fbp_tensor *source) except -1:
+    """A buffer of `kind` that the program fills with a contiguous copy of `source` at its end."""
+    cdef fbp_layout layout
+    cdef int32_t buffer, target, value = fbp_program_value(program, source)
+    cdef fbp_line *line
+    check(fbp_layout_contiguous(&layout, <fbp_dtype>source.dtype, source.ndim, fbp_shape(source)))
+    buffer = fbp_program_buffer_add(program, kind, source.numel * fbp_dtype_size(<fbp_dtype>source.dtype))
+    target = fbp_program_value_add(program, buffer, 0, &layout) if buffer >= 0 else -1
+    line = fbp_program_line_add(program, FBP_LINE_WRITE, FBP_OP_copy, 1, NULL, 0) if target >= 0 and value >= 0 else NULL
+    if line == NULL:
+        raise MemoryError("cannot allocate a result of the plan")
+    line.inputs[0] = value
+    line.output = target
+    return buffer
+
+
+cdef Plan new_plan(list symbols, list outputs, list guards):
+    cdef Plan plan = Plan.__new__(Plan)
+    cdef Py_ssize_t i
+    plan.symbols, plan.guards = symbols, guards
+    plan.updates, plan.outputs = [], []
+    plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
+    plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
+    plan.check_mode = fbp_environment_get().check
+    plan.input_count, plan.result_count, plan.returned = len(symbols), len(outputs), len(outputs)
+    plan.inputs = <int32_t *>fbp_block_get((plan.input_count + 1) * sizeof(int32_t))
+    plan.results = <result_slot *>fbp_block_get((plan.result_count + 1) * sizeof(result_slot))
+    if plan.inputs == NULL or plan.results == NULL:
+        raise MemoryError("cannot allocate a plan")
+    for i in range(plan.result_count):
+        plan.results[i] = result_slot(-1, NULL)
+    return plan
+
+
+cdef int add_states(Plan plan, fbp_capture *capture, fbp_program *program) except -1:
+    """State that lives outside, with the tensors through which it is found."""
+    cdef Py_ssize_t i
+    plan.state_bytes = (capture.seen_count + 1) * sizeof(state_slot)
+    plan.states = <state_slot *>fbp_block_get(plan.state_bytes)
+    if plan.states == NULL:
+        raise MemoryError("cannot allocate a plan")
+    for i in range(capture.seen_count):
+        t = capture.seen[i]
+        if is_old_gradient(capture, t):  # found through its leaf at each call
+            continue
+        plan.states[plan.state_count] = state_slot(fbp_retain(t), t.flags, real_buffer(program, t), False)
+        plan.state_tensors.append(wrap(fbp_retain(t)))
+        plan.state_count += 1
+    return 0
+
+
+def make_plan(Capture source not None, function, list outputs, list guards):
+    """The plan of what a capture did: one, or with that of the derivative where outputs require grad and nothing was swept.
+
+    Parameters
+    ----------
+    outputs : list
+        What the function returned, flat: tensors and other objects.
+    guards : list of (dict, str, object)
+        Entries that must be the same objects at each call.
+    """
+    cdef fbp_capture *capture = source.capture
+    cdef fbp_program *program = capture.program
+    cdef Plan plan
+    cdef fbp_leaf_change *change
+    cdef Py_ssize_t i, count
+    symbols = list(source.arguments)
+    differentiated = []
+    cotangents = gradients = leaves = None
+    if fbp_mode_get().grad_enabled and not source.backward_ran:
+        differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, symbols)
+                          and not source.is_swept(x)]
+    if differentiated:
+        roots = [outputs[i] for i in differentiated]
+        leaves = source.leaves(roots)
+        cotangents, gradients = source.differentiate(roots, leaves)
+        program.phase = 0
+    source.finish()
+    if capture.failed:
+        raise MemoryError("cannot allocate the lists of a capture")
+
+    # Arguments that are leaves collect gradients as results of their own.
+    outputs = list(outputs)
+    returned = len(outputs)
+    argument_gradients = []
+    for i in range(capture.leaf_count):
+        change = &capture.leaves[i]
+        if is_inner(change.leaf) and change.after != NULL:
+            for k, symbol in enumerate(symbols):
+                if (<Tensor>symbol).node == change.leaf:
+                    argument_gradients.append((k, len(outputs)))
+                    outputs.append(wrap(fbp_retain(change.after)))
+
+    plan = new_plan(symbols, outputs, guards)
+    plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
+    plan.updates = [make_link(update[0], update[1], update[2], update[3]) for update in source.updates]
+    for i in range(plan.input_count):
+        plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
+    for i, x in enumerate(outputs):
+        plan.outputs.append(result_entry(plan, program, i, x))
+    plan.leaf_bytes = (capture.leaf_count + 1) * sizeof(leaf_slot)
+    plan.leaves = <leaf_slot *>fbp_block_get(plan.leaf_bytes)
+    if plan.leaves == NULL:
+        raise MemoryError("cannot allocate a plan")
+    for i in range(capture.leaf_count):
+        if not is_inner(capture.leaves[i].leaf):
+            add_leaf(plan, program, &capture.leaves[i])
+    add_states(plan, capture, program)
+    if differentiated:
+        plan.differentiated = differentiated
+        add_derivative(plan, source, cotangents, gradients, leaves)
+    check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
+    capture.program = NULL
+    for i in range(capture.generator_count):
+        plan.plan.draws[i] = fbp_draw_slot(capture.generators[i].generator, capture.generators[i].blocks)
+    note_written(plan)
+    return plan
+
+
+cdef bint is_computed_with_grad(object x) except -1:
+    return isinstance(x, Tensor) and (<Tensor>x).node.storage.symbolic and fbp_requires_grad((<Tensor>x).node)
+
+
+cdef bint is_one_of(object x, list symbols) except -1:
+    for one in symbols:
+        if one is x:
+            return True
+    return False
+
+
+cdef fbp_tensor *layout_node(fbp_tensor *t) except NULL:
+    """A node of t's shape and type, contiguous, without elements."""
+    cdef fbp_layout layout
+    cdef fbp_tensor *made
+    check(fbp_layout_contiguous(&layout, <fbp_dtype>t.dtype, t.ndim, fbp_shape(t)))
+    check(fbp_tensor_new(&layout, NULL, NULL, 0, 0, &made))
+    return made
+
+
+cdef fbp_tensor *empty_like_node(fbp_tensor *t) except NULL:
+    cdef fbp_layout layout
+    cdef fbp_tensor *made
+    check(fbp_layout_contiguous(&layout, <fbp_dtype>t.dtype, t.ndim, fbp_shape(t)))
+    check(fbp_tensor_empty(&layout, 0, 0, &made))
+    return made
+
+
+cdef bint is_inner(fbp_tensor *leaf) noexcept:
+    """Whether a leaf is the function's own: symbolic, perhaps with no one left to see its elements."""
+    return leaf.storage == NULL or leaf.storage.symbolic or leaf.storage.captured
+
+
+cdef bint is_old_gradient(fbp_capture *capture, fbp_tensor *t) noexcept:
+    cdef int32_t i
+    for i in range(capture.leaf_count):
+        if capture.leaves[i].before != NULL and capture.leaves[i].before.storage == t.storage and not is_inner(capture.leaves[i].leaf):
+            return True
+    return False
+
+
+cdef int add_leaf(Plan plan, fbp_program *program, fbp_leaf_change *change) except -1:
+    """What a call does to the gradient of a leaf from outside, and what it expects of it before."""
+    cdef leaf_slot slot = leaf_slot(NULL, -1, -1, 0, NULL, NULL)
+    if not change.replaced_first:
+        slot.needs = 1 if change.before == NULL else 2
+        if change.before != NULL:
+            slot.old = real_buffer(program, change.before)
+            slot.old_bound = change.before.data
+    if change.after == NULL:
+        slot.gradient = -2
+    elif change.after != change.before:
+        if change.after.storage.symbolic or change.after.storage.captured:
+            slot.gradient = write_to_new(program, FBP_BUFFER_GRADIENT, change.after)
+        else:
+            plan.grad_finals.append((plan.leaf_count, wrap(fbp_retain(change.after))))
+    plan.leaves[plan.leaf_count] = slot
+    plan.leaf_tensors.append(wrap(fbp_retain(change.leaf)))
+    plan.leaf_count += 1
+    return 0
+
+
+cdef struct written_marks:
+    fbp_program *program
+    uint8_t *marks
+
+
+cdef void mark_written(void *context, int32_t value, bint written) noexcept:
+    cdef written_marks *w = <written_marks *>context
+    if written:
+        w.marks[w.program.values[value].buffer] = 1
+
+
+cdef int note_written(Plan plan) except -1:
+    """Which state and arguments a run changes."""
+    cdef fbp_program *program = plan.plan.program
+    cdef bytearray marks = bytearray(program.buffer_count)
+    cdef written_marks w = written_marks(program, <uint8_t *>marks)
+    cdef Py_ssize_t i, k
+    for i in range(program.line_count):
+        fbp_line_touch(program, &program.lines[i], mark_written, &w)
+    for i in range(plan.state_count):
+        plan.states[i].written = w.marks[plan.states[i].buffer]
+        if plan.states[i].written and plan.states[i].node.storage.read_only:
+            raise RuntimeError("compile: the function writes into a tensor whose memory is read-only; clone() it first")
+    for i in range(plan.input_count):
+        if w.marks[plan.inputs[i]]:
+            plan.written_inputs.append(i)
+            if (<Tensor>plan.symbols[i]).node.storage.read_only:
+                raise RuntimeError("compile: the function writes into an argument whose memory is read-only; clone() it first")
+    plan.writes = len(plan.written_inputs) > 0
+    for i in range(plan.state_count):
+        if not plan.states[i].written:
+            continue
+        plan.writes = True
+        for k in range(plan.state_count):
+            if plan.states[k].buffer != plan.states[i].buffer and share_memory(plan.states[i].node, plan.states[k].node):
+                raise RuntimeError("compile: two tensors from outside of the function, which writes one of them, look into the same memory "
+                                   "as separate storages (two from_numpy() of one array, say); make one a view of the other")
+    return 0
+
+
+cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x):
+    """How output i comes about: computed, an argument, or an object from outside."""
+    cdef fbp_tensor *t
+    if not isinstance(x, Tensor):
+        return ("object", x)
+    t = (<Tensor>x).node
+    if not t.storage.symbolic and not t.storage.captured:
+        return ("object", x)
+    for k, symbol in enumerate(plan.symbols):
+        if symbol is x:
+            return ("argument", k)
+    plan.results[i].buffer = write_to_new(program, FBP_BUFFER_RESULT, t)
+    plan.results[i].like = layout_node(t)
+    return ("result", None)
+
+
+cdef class CompiledCall:
+    """The call of a compiled function: at once into the latest plan where the arguments are tensors that it fits."""
+
+    cdef object owner
+    cdef object latest       # its _Entry
+    cdef Plan plan
+    cdef object result       # structure of what the function returns
+    cdef bint flat           # the arguments are tensors alone, by position
+    cdef bint single         # the result is one tensor
+
+    def __cinit__(self, owner):
+        import weakref
+        self.owner = weakref.ref(owner)
+
+    cdef int adopt(self, object entry) except -1:
+        from fastbp.compiler import LEAF
+        self.latest = entry
+        self.plan = entry.plan
+        self.result = entry.result
+        args, kwargs = entry.structure
+        self.flat = not kwargs and builtin_all([one is LEAF for one in args])
+        self.single = entry.result is LEAF
+        return 0
+
+    def __call__(self, *args, **kwargs):
+        cdef list given
+        cdef list made
+        if fbp_mode_get().capture != NULL:
+            return self.owner()._function(*args, **kwargs)
+        given = None
+        if self.plan is not None and self.flat and not kwargs:
+            given = list(args)
+            for one in given:
+                if not isinstance(one, Tensor):
+                    given = None
+                    break
+            if given is not None and not (self.plan.accepts(given) and self.plan.is_current()):
+                given = None
+        if given is None:
+            entry, given = self.owner()._find(args, kwargs)
+            if entry is not self.latest:
+                self.adopt(entry)
+        if self.plan.writes and self.plan.overlaps(given):
+            return self.owner()._function(*args, **kwargs)
+        made = self.plan.run(given)
+        if self.single:
+            return made[0]
+        from fastbp.compiler import unflatten
+        return unflatten(self.result, iter(made))
