@@ -66,7 +66,7 @@ static const variable variables[] = {
     {{"OMP_NUM_THREADS", "The same limit, as other numerical libraries read it.", "1 to 4096; of a list, the first",
       "no limit"},
      parse_omp_num_threads},
-    {{"FASTBP_DEBUG", "How much is told on standard error; each level adds to the last.", "0 to 4", "0"}, parse_debug},
+    {{"FASTBP_DEBUG", "Checks of the library on itself: from 1 on, the program of a compiled step is verified after each pass of the planner.", "0 to 4", "0"}, parse_debug},
     {{"FASTBP_CHECK", "Re-run each step of a compiled plan on the scalar kernels and compare.", "0 or 1", "0"},
      parse_check},
 };

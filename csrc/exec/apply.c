@@ -330,7 +330,9 @@ static bool overlaps(const fbp_call *call, const fbp_tensor *target) {
     for (int i = 0; i < call->count; i++) {
         const fbp_tensor *x = call->inputs[i];
         if (!x || x == target || x->storage != target->storage) continue;
-        if (x->data != target->data || !fbp_is_contiguous(x) || x->numel != target->numel) return true;
+        if (x->data != target->data || !fbp_same_shape(x, target) ||
+            memcmp(fbp_strides(x), fbp_strides(target), x->ndim * sizeof(int64_t)) != 0)
+            return true;
     }
     return false;
 }

@@ -281,12 +281,18 @@ static fbp_status make_flat(const fbp_tensor *node, fbp_tensor **g) {
     return FBP_OK;
 }
 
+static bool is_input(const fbp_backward_request *request, const fbp_tensor *node) {
+    for (int i = 0; i < request->input_count; i++)
+        if (request->inputs[i] == node) return true;
+    return false;
+}
+
 static fbp_status visit(pass *p, fbp_tensor *node) {
     const fbp_backward_request *request = p->request;
     fbp_tensor *g = node->cotangent;
     fbp_status status = FBP_OK;
     node->cotangent = NULL;
-    if (node->autograd && node->autograd->hooks) {
+    if (node->autograd && node->autograd->hooks && !(request->unhooked && is_input(request, node))) {
         fbp_tensor *replaced = NULL;
         status = fbp_host_hook(node->autograd->hooks, g, &replaced);
         if (replaced) {

@@ -13,6 +13,7 @@ typedef struct fbp_backward_request {
     int input_count;                /* 0: accumulate into the .grad of every leaf reached */
     fbp_tensor *const *inputs;      /* else: their cotangents alone are wanted, in results[] (owned by the caller; NULL: not reached) */
     fbp_tensor **results;
+    bool unhooked;                  /* hooks of `inputs` do not run: their cotangents will be accumulated elsewhere */
     bool accumulate;                /* with inputs: add into their .grad instead of results */
 } fbp_backward_request;
 

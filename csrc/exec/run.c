@@ -286,7 +286,7 @@ static void bind_batch(fbp_plan *plan, const fbp_pass *pass, int64_t i) {
 fbp_status fbp_plan_pass(fbp_plan *plan, const fbp_pass *pass, int64_t begin, int64_t end, int64_t *done) {
     for (int64_t i = begin; i < end; i++) {
         bind_batch(plan, pass, i);
-        FBP_TRY(fbp_plan_run(plan));
+        FBP_TRY(plan->checked ? fbp_plan_run_checked(plan) : fbp_plan_run(plan));
         ++*done;
     }
     return FBP_OK;

@@ -38,6 +38,7 @@ typedef struct fbp_plan {
     fbp_update_slot *updates;
     fbp_draw_slot *draws;
     int32_t update_count, draw_count;
+    bool checked;             /* fbp_plan_pass runs fbp_plan_run_checked */
     bool moved;               /* some buffer was bound since the update lists were made */
 } fbp_plan;
 

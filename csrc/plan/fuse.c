@@ -90,6 +90,8 @@ static bool agrees(const fusing *f, int32_t number, const fbp_line *line) {
                 (o->look != FBP_LOOK_FULL || f->program->values[o->value].offset != out->offset || o->dtype != out->tensor->dtype))
                 return false;
         }
+    for (int32_t t = 0; t < fused->tail_count; t++) /* a sum reads a block of it after all members */
+        if (f->program->values[fused->members[fused->tails[t].member].output].buffer == out->buffer) return false;
     return true;
 }
 
@@ -259,9 +261,8 @@ static bool add_tail(fusing *f, const fbp_line *line) {
     const bool rows = inner != x->numel;
     if (fused->tail_count == 4 || fused->numel != x->numel || !can_rise(f, number, line)) return false;
     if (rows && (inner > ROW_SUM_MOST || inner < 1 || (fused->has_rows && fused->inner != inner))) return false;
-    int16_t member = 0;
-    while (member < fused->member_count && p->values[fused->members[member].output].buffer != p->values[line->inputs[0]].buffer) member++;
-    if (member == fused->member_count) return false;
+    const int16_t member = (int16_t)made_at(f, number, line->inputs[0]);
+    if (member < 0) return false;
     if (rows) {
         fused->has_rows = 1;
         fused->inner = inner;

@@ -128,7 +128,7 @@ static void place_line(placing *pl) {
     for (int32_t m = 0; fused && m < fused->member_count; m++) {
         const fbp_member *member = &fused->members[m];
         fbp_buffer *b = fbp_value_buffer(p, member->output);
-        if (!member->stores || b->kind != FBP_BUFFER_ARENA || b->offset >= 0 || !fbp_value_is_whole(p, member->output)) continue;
+        if (!member->stores || b->kind != FBP_BUFFER_ARENA || b->offset >= 0 || b->writes != 1 || !fbp_value_is_whole(p, member->output)) continue;
         const int32_t donor = find_donor(pl, line, fused, m, b);
         if (donor < 0) continue;
         b->offset = p->buffers[donor].offset;

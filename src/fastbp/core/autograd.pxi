@@ -140,7 +140,8 @@ cdef void free_array(fbp_tensor **array, Py_ssize_t n) noexcept:
         fbp_block_free(array, (n + 1) * sizeof(fbp_tensor *))
 
 
-cdef list run_backward(object roots, object gradients, bint retain_graph, bint create_graph, object inputs, bint accumulate=True):
+cdef list run_backward(object roots, object gradients, bint retain_graph, bint create_graph, object inputs, bint accumulate=True,
+                       bint unhooked=False):
     """One sweep; with inputs and not accumulate, their gradients (None where not reached)."""
     cdef fbp_backward_request request
     cdef Py_ssize_t i, n = len(roots), m = 0
@@ -150,7 +151,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
         current_capture().backward_ran = True
     if n == 1 and inputs is None and gradients[0] is None:  # loss.backward(): no lists to make
         root = (<Tensor>roots[0]).node
-        request = fbp_backward_request(1, &root, NULL, retain_graph, create_graph, 0, NULL, NULL, True)
+        request = fbp_backward_request(1, &root, NULL, retain_graph, create_graph, 0, NULL, NULL, False, True)
         check(fbp_backward(&request))
         return None
     if inputs is not None:
@@ -162,7 +163,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
             if not x.requires_grad:
                 raise RuntimeError("One of the differentiated Tensors does not require grad")
     cotangents = [as_cotangent(roots[i], gradients[i]) for i in range(n)]
-    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, accumulate)
+    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, unhooked, accumulate)
     request.roots = tensor_array(roots, n)
     request.cotangents = tensor_array(cotangents, n)
     if m:

@@ -111,6 +111,7 @@ cdef extern from "exec/run.h" nogil:
         fbp_program *program
         fbp_update_slot *updates
         fbp_draw_slot *draws
+        bint checked
     fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, fbp_plan **out)
     void fbp_plan_free(fbp_plan *plan)
     void fbp_plan_bind(fbp_plan *plan, int32_t buffer, char *base)
@@ -288,7 +289,7 @@ cdef class Capture:
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
         self.capture.program.phase = 1
         cotangents = [self.argument(x.detach().contiguous()) for x in outputs]
-        return cotangents, run_backward(outputs, cotangents, False, False, leaves, False)
+        return cotangents, run_backward(outputs, cotangents, False, False, leaves, False, True)
 
     def is_swept(self, Tensor output not None):
         """Whether a reverse sweep within the function has let go of values behind `output`."""

@@ -238,7 +238,7 @@ cdef extern from "exec/backward.h" nogil:
         int input_count
         fbp_tensor *const *inputs
         fbp_tensor **results
-        bint accumulate
+        bint unhooked, accumulate
     fbp_status fbp_backward(const fbp_backward_request *request)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
 

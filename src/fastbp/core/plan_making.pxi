@@ -124,6 +124,7 @@ def make_plan(Capture source not None, function, list outputs, list guards):
     capture.program = NULL
     for i in range(capture.generator_count):
         plan.plan.draws[i] = fbp_draw_slot(capture.generators[i].generator, capture.generators[i].blocks)
+    plan.plan.checked = plan.check_mode
     note_written(plan)
     return plan
 
