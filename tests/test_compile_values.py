@@ -381,6 +381,49 @@ def test_a_state_is_multiplied_by_itself() -> None:
     check_twins(make, batches(1))
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (3, 4), (40, 50), (2, 3000)], ids=str)
+def test_a_temporary_is_written_again(shape: tuple[int, ...]) -> None:
+    """What was made of it before is of its old elements, and what it takes in is not lost to its first ones."""
+
+    def taken_in(x: Any) -> Any:
+        v = x[0].sin()
+        m = (x * 0.3).sin()
+        m.add_(v * 0.5)
+        return m, v.sin().mean()
+
+    def summed(x: Any) -> Any:
+        y = x / (2 + x.tanh())
+        m = y.mean(1, keepdim=True)
+        total = y.sum()
+        y.add_(x)
+        n = y.mean(1)
+        y.mul_(2)
+        return m, total, n, y.sum(), y.mean(1, keepdim=True)
+
+    def assigned(x: Any) -> Any:
+        y = x * 0.5
+        before = y + 1
+        y[:, :1] = 5.0
+        middle = y + 1
+        y[0] = x[-1]
+        return before, middle, y + 1, y.sum(0)
+
+    for function in (taken_in, summed, assigned):
+        check_function(function, drawn(*shape))
+
+
+def test_overlapping_copies() -> None:
+    """Eager and compiled, beside NumPy's copy of the old elements."""
+    for function in (
+        lambda t: t.copy_(t.T.clone()),
+        lambda t: t.copy_(t.t()),
+        lambda t: t.t().copy_(t),
+        lambda t: t[1:].copy_(t[:-1]),
+        lambda t: t[:-1].copy_(t[1:]),
+    ):
+        check_function(function, drawn(40, 40))
+
+
 def test_results_that_are_needed_before_and_after_a_write() -> None:
     def step(x: Any, y: Any) -> Any:
         before = x + y
