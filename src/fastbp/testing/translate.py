@@ -10,6 +10,7 @@ from ..reference import Array, random_words
 
 Attributes = dict[str, Any]
 Inputs = Sequence[Array | None]
+Translation = Callable[[Attributes, Inputs], Attributes]
 Call = tuple[str, tuple[Array | None, ...], Attributes]
 
 ROWS = {row["name"]: row for row in op_table()}
@@ -53,11 +54,38 @@ def _loss(recorded: Attributes, inputs: Inputs) -> Attributes:
     return {name: recorded[name] for name in ("ignore_index", "label_smoothing", "reduction")}
 
 
+def _number(recorded: Attributes) -> float:
+    """The number that `full` writes: whole ones that a float cannot hold come apart."""
+    number, whole = recorded["p"][0], recorded["integer"][0]
+    return float(number) if recorded["dtype"].startswith("float") else whole or number
+
+
+def _range(recorded: Attributes, inputs: Inputs) -> Attributes:
+    """Recorded are start, step and count; the end lies half a step behind the last element."""
+    start, step = recorded["p" if recorded["dtype"].startswith("float") else "integer"]
+    end = start + (recorded["shape"][0] - 0.5) * step
+    return {"start": start, "end": end, "step": step, "dtype": recorded["dtype"]}
+
+
+def _drawn(recorded: Attributes) -> Attributes:
+    return {name: recorded[name] for name in ("seed", "offset")}
+
+
+def _sized(*names: str, whole: bool = False) -> Translation:
+    """A source of random numbers with these parameters."""
+
+    def translation(recorded: Attributes, inputs: Inputs) -> Attributes:
+        parameters = dict(zip(names, recorded["integer" if whole else "p"], strict=False))
+        return {"size": recorded["shape"], "dtype": recorded["dtype"], **parameters, **_drawn(recorded)}
+
+    return translation
+
+
 def _nothing(recorded: Attributes, inputs: Inputs) -> Attributes:
     return {}
 
 
-TRANSLATIONS: dict[str, Callable[[Attributes, Inputs], Attributes]] = {
+TRANSLATIONS: dict[str, Translation] = {
     "reshape": lambda recorded, inputs: {"shape": recorded["shape"]},
     "permute": lambda recorded, inputs: {"dims": recorded["axes"]},
     "expand": lambda recorded, inputs: {"size": recorded["shape"]},
@@ -85,7 +113,30 @@ TRANSLATIONS: dict[str, Callable[[Attributes, Inputs], Attributes]] = {
     "nll_loss": _loss,
     "nll_grad": lambda recorded, inputs: {**_loss(recorded, inputs), "classes": recorded["classes"]},
     "dropout": lambda recorded, inputs: {"p": recorded["p"][0]},
+    "positions": lambda recorded, inputs: {"size": recorded["shape"]},
+    "argsort": lambda recorded, inputs: {"dim": -1, "descending": bool(recorded["flag"])},
+    "topk": lambda recorded, inputs: {"dim": -1, "k": recorded["dim"], "largest": bool(recorded["flag"])},
+    "one_hot": lambda recorded, inputs: {"num_classes": recorded["dim"]},
+    "full": lambda recorded, inputs: {
+        "size": recorded["shape"],
+        "fill_value": _number(recorded),
+        "dtype": recorded["dtype"],
+    },
+    "arange": _range,
+    "linspace": lambda recorded, inputs: {
+        **dict(zip(("start", "end"), recorded["p"], strict=True)),
+        "steps": recorded["shape"][0],
+        "dtype": recorded["dtype"],
+    },
+    "eye": lambda recorded, inputs: {**dict(zip("nm", recorded["shape"], strict=True)), "dtype": recorded["dtype"]},
+    "uniform": _sized("low", "high"),
+    "normal": _sized("mean", "std"),
+    "exponential": _sized("lambd"),
+    "randint": _sized("low", "high", whole=True),
+    "permutation": lambda recorded, inputs: {"n": recorded["shape"][0], **_drawn(recorded)},
+    "bernoulli": _sized("p"),
     **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "prod_grad", "extreme_grad", "logsumexp"), _reduce),
+    **dict.fromkeys(("argmax", "argmin", "any", "all"), _reduce),
     **dict.fromkeys(("softmax", "log_softmax", "softmax_grad", "log_softmax_grad"), _dim),
     **dict.fromkeys(("gather", "scatter", "scatter_add", "index_select", "index_add"), _dim),
 }
