@@ -64,7 +64,6 @@ def test_two_steps_in_one_program() -> None:
     check_compiled(lambda x, y: (one(x, y), one(x, y)), *batch())
 
 
-@pytest.mark.xfail(strict=True, reason="compile-bugs R1: the second step counts from where the first began")
 @pytest.mark.parametrize("name", ["sgd momentum", "adam"])
 def test_two_steps_that_count_in_one_program(name: str) -> None:
     one = trainer(OPTIMIZERS[name])

@@ -62,6 +62,7 @@ class BatchPass:
     "Capture": """\
 class Capture:
     modules: list[Any]
+    updates: list[tuple[Any, dict[builtins.str, Any], Any, builtins.str]]
     backward_ran: builtins.bool
     def __enter__(self) -> Capture: ...
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
@@ -69,6 +70,7 @@ class Capture:
     def differentiate(
         self, outputs: list[Tensor], leaves: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor | None]]: ...
+    def gradients(self) -> list[tuple[Tensor, builtins.int | None]]: ...
     def is_swept(self, output: Tensor) -> builtins.bool: ...
     def leaves(self, outputs: list[Tensor]) -> list[Tensor]: ...
     def on_failure(self, function: Callable[[], object]) -> None: ...
@@ -297,6 +299,7 @@ PARAMETERS_BY_TYPE = {
 }
 PARAMETERS = {
     **by_name(PARAMETERS_BY_TYPE),
+    "is_symbolic.x": "Tensor",
     "make_plan.source": "Capture",
     "make_plan.function": "Any",
     "make_plan.outputs": "list[Any]",
@@ -452,11 +455,11 @@ STARRED = {name: "_int | _Shape" for name in ("sizes", "shape", "dims")}
 
 RETURNS_BY_TYPE = {
     "_bool": (
-        "allclose capturing equal is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed is_same_size "
+        "allclose capturing equal is_symbolic is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed is_same_size "
         "is_pinned"
     ),
     "_int": (
-        "get_num_threads initial_seed seed data_ptr dim element_size ndimension nelement numel storage_offset "
+        "get_num_threads symbolic_tensors initial_seed seed data_ptr dim element_size ndimension nelement numel storage_offset "
         "get_device"
     ),
     "None": (

@@ -77,7 +77,6 @@ fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attr
     FBP_TRY(fbp_storage_symbolic(layout->numel * fbp_dtype_size((fbp_dtype)layout->dtype), &storage));
     fbp_status status = fbp_tensor_new(layout, storage, storage->data, edge_count, attribute_bytes, out);
     if (status != FBP_OK) fbp_storage_release(storage);
-    else (*out)->flags |= FBP_SYMBOLIC;
     return status;
 }
 

@@ -240,7 +240,7 @@ void fbp_plan_begin(fbp_plan *plan) {
 }
 
 void fbp_plan_end(fbp_plan *plan) {
-    for (int32_t i = 0; i < plan->update_count; i++) plan->updates[i].step++;
+    for (int32_t i = 0; i < plan->update_count; i++) plan->updates[i].step += plan->updates[i].stride;
     for (int32_t i = 0; i < plan->draw_count; i++) plan->draws[i].generator->offset += plan->draws[i].blocks;
 }
 

@@ -14,7 +14,8 @@
 /* Numbers of one UPDATE line. */
 typedef struct fbp_update_slot {
     union { fbp_sgd sgd; fbp_adam adam; } hyper;
-    int64_t step;     /* steps done before the next run; every run adds one */
+    int64_t step;     /* steps done before the next run, those of earlier lines of the run included */
+    int64_t stride;   /* steps that a run adds: lines that update the same parameters */
 } fbp_update_slot;
 
 /* A generator that the plan draws from, and how many blocks a run takes. */

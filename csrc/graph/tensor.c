@@ -126,7 +126,7 @@ fbp_status fbp_tensor_new(const fbp_layout *layout, fbp_storage *storage, char *
     if (!t) return FBP_ERROR_MEMORY;
     t->numel = layout->numel;
     t->dtype = layout->dtype;
-    t->flags = fbp_layout_is_contiguous(layout) ? FBP_CONTIGUOUS : 0;
+    t->flags = (uint16_t)((fbp_layout_is_contiguous(layout) ? FBP_CONTIGUOUS : 0) | (storage && storage->symbolic ? FBP_SYMBOLIC : 0));
     for (int i = 0; i < ndim; i++) {
         t->dims[i] = layout->shape[i];
         t->dims[ndim + i] = layout->strides[i];
@@ -163,7 +163,7 @@ fbp_status fbp_tensor_view(fbp_tensor *base, const fbp_layout *layout, int edge_
     char *data = base->data + layout->offset * fbp_dtype_size(base->dtype);
     FBP_TRY(fbp_tensor_new(layout, base->storage, data, edge_count, attribute_bytes, out));
     fbp_storage_retain(base->storage);
-    (*out)->flags |= (uint16_t)(FBP_VIEW | (base->flags & FBP_SYMBOLIC));
+    (*out)->flags |= FBP_VIEW;
     return FBP_OK;
 }
 

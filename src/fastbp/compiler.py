@@ -8,6 +8,8 @@ call and all further ones run the plan. See docs/compile.md.
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 import warnings
 import weakref
 from collections import OrderedDict
@@ -28,6 +30,14 @@ PLANS_MOST = 16
 # ------------------------------------------------------------------------------------------- arguments as lists
 
 
+def _is_array(value: Any) -> bool:
+    """NumPy's arrays, and others that offer their memory as they do; NumPy's numbers are numbers."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+        return isinstance(value, numpy.ndarray)
+    return hasattr(value, "__array_interface__")
+
+
 class Leaf:
     """The place of a tensor in a structure of arguments or results."""
 
@@ -39,7 +49,7 @@ LEAF = Leaf()
 
 def flatten(value: Any, leaves: list[Any]) -> Any:
     """Append tensors and arrays inside lists, tuples and dicts to `leaves`; returns the structure with LEAF instead."""
-    if isinstance(value, Tensor) or (hasattr(value, "__array_interface__") and hasattr(value, "dtype")):
+    if isinstance(value, Tensor) or _is_array(value):
         leaves.append(value)
         return LEAF
     kind = type(value)
@@ -203,12 +213,15 @@ class Compiled:
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
+        before = _core.symbolic_tensors()
         with _watching(capture), capture:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
             value = self._function(*args, **kwargs)
             results: list[Any] = []
             result = flatten(value, results)
+            del value, args, kwargs
+            _check_kept(self._function, symbols, results, before)
             plan = _core.make_plan(capture, (self._function, structure), results, _guards(capture.modules))
         arguments = [describe(one) for one in tensors]
         return _Entry(key, structure, arguments, plan, result)
@@ -313,6 +326,20 @@ class _watching:
         module._watched = None
 
 
+def _check_kept(function: Any, symbols: list[Tensor], results: list[Any], before: int) -> None:
+    """Warn of tensors that the function has put somewhere: they have no values, and no later call will change them."""
+    known = len({id(one) for one in [*symbols, *results] if isinstance(one, Tensor) and _core.is_symbolic(one)})
+    if _core.symbolic_tensors() - before > known:
+        gc.collect()
+    if _core.symbolic_tensors() - before > known:
+        warnings.warn(
+            f"compile: {_name_of(function)} keeps a tensor outside of itself (in an attribute, a list, a variable of an outer "
+            "function, or a cycle of references); that tensor has no values, and later calls do not renew it: return it, or write "
+            "into a tensor that is there before (state.copy_(value))",
+            stacklevel=6,
+        )
+
+
 def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
     """What must stay as it is in modules that the function called: flags, parameters, buffers, children."""
     found: dict[int, Any] = {}
@@ -324,6 +351,11 @@ def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
         attributes = module.__dict__
         for name in ("training", *module._parameter_names, *module._buffer_names, *module._module_names):
             if name in attributes:
+                if isinstance(attributes[name], Tensor) and _core.is_symbolic(attributes[name]):
+                    raise RuntimeError(
+                        f"compile: {name} of {type(module).__name__} is bound to a tensor of the function, which has no values "
+                        f"after it, and which later calls would not renew; write into the present one: self.{name}.copy_(...)"
+                    )
                 guards.append((attributes, name, attributes[name]))
     return guards
 

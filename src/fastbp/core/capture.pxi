@@ -103,7 +103,7 @@ cdef extern from "exec/run.h" nogil:
         fbp_adam adam
     ctypedef struct fbp_update_slot:
         fbp_hyper_union hyper
-        int64_t step
+        int64_t step, stride
     ctypedef struct fbp_draw_slot:
         fbp_generator *generator
         uint64_t blocks
@@ -163,6 +163,16 @@ cdef inline int need_value(const fbp_tensor *t, str wanted) except -1:
     return 0
 
 
+def is_symbolic(Tensor x not None):
+    """Whether x has a shape but no elements: it belongs to a function that was captured."""
+    return bool(x.node.flags & FBP_SYMBOLIC)
+
+
+def symbolic_tensors():
+    """How many Python tensors there are that have no values: of captures that go on, or that kept some."""
+    return symbolic_handles
+
+
 def capturing():
     """Whether this thread captures a function now: tensors then have no values."""
     return fbp_mode_get().capture != NULL
@@ -186,7 +196,7 @@ cdef class Capture:
 
     cdef fbp_capture *capture
     cdef list arguments   # symbolic tensors
-    cdef list updates     # (optimizer, group, bucket, "adam" or "sgd")
+    cdef readonly list updates  # (optimizer, group, bucket, "adam" or "sgd")
     cdef list undo        # what a failure must call
     cdef readonly list modules
     cdef public bint backward_ran
@@ -248,7 +258,8 @@ cdef class Capture:
             Buffer, offset of the first element in bytes, shape, strides in elements, dtype.
         lines : list of (str, str, int, tuple, int, dict, int)
             Kind ("op", "pull", "write", "update"), op, which input a pull is for, values read (None: left out), value written
-            (-1: none), attributes, slot.
+            (-1: none), attributes, slot: the number of an update among `updates`.  Random ops have the generator's own seed, and
+            the place where they draw if the plan is the next to run.
         """
         cdef fbp_program *program = self.capture.program
         cdef fbp_buffer *b
@@ -276,10 +287,44 @@ cdef class Capture:
                            (<dtype>DTYPES[v.tensor.dtype]).name))
         for i in range(program.line_count):
             line = &program.lines[i]
+            attributes = attributes_read(line.op, line.attributes, line.attribute_bytes) if line.kind < 2 else {}
+            if line.kind == FBP_LINE_OP and line.slot >= 0:
+                attributes["seed"] = self.seed_of(program.draws[line.slot].generator)
             lines.append((("op", "pull", "write", "update")[line.kind], fbp_ops[<int>line.op].name.decode(), line.which,
                           tuple([line.inputs[k] if line.inputs[k] >= 0 else None for k in range(line.count)]), line.output,
-                          attributes_read(line.op, line.attributes, line.attribute_bytes) if line.kind < 2 else {}, line.slot))
+                          attributes, line.slot))
         return buffers, values, lines
+
+    cdef uint64_t seed_of(self, const void *generator) noexcept:
+        """A generator's seed, in whose place there is a mark during the capture."""
+        cdef int32_t i
+        for i in range(self.capture.generator_count):
+            if self.capture.generators[i].generator == generator:
+                return self.capture.generators[i].before.seed
+        return 0
+
+    def gradients(self):
+        """What has become of gradients so far; to be asked before the capture ends.
+
+        Returns
+        -------
+        list of (Tensor, int or None)
+            Arguments, and leaves from outside, whose gradient the function has used or changed, and the value that it is now.
+        """
+        cdef fbp_tensor *leaf
+        cdef fbp_tensor *now
+        cdef int32_t i
+        result = []
+        for i in range(self.capture.leaf_count):
+            leaf = self.capture.leaves[i].leaf
+            if leaf.storage == NULL or leaf.storage.captured:
+                continue
+            held = wrap(fbp_retain(leaf))
+            if leaf.storage.symbolic and not is_one_of(held, self.arguments):
+                continue
+            now = leaf.autograd.gradient if leaf.autograd != NULL else NULL
+            result.append((held, fbp_program_value(self.capture.program, now) if now != NULL else None))
+        return result
 
     def value_of(self, Tensor t not None):
         """The number of the value that a tensor of the capture looks at."""

@@ -65,6 +65,7 @@ cdef extern from "graph/tensor.h" nogil:
     enum: FBP_MAX_NDIM
     enum: FBP_HOST_RULE
     enum: FBP_RELEASED
+    enum: FBP_SYMBOLIC
     ctypedef struct fbp_storage:
         int32_t references
         uint32_t version

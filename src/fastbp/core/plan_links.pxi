@@ -62,10 +62,12 @@ cdef class UpdateLink:
 
     cdef object optimizer, state
     cdef dict group, attributes
-    cdef list params, groups, states
+    cdef list params, states
+    cdef object first  # parameter of the bucket
     cdef tuple buffers
     cdef Py_ssize_t state_size, group_count
     cdef bint adam, has_layout
+    cdef int64_t earlier, all  # lines before this one, and in all, that step the same parameters
 
     cdef bint is_current(self) except -1:
         """Whether the optimizer has the same parameters and state as at capture."""
@@ -99,7 +101,7 @@ cdef class UpdateLink:
             slot.hyper.adam.weight_decay = group["weight_decay"]
             slot.hyper.adam.maximize = group["maximize"]
             slot.hyper.adam.decoupled = group["decoupled_weight_decay"]
-            slot.step = (<dict>self.states[0])["step"]
+            slot.step = <int64_t>(<dict>self.states[0])["step"] + self.earlier
         else:
             slot.hyper.sgd.lr = group["lr"]
             slot.hyper.sgd.momentum = group["momentum"]
@@ -107,14 +109,17 @@ cdef class UpdateLink:
             slot.hyper.sgd.weight_decay = group["weight_decay"]
             slot.hyper.sgd.nesterov = group["nesterov"]
             slot.hyper.sgd.maximize = group["maximize"]
-            slot.step = 0 if self.states and (<dict>self.states[0]).get("momentum_buffer") is None else 1
+            slot.step = self.earlier + (0 if self.states and (<dict>self.states[0]).get("momentum_buffer") is None else 1)
+        slot.stride = self.all
         return 0
 
     cdef int settle(self, int64_t step) except -1:
         """Step counts and fresh state, as the eager step leaves them."""
         cdef Py_ssize_t i
+        if self.earlier + 1 != self.all:
+            return 0  # the last line's count is that of all
         if self.adam:
-            count = step
+            count = step - self.earlier  # a run has added `all` to what stood before this line
             for i in range(len(self.states)):
                 (<dict>self.states[i])["step"] = count
         elif self.states and (<dict>self.states[0]).get("momentum_buffer") is None:
@@ -129,5 +134,19 @@ cdef UpdateLink make_link(optimizer, group, bucket, op):
     link.params, link.states, link.buffers = list(group["params"]), list(bucket.states), tuple(bucket.buffers)
     link.state, link.state_size, link.group_count = optimizer.state, len(optimizer.state), len(optimizer.param_groups)
     link.adam = op == "adam"
+    link.first = bucket.params[0]
     link.has_layout = bucket.buffers[2 if link.adam else 0] is not None
     return link
+
+
+cdef list make_links(list updates):
+    """A link for each UPDATE line, in their order."""
+    cdef list links = [make_link(optimizer, group, bucket, op) for optimizer, group, bucket, op in updates]
+    cdef UpdateLink link, other
+    for link in links:
+        for other in links:
+            if other.params and link.optimizer is other.optimizer and other.group is link.group and other.first is link.first:
+                if other is link:
+                    link.earlier = link.all
+                link.all += 1
+    return links

@@ -104,7 +104,7 @@ def make_plan(Capture source not None, function, list outputs, list guards):
 
     plan = new_plan(symbols, outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
-    plan.updates = [make_link(update[0], update[1], update[2], update[3]) for update in source.updates]
+    plan.updates = make_links(source.updates)
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     for i, x in enumerate(outputs):

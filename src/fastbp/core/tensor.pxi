@@ -27,7 +27,10 @@ cdef class Tensor:
         self.node = fbp_retain(made.node)
 
     def __dealloc__(self):
+        global symbolic_handles
         if self.node != NULL:
+            if self.node.flags & FBP_SYMBOLIC:
+                symbolic_handles -= 1
             if self.node.handle == <void *>self:
                 self.node.handle = NULL
             fbp_release(self.node)
@@ -275,6 +278,12 @@ cdef class Tensor:
     def data(self, Tensor value not None):
         cdef fbp_tensor *out
         cdef fbp_autograd *extra = self.node.autograd
+        if fbp_mode_get().capture != NULL:  # the tensor stays, so its elements change
+            if not fbp_same_shape(value.node, self.node) or value.node.dtype != self.node.dtype:
+                raise RuntimeError(f"compile: .data = of another shape or dtype ({shape_tuple(value.node)} {value.dtype!r} for "
+                                   f"{shape_tuple(self.node)} {self.dtype!r}) inside of the compiled function; do it outside")
+            self.detach().copy_(value.detach())
+            return
         check(fbp_tensor_detach(value.node, &out))
         out.flags = (out.flags & ~FBP_VIEW) | (self.node.flags & FBP_REQUIRES_GRAD)
         out.autograd = extra
