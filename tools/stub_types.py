@@ -455,12 +455,12 @@ STARRED = {name: "_int | _Shape" for name in ("sizes", "shape", "dims")}
 
 RETURNS_BY_TYPE = {
     "_bool": (
-        "allclose capturing equal is_symbolic is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed is_same_size "
-        "is_pinned"
+        "allclose capturing equal is_symbolic is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed "
+        "is_same_size is_pinned"
     ),
     "_int": (
-        "get_num_threads symbolic_tensors initial_seed seed data_ptr dim element_size ndimension nelement numel storage_offset "
-        "get_device"
+        "get_num_threads symbolic_tensors initial_seed seed data_ptr dim element_size ndimension nelement numel "
+        "storage_offset get_device"
     ),
     "None": (
         "set_default_dtype set_isa set_num_threads set_rng_state sgd_step adam_step backward check_device retain_grad"

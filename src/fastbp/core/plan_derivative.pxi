@@ -115,7 +115,7 @@ cdef class Sweep:
             return 0
         start = 0
         for i, x, size in zip(plan.differentiated, results, self.sizes):
-            made[i] = whole[start:start + size].reshape(x.shape)
+            made[i] = whole[start:start + size].reshape(x.shape).clone()  # no views of one another
             start += size
         return 0
 

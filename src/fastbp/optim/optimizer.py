@@ -167,6 +167,8 @@ class Optimizer:
             with _core.enable_grad():
                 loss = closure()
         capture = _core.current_capture() if _core.capturing() else None
+        if capture is not None:
+            self._require_own_update()
         for group in self.param_groups:
             # A copy, since the buckets keep it.
             params = [*group["params"]]
@@ -200,6 +202,17 @@ class Optimizer:
                 else:
                     self._capture_update(capture, group, bucket, chosen)
         return loss
+
+    def _require_own_update(self) -> None:
+        """Raise NotImplementedError where a subclass has an `_update` but not its compiled form, `_capture_update`."""
+        for one in type(self).__mro__:
+            if "_capture_update" in vars(one):
+                return
+            if "_update" in vars(one):
+                raise NotImplementedError(
+                    f"compile: {type(self).__name__} has an update of its own, which has no compiled form; "
+                    "call its step() outside of the compiled function"
+                )
 
     def _gather_for(self, capture: Any, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
         """`_gather` while a step is captured: state is made for real, and unmade if the capture fails."""
