@@ -222,7 +222,6 @@ def test_hooks_of_leaves_run_once() -> None:
     assert w.grad.tolist() == [3, 3, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="compile-bugs 25: views of the joined results")
 def test_in_place_on_results_and_views_of_them() -> None:
     w, v = drawn(3, 3, seed=1).requires_grad_(), drawn(3, 3, seed=1).requires_grad_()
     compiled = fastbp.compile(lambda x, w: (x * w, x + w))

@@ -333,8 +333,8 @@ def _check_kept(function: Any, symbols: list[Tensor], results: list[Any], before
         gc.collect()
     if _core.symbolic_tensors() - before > known:
         warnings.warn(
-            f"compile: {_name_of(function)} keeps a tensor outside of itself (in an attribute, a list, a variable of an "
-            "outer function, or a cycle of references); that tensor has no values, and later calls do not renew it: "
+            f"compile: {_name_of(function)} keeps a tensor outside of itself (in an attribute, a list, a variable of "
+            "an outer function, or a cycle of references); that tensor has no values, and later calls do not renew it: "
             "return it, or write into a tensor that is there before (state.copy_(value))",
             stacklevel=6,
         )
@@ -353,8 +353,8 @@ def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
             if name in attributes:
                 if isinstance(attributes[name], Tensor) and _core.is_symbolic(attributes[name]):
                     raise RuntimeError(
-                        f"compile: {name} of {type(module).__name__} is bound to a tensor of the function, which has no "
-                        "values after it, and which later calls would not renew; write into the present one: "
+                        f"compile: {name} of {type(module).__name__} is bound to a tensor of the function, which has "
+                        "no values after it, and which later calls would not renew; write into the present one: "
                         f"self.{name}.copy_(...)"
                     )
                 guards.append((attributes, name, attributes[name]))
