@@ -134,7 +134,7 @@ def run_other(name: str, a: Any, b: Any) -> Any:
     if name in ("matmul", "product into"):
         if a.shape[1] != b.shape[0]:
             return None
-        y = (a @ b) * 0.3
+        y = a @ (b * 0.3)
         return y + a if name == "product into" and tuple(y.shape) == tuple(a.shape) else y.tanh()
     if name == "matmul t":
         return a @ b.t() * 0.2 if a.shape[1] == b.shape[1] else None
