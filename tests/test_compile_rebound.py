@@ -74,7 +74,6 @@ def test_a_tensor_that_is_kept_outside_is_warned_of() -> None:
             use()
 
 
-@pytest.mark.skip(reason="compile-bugs 34: segmentation fault")
 def test_a_tensor_of_an_ended_capture_in_another_is_refused() -> None:
     kept: list[Any] = []
     with warnings.catch_warnings():

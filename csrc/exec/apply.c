@@ -337,9 +337,19 @@ static bool overlaps(const fbp_call *call, const fbp_tensor *target) {
     return false;
 }
 
+/* Whether a slice is all of its tensor. */
+static bool is_whole(const fbp_slice_attribute *slice) {
+    for (int i = 0; i < slice->ndim; i++)
+        if (slice->dropped || slice->axis[i].step != 1 || slice->axis[i].count != slice->axis[i].size) return false;
+    return true;
+}
+
 /* The same as lines of a program: the result by itself, cast where needed, then the write. */
 static fbp_status write_captured(fbp_capture *capture, const fbp_call *call, const fbp_layout *layout, fbp_tensor *target) {
     fbp_tensor *result, *cast;
+    if (call->op == FBP_OP_slice_assign && is_whole(call->attributes) && call->inputs[1]->dtype == target->dtype &&
+        call->inputs[1]->storage != target->storage)
+        return fbp_capture_write(capture, target, call->inputs[1]);
     FBP_TRY(fbp_capture_apply(capture, call, -1, layout, 0, 0, &result));
     fbp_status status = FBP_OK;
     if (result->dtype != target->dtype) {

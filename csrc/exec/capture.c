@@ -80,15 +80,25 @@ fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attr
     return status;
 }
 
+/* A symbolic tensor of an earlier capture, or of another thread's, has no place in this program. */
+static fbp_status own_check(const fbp_capture *capture, const fbp_tensor *t) {
+    const fbp_storage *storage = t->storage;
+    const intptr_t buffer = storage->symbolic ? (intptr_t)storage->owner - 1 : -1;
+    if (buffer < 0 || (buffer < capture->program->buffer_count && capture->program->buffers[buffer].storage == storage)) return FBP_OK;
+    return fbp_fail(FBP_ERROR_RUNTIME, "compile: a tensor of shape %s was made while another function was compiled and has no values; return "
+                                       "it from that function to use it elsewhere", fbp_tensor_shape_text(t));
+}
+
 /* The value behind an operand; real tensors made during the capture are constants. */
-static int32_t operand_value(fbp_capture *capture, fbp_tensor *t) {
-    int32_t value = fbp_program_value(capture->program, t);
-    if (value < 0) return -1;
-    fbp_buffer *buffer = fbp_value_buffer(capture->program, value);
-    if (buffer->kind != FBP_BUFFER_STATE) return value;
+static fbp_status operand_value(fbp_capture *capture, fbp_tensor *t, int32_t *value) {
+    FBP_TRY(own_check(capture, t));
+    *value = fbp_program_value(capture->program, t);
+    if (*value < 0) return FBP_ERROR_MEMORY;
+    fbp_buffer *buffer = fbp_value_buffer(capture->program, *value);
+    if (buffer->kind != FBP_BUFFER_STATE) return FBP_OK;
     if (t->storage->captured) buffer->kind = FBP_BUFFER_CONSTANT;
     else fbp_capture_see(capture, t);
-    return value;
+    return FBP_OK;
 }
 
 static bool is_random(fbp_op op) { return fbp_op_random[op]; }
@@ -113,29 +123,34 @@ static int draw_of(fbp_capture *capture, const fbp_source_attribute *source) {
 }
 
 /* The line of a call, without its output. */
-static fbp_line *line_of(fbp_capture *capture, const fbp_call *call, int which) {
+static fbp_status line_of(fbp_capture *capture, const fbp_call *call, int which, fbp_line **line) {
     fbp_program *program = capture->program;
     int32_t inputs[8], *list = inputs;
-    if (call->count > 8 && !(list = malloc((size_t)call->count * sizeof *list))) return NULL;
-    bool ok = true;
-    for (int i = 0; i < call->count; i++) {
-        list[i] = call->inputs[i] ? operand_value(capture, call->inputs[i]) : -1;
-        ok &= !call->inputs[i] || list[i] >= 0;
+    fbp_status status = FBP_OK;
+    if (call->count > 8 && !(list = malloc((size_t)call->count * sizeof *list)))
+        return fbp_fail(FBP_ERROR_MEMORY, "%s: cannot allocate a line of the plan", fbp_ops[call->op].name);
+    for (int i = 0; i < call->count && status == FBP_OK; i++) {
+        list[i] = -1;
+        if (call->inputs[i]) status = operand_value(capture, call->inputs[i], &list[i]);
     }
-    fbp_line *line = ok ? fbp_program_line_add(program, which < 0 ? FBP_LINE_OP : FBP_LINE_PULL, call->op, call->count, call->attributes,
-                                               call->attribute_bytes)
-                        : NULL;
-    if (line) memcpy(line->inputs, list, (size_t)call->count * sizeof *list);
-    if (line && which >= 0) line->which = (uint8_t)which;
+    if (status == FBP_OK) {
+        *line = fbp_program_line_add(program, which < 0 ? FBP_LINE_OP : FBP_LINE_PULL, call->op, call->count, call->attributes,
+                                     call->attribute_bytes);
+        if (!*line) status = FBP_ERROR_MEMORY;
+    }
+    if (status == FBP_OK) {
+        memcpy((*line)->inputs, list, (size_t)call->count * sizeof *list);
+        if (which >= 0) (*line)->which = (uint8_t)which;
+    }
     if (list != inputs) free(list);
-    return line;
+    return status;
 }
 
 fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int which, const fbp_layout *layout, int edge_count,
                              int attribute_bytes, fbp_tensor **out) {
     fbp_tensor *result;
-    fbp_line *line = line_of(capture, call, which);
-    if (!line) return fbp_fail(FBP_ERROR_MEMORY, "%s: cannot allocate a line of the plan", fbp_ops[call->op].name);
+    fbp_line *line;
+    FBP_TRY(line_of(capture, call, which, &line));
     if (which < 0 && is_random(call->op)) {
         line->slot = draw_of(capture, call->attributes);
         if (line->slot < 0) return fbp_fail(FBP_ERROR_RUNTIME, "compile: %s uses random numbers whose place is not known: drawn outside of the function, or after manual_seed() in it; "
@@ -153,9 +168,11 @@ fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int whi
 }
 
 fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tensor *source) {
-    int32_t from = operand_value(capture, source), to = operand_value(capture, target);
-    fbp_line *line = from < 0 || to < 0 ? NULL : fbp_program_line_add(capture->program, FBP_LINE_WRITE, FBP_OP_copy, 1, NULL, 0);
-    if (!line) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a line of the plan");
+    int32_t from, to;
+    FBP_TRY(operand_value(capture, source, &from));
+    FBP_TRY(operand_value(capture, target, &to));
+    fbp_line *line = fbp_program_line_add(capture->program, FBP_LINE_WRITE, FBP_OP_copy, 1, NULL, 0);
+    if (!line) return FBP_ERROR_MEMORY;
     line->inputs[0] = from;
     line->output = to;
     return FBP_OK;
@@ -163,8 +180,8 @@ fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tenso
 
 fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_tensor *const *tensors, int slot) {
     const fbp_call call = {op, 5 * count, tensors, NULL, 0};
-    fbp_line *line = line_of(capture, &call, -1);
-    if (!line) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a line of the plan");
+    fbp_line *line;
+    FBP_TRY(line_of(capture, &call, -1, &line));
     line->kind = FBP_LINE_UPDATE;
     line->slot = slot;
     return FBP_OK;

@@ -10,6 +10,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY
 
+
 from builtins import abs as builtin_abs, all as builtin_all, any as builtin_any, max as builtin_max, min as builtin_min
 from builtins import pow as builtin_pow, round as builtin_round, sum as builtin_sum, type as builtin_type
 

@@ -213,16 +213,16 @@ class Compiled:
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        before = _core.symbolic_tensors()
-        with _watching(capture), capture:
+        with _watching(), capture:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
             value = self._function(*args, **kwargs)
             results: list[Any] = []
             result = flatten(value, results)
             del value, args, kwargs
-            _check_kept(self._function, symbols, results, before)
-            plan = _core.make_plan(capture, (self._function, structure), results, _guards(capture.modules))
+            guards = _guards(capture.modules)
+            _check_kept(self._function, capture, [*symbols, *results])
+            plan = _core.make_plan(capture, (self._function, structure), results, guards)
         arguments = [describe(one) for one in tensors]
         return _Entry(key, structure, arguments, plan, result)
 
@@ -310,28 +310,36 @@ class BoundCompiled:
 
 
 class _watching:
-    """Context manager: calls of modules are noted for the capture."""
-
-    def __init__(self, capture: _core.Capture) -> None:
-        self._capture = capture
+    """Context manager: calls of modules are noted by this thread's capture."""
 
     def __enter__(self) -> None:
         from .nn import module
 
-        module._watched = self._capture.modules
+        module._watchers.append(_note_module)
 
     def __exit__(self, *error: object) -> None:
         from .nn import module
 
-        module._watched = None
+        module._watchers.remove(_note_module)
 
 
-def _check_kept(function: Any, symbols: list[Tensor], results: list[Any], before: int) -> None:
+def _note_module(module: Any) -> None:
+    """The capture of this thread, where there is one, depends on a module; should it fail, the module is as it was."""
+    capture = _core.current_capture()
+    if capture is None or any(one is module for one in capture.modules):
+        return
+    capture.modules.append(module)
+    for child in module.modules():
+        names = (*child._parameter_names, *child._buffer_names, *child._module_names)
+        before = {name: child.__dict__[name] for name in names if name in child.__dict__}
+        capture.on_failure(functools.partial(child.__dict__.update, before))
+
+
+def _check_kept(function: Any, capture: Any, known: list[Any]) -> None:
     """Warn of tensors that the function has put somewhere: they have no values, and no later call will change them."""
-    known = len({id(one) for one in [*symbols, *results] if isinstance(one, Tensor) and _core.is_symbolic(one)})
-    if _core.symbolic_tensors() - before > known:
-        gc.collect()
-    if _core.symbolic_tensors() - before > known:
+    if capture.kept(known):
+        gc.collect()  # cycles of references that no one holds
+    if capture.kept(known):
         warnings.warn(
             f"compile: {_name_of(function)} keeps a tensor outside of itself (in an attribute, a list, a variable of "
             "an outer function, or a cycle of references); that tensor has no values, and later calls do not renew it: "

@@ -168,11 +168,6 @@ def is_symbolic(Tensor x not None):
     return bool(x.node.flags & FBP_SYMBOLIC)
 
 
-def symbolic_tensors():
-    """How many Python tensors there are that have no values: of captures that go on, or that kept some."""
-    return symbolic_handles
-
-
 def capturing():
     """Whether this thread captures a function now: tensors then have no values."""
     return fbp_mode_get().capture != NULL
@@ -198,6 +193,7 @@ cdef class Capture:
     cdef list arguments   # symbolic tensors
     cdef readonly list updates  # (optimizer, group, bucket, "adam" or "sgd")
     cdef list undo        # what a failure must call
+    cdef list handles     # weak references to the Python tensors that were made for it
     cdef readonly list modules
     cdef public bint backward_ran
 
@@ -206,6 +202,7 @@ cdef class Capture:
         self.updates = []
         self.undo = []
         self.modules = []
+        self.handles = []
 
     def __enter__(self):
         check(fbp_capture_begin(&self.capture))
@@ -383,12 +380,25 @@ cdef class Capture:
             free_array(tensors, 5 * n)
         self.updates.append((optimizer, group, bucket, op))
 
+    def kept(self, known):
+        """Tensors of the capture that are still there, but for the `known`."""
+        names = {id(x) for x in known}
+        return [x for x in [handle() for handle in self.handles] if x is not None and id(x) not in names and is_symbolic(x)]
+
     def on_failure(self, function):
         """Call `function()` if the capture fails."""
         self.undo.append(function)
 
 
 cdef list current_captures = []
+cdef object weak_reference = __import__("weakref").ref
+
+
+cdef int note_symbolic(Tensor made) except -1:
+    cdef Capture capture = current_capture()
+    if capture is not None:
+        capture.handles.append(weak_reference(made))
+    return 0
 
 
 def current_capture():

@@ -106,13 +106,8 @@ cdef fbp_dtype dtype_code(object given) except *:
 
 # ---- wrappers ------------------------------------------------------------------------------------------------------
 
-# Python tensors whose elements are a plan's that is being captured.
-cdef Py_ssize_t symbolic_handles = 0
-
-
 cdef inline object wrap(fbp_tensor *t):
     """The Python tensor for `t`, whose reference is taken over."""
-    global symbolic_handles
     cdef Tensor result
     if t.handle != NULL:
         result = <Tensor>t.handle
@@ -122,7 +117,7 @@ cdef inline object wrap(fbp_tensor *t):
     result.node = t
     t.handle = <void *>result
     if t.flags & FBP_SYMBOLIC:
-        symbolic_handles += 1
+        note_symbolic(result)
     return result
 
 

@@ -27,10 +27,7 @@ cdef class Tensor:
         self.node = fbp_retain(made.node)
 
     def __dealloc__(self):
-        global symbolic_handles
         if self.node != NULL:
-            if self.node.flags & FBP_SYMBOLIC:
-                symbolic_handles -= 1
             if self.node.handle == <void *>self:
                 self.node.handle = NULL
             fbp_release(self.node)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-# While fastbp.compile captures a function: the modules that it calls; the plan depends on their parameters and flags.
-_watched: list[Module] | None = None
+# While fastbp.compile captures a function, it wants to know of the modules that are called.
+_watchers: list[Callable[[Module], None]] = []
 
 
 class Module:
@@ -81,8 +81,8 @@ class Module:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _watched is not None:
-            _watched.append(self)
+        for watch in _watchers:
+            watch(self)
         if self._hooks is None:
             return self.forward(*args, **kwargs)
         return call_with_hooks(self, self._hooks, args, kwargs)

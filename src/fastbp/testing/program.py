@@ -97,7 +97,7 @@ class Recorder(Compiled):
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        with _watching(capture), capture:
+        with _watching(), capture:
             symbols, results, result = self._trace(capture, structure, tensors)
             self.program = Program(capture, symbols, results)
             self._name_arguments(symbols, tensors)
@@ -121,7 +121,7 @@ class Recorder(Compiled):
     def derivative(self, structure: Any, tensors: list[Tensor]) -> Program:
         """Capture once more, with the reverse sweep from `roots`; the last inputs are its cotangents."""
         capture = _core.Capture()
-        with _watching(capture), capture:
+        with _watching(), capture:
             symbols, results, _ = self._trace(capture, structure, tensors)
             roots = [results[n] for n in self.roots]
             leaves = capture.leaves(roots)
