@@ -19,10 +19,6 @@ import fastbp.nn.functional as F
 from fastbp import nn, optim
 
 
-def bug(number: int, what: str) -> Any:
-    return pytest.mark.xfail(strict=True, reason=f"compile-bugs {number}: {what}")
-
-
 def line_of(function: Any, text: str) -> int:
     """The number of the line of this file's function that holds `text`."""
     import inspect

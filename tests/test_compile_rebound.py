@@ -13,10 +13,6 @@ import fastbp
 from fastbp import nn
 
 
-def bug(number: int, what: str) -> Any:
-    return pytest.mark.xfail(strict=True, reason=f"compile-bugs {number}: {what}")
-
-
 class Averaging(nn.Module):
     """Rebinds its buffer in forward, as much PyTorch code does."""
 
@@ -29,7 +25,6 @@ class Averaging(nn.Module):
         return x - self.mean
 
 
-@bug(28, "the refusal leaves a rebound buffer without values")
 def test_a_buffer_that_is_rebound_is_updated_or_refused() -> None:
     found, wanted = Averaging(), Averaging()
     compiled = fastbp.compile(found)
@@ -44,7 +39,6 @@ def test_a_buffer_that_is_rebound_is_updated_or_refused() -> None:
         assert_same(snapshot([y, found]), snapshot([wanted(x), wanted]), f"call {k}")
 
 
-@bug(32, "hidden by garbage of other captures")
 def test_a_tensor_that_is_kept_outside_is_warned_of() -> None:
     """Also where garbage of an earlier capture is collected meanwhile."""
     kept: list[Any] = []

@@ -210,10 +210,6 @@ def test_no_grad_around_and_within() -> None:
 # ------------------------------------------------------------------------------------------- what is replaced or shared
 
 
-def bug(number: int, what: str) -> Any:
-    return pytest.mark.xfail(strict=True, reason=f"compile-bugs {number}: {what}")
-
-
 def make_linear() -> SimpleNamespace:
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2))
     world = SimpleNamespace(model=model, optimizer=optim.Adam(model[1].parameters(), lr=0.1))

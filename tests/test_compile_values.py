@@ -23,11 +23,6 @@ import fastbp
 import fastbp.nn.functional as F
 from fastbp import nn
 
-
-def bug(number: int, what: str) -> Any:
-    return pytest.mark.xfail(strict=True, reason=f"compile-bugs {number}: {what}")
-
-
 T = fastbp.tensor
 INDEX = T([2, 0, 1, 2])
 
