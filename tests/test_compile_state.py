@@ -479,6 +479,30 @@ def test_seeding_inside_is_refused() -> None:
     assert fastbp.initial_seed() == 0
 
 
+@pytest.mark.parametrize(
+    "look",
+    [lambda g: g, lambda g: g.detach(), lambda g: g[1:], lambda g: g.numpy(), lambda g: g.t()],
+    ids=["itself", "detached", "view", "numpy", "turned"],
+)
+def test_gradients_that_someone_holds_are_not_written_over(look: Any) -> None:
+    def make() -> SimpleNamespace:
+        p = drawn(3, 3, seed=1).requires_grad_()
+        world = SimpleNamespace(p=p, optimizer=optim.SGD([p], lr=0.1), held=[])
+
+        def step(x: Any) -> None:
+            world.optimizer.zero_grad()
+            (p * x).sum().backward()
+
+        world.step = step
+        return world
+
+    def between(number: int, world: SimpleNamespace) -> None:
+        if number:
+            world.held.append(look(world.p.grad))
+
+    check_twins(make, batches(3, 3), between)
+
+
 def test_what_a_plan_writes_is_noticed_by_eager_graphs() -> None:
     """Versions: backward() through values that a compiled call has changed since is refused, as in eager code."""
     w, buffer = drawn(3, 3, seed=1).requires_grad_(), drawn(3, 3, seed=2)
