@@ -37,7 +37,11 @@ typedef struct fbp_loss_kernels {
      * softmax's memory.  Ignored positions get zeros whatever their logits were. */
     void (*cross_entropy_backward[FBP_DTYPE_COUNT])(void *dlogits, const void *dloss, const void *total_weight,
                                                     const void *softmax, const fbp_class_loss *arguments);
-    /* The same on log-probabilities: loss w[t] * -x[t].  Returns as cross_entropy does. */
+    /* Both at once, for a cotangent known before: write loss and dlogits, which may be the logits' memory, to the same
+     * bits as the two calls above.  Returns as cross_entropy does. */
+    int64_t (*cross_entropy_both[FBP_DTYPE_COUNT])(void *loss, void *dlogits, const void *dloss, const void *logits,
+                                                   const fbp_class_loss *arguments);
+    /* cross_entropy on log-probabilities: loss w[t] * -x[t].  Returns as it does. */
     int64_t (*nll[FBP_DTYPE_COUNT])(void *loss, void *total_weight, const void *log_probabilities,
                                     const fbp_class_loss *arguments);
     /* Write dx: zero but at the targets. */

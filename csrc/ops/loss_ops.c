@@ -170,11 +170,8 @@ fbp_status run_cross_entropy_grad(const fbp_call *call, fbp_tensor *out) {
 fbp_status fbp_run_cross_entropy_both(const fbp_call *call, const fbp_tensor *g, fbp_tensor *loss, fbp_tensor *gradient) {
     const fbp_tensor *x = call->inputs[0];
     const fbp_class_loss a = loss_arguments(call, x->ndim, fbp_shape(x), call->inputs[1], NULL);
-    double total;
-    int64_t bad = fbp_kernels->loss->cross_entropy[x->dtype](loss->data, &total, gradient->data, x->data, &a);
-    if (bad >= 0) return out_of_bounds(call, &a, bad);
-    fbp_kernels->loss->cross_entropy_backward[x->dtype](gradient->data, g->data, &total, gradient->data, &a);
-    return FBP_OK;
+    int64_t bad = fbp_kernels->loss->cross_entropy_both[x->dtype](loss->data, gradient->data, g->data, x->data, &a);
+    return bad < 0 ? FBP_OK : out_of_bounds(call, &a, bad);
 }
 
 static double element(const void *data, fbp_dtype dtype, int64_t i) {

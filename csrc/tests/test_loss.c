@@ -242,6 +242,27 @@ static void run_loss(fbp_dtype d, const fbp_class_loss *a, int variant, const vo
     losses->cross_entropy_backward[d](dx, dloss, total, softmax, a);
 }
 
+/* Loss and derivative in one call have the bits of two calls, into fresh memory and in place.  The logits end where
+ * their memory ends, so that a sanitizer sees what is read behind them. */
+static void check_both(fbp_dtype d, shape s, const fbp_class_loss *a, const void *x, const void *dloss,
+                       const void *loss, const void *dx) {
+    const int64_t count = s.outer * s.n * s.inner, bytes = fbp_dtype_size(d);
+    const int64_t results = a->reduction == FBP_REDUCTION_NONE ? s.outer * s.inner : 1;
+    void *got_loss = guarded_new(d, results), *got = guarded_new(d, count);
+    void *exact = malloc(count > 0 ? count * bytes : 1);
+    memcpy(exact, x, count * bytes);
+    for (int in_place = 0; in_place < 2; in_place++) {
+        if (in_place) memcpy(got, x, count * bytes);
+        memset(got_loss, 0, results * bytes);
+        if (losses->cross_entropy_both[d](got_loss, got, dloss, in_place ? got : exact, a) != -1) failures++;
+        if (memcmp(got_loss, loss, results * bytes) != 0) fail("loss of both", d, s, in_place, 0, 0, 0);
+        if (memcmp(got, dx, count * bytes) != 0) fail("derivative of both", d, s, in_place, 0, 0, 0);
+    }
+    free(exact);
+    guarded_free(got_loss, d, results, s);
+    guarded_free(got, d, count, s);
+}
+
 static void check_loss(fbp_dtype d, shape s, int variant, fbp_reduction reduction) {
     const int64_t positions = s.outer * s.inner, count = positions * s.n, bytes = fbp_dtype_size(d);
     const int64_t results = reduction == FBP_REDUCTION_NONE ? positions : 1;
@@ -287,6 +308,7 @@ static void check_loss(fbp_dtype d, shape s, int variant, fbp_reduction reductio
             losses->cross_entropy_backward[d](dx, dloss, got_total, dx, &a);
             if (memcmp(quiet, loss, results * bytes) != 0 || memcmp(dx, first_dx, count * bytes) != 0)
                 fail("in place", d, s, variant, 0, 0, 0);
+            check_both(d, s, &a, x, dloss, loss, first_dx);
         }
         guarded_free(loss, d, results, s);
         guarded_free(quiet, d, results, s);
@@ -298,6 +320,77 @@ static void check_loss(fbp_dtype d, shape s, int variant, fbp_reduction reductio
     guarded_free(weight, d, s.n, s);
     guarded_free(dloss, d, results, s);
     free(target), free(want_loss), free(want_dx), free(first_dx), free(first_loss);
+}
+
+/* Rows that hold NaN, +inf or nothing but -inf: loss and derivatives are NaN, unless the row is ignored; the others are
+ * as ever, with an infinite loss where the target's logit is -inf. */
+static void check_infinite(fbp_dtype d, int64_t rows, int64_t classes) {
+    const shape s = {rows, classes, 1};
+    const int64_t count = rows * classes;
+    void *x = logits_new(d, count, INFINITE), *dloss = random_new(d, rows, 1, 0.5), *loss = guarded_new(d, rows);
+    void *total = guarded_new(d, 1), *softmax = guarded_new(d, count), *dx = guarded_new(d, count);
+    int64_t *target = malloc((size_t)rows * sizeof *target);
+    for (int64_t i = 0; i < rows; i++)
+        target[i] = random_bits() % 4 ? (int64_t)(random_bits() % (uint64_t)classes) : -100;
+    const fbp_class_loss a = {rows, classes, 1, target, NULL, -100, 0, FBP_REDUCTION_NONE};
+    run_loss(d, &a, 0, x, dloss, loss, total, softmax, dx);
+    for (int64_t i = 0; i < rows; i++) {
+        long double largest;
+        const long double rest = log_sum(d, x, i * classes, s, &largest), g = at(d, dloss, i);
+        const bool ignored = target[i] == -100, broken = isnan(rest) || isinf(rest);
+        const long double value = ignored ? 0 : broken ? NAN : rest - at(d, x, i * classes + target[i]);
+        if (!near(d, at(d, loss, i), value, fabsl(value) + 1, classes))
+            fail("infinite loss", d, s, 0, i, at(d, loss, i), value);
+        for (int64_t c = i * classes; c < (i + 1) * classes; c++) {
+            const long double p = broken ? NAN : expl(at(d, x, c) - rest);
+            const long double want = ignored ? 0 : g * (p - (c - i * classes == target[i]));
+            if (!near(d, at(d, dx, c), want, 4, classes))
+                fail("infinite derivative", d, s, 0, c, at(d, dx, c), want);
+        }
+    }
+    check_both(d, s, &a, x, dloss, loss, dx);
+    guarded_free(x, d, count, s);
+    guarded_free(dloss, d, rows, s);
+    guarded_free(loss, d, rows, s);
+    guarded_free(total, d, 1, s);
+    guarded_free(softmax, d, count, s);
+    guarded_free(dx, d, count, s);
+    free(target);
+}
+
+/* Rows of few classes lie in lanes: every number of classes and of rows up to where tiles, batches and the way itself
+ * change.  Emulated, some of the rows. */
+static void test_few_classes(fbp_dtype d, bool emulated) {
+    static const int variants[] = {0, IGNORING, 0, ALL_IGNORED, IGNORING};
+    int k = 0;
+    for (int64_t classes = 1; classes <= 40; classes++) {
+        for (int64_t rows = 1; rows <= 70; rows += emulated ? 1 + (int64_t)(random_bits() % 12) : 1, k++)
+            check_loss(d, (shape){rows, classes, 1}, variants[k % 5], (fbp_reduction)(k % 3));
+        for (int reduction = 0; reduction < 3; reduction++)
+            check_loss(d, (shape){classes % 4 ? 131 : 5003 / classes + 70, classes, 1}, IGNORING,
+                       (fbp_reduction)reduction);
+        check_infinite(d, 150, classes);
+    }
+    check_loss(d, (shape){20000, 4, 1}, IGNORING, FBP_REDUCTION_MEAN);
+}
+
+/* A wrong target is found before anything is written, among rows in lanes too. */
+static void test_bad_target_of_few(void) {
+    for (int64_t classes = 1; classes <= 40; classes += 3)
+        for (int64_t rows = 1; rows <= 70; rows += 23)
+            for (int64_t bad = 0; bad < rows; bad += 1 + rows / 3) {
+                double x[70 * 40] = {0}, dx[70 * 40] = {7}, loss[70] = {7}, total = 5, dloss[70] = {1};
+                int64_t target[70] = {0};
+                target[bad] = bad % 2 ? classes : -1 - bad;
+                if (classes % 2 && bad + 1 < rows) target[bad + 1] = INT64_MAX;
+                const shape s = {rows, classes, 1};
+                const fbp_class_loss a = {rows, classes, 1, target, NULL, -100, 0, (fbp_reduction)(rows % 3)};
+                const int64_t first = losses->cross_entropy[FBP_FLOAT64](loss, &total, dx, x, &a);
+                const int64_t second = losses->cross_entropy_both[FBP_FLOAT64](loss, dx, dloss, x, &a);
+                if (first != bad || second != bad) fail("bad target of few", FBP_FLOAT64, s, 0, bad, first, second);
+                if (total != 5 || loss[0] != 7 || dx[0] != 7)
+                    fail("wrote in spite of a bad target", FBP_FLOAT64, s, 1, bad, 0, 0);
+            }
 }
 
 /* A wrong target is found before anything is written. */
@@ -319,7 +412,8 @@ static void test_bad_target(void) {
     }
 }
 
-int main(void) {
+int main(int count, char **words) {
+    const bool emulated = count > 1 && strcmp(words[1], "--emulated") == 0;
     static const int64_t lengths[] = {1, 2, 3, 5, 8, 10, 16, 17, 33, 65, 130, 400};
     static const int64_t inners[] = {1, 3, 17, 38};
     for (fbp_dtype d = FBP_FLOAT32; d <= FBP_FLOAT64; d++) {
@@ -337,6 +431,7 @@ int main(void) {
                 check_loss(d, (shape){1030, 10, 1}, variant, (fbp_reduction)reduction);
                 check_loss(d, (shape){3, 10, 301}, variant, (fbp_reduction)reduction);
             }
+        test_few_classes(d, emulated);
         check_normalize(d, (shape){0, 5, 3}, MODERATE);
         check_normalize(d, (shape){4, 0, 1}, MODERATE);
         check_normalize(d, (shape){4, 0, 3}, MODERATE);
@@ -346,6 +441,7 @@ int main(void) {
         check_loss(d, (shape){0, 4, 1}, 0, FBP_REDUCTION_NONE);
     }
     test_bad_target();
+    test_bad_target_of_few();
     printf("test_loss: %d failures\n", failures);
     return failures != 0;
 }
