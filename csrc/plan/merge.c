@@ -12,20 +12,44 @@ typedef struct table {
     int32_t *lines;      /* open addressing; -1: free */
     uint32_t *versions;  /* per buffer: writes so far */
     uint32_t **seen;     /* per line in the table: the versions of its inputs */
+    int32_t *alias;      /* per value: an older one that looks at the same elements, -1: none known */
     size_t mask;
 } table;
 
-/* The oldest value that looks at the same elements: after a merge a buffer may have two. */
-static int32_t canonical(const fbp_program *p, int32_t value) {
-    const fbp_value *v = &p->values[value];
-    int32_t found = value;
-    for (int32_t i = p->buffers[v->buffer].values; i >= 0; i = p->values[i].next) {
-        const fbp_tensor *a = v->tensor, *b = p->values[i].tensor;
-        if (i < found && p->values[i].offset == v->offset && a->dtype == b->dtype && fbp_same_shape(a, b) &&
-            memcmp(fbp_strides(a), fbp_strides(b), a->ndim * sizeof(int64_t)) == 0)
-            found = i;
+static bool same_look(const fbp_value *v, const fbp_value *w) {
+    const fbp_tensor *a = v->tensor, *b = w->tensor;
+    return v->offset == w->offset && a->dtype == b->dtype && fbp_same_shape(a, b) &&
+           memcmp(fbp_strides(a), fbp_strides(b), a->ndim * sizeof(int64_t)) == 0;
+}
+
+/* The value of a buffer that looks at the same elements as `value`, another than it; -1 when there is none. */
+static int32_t equal_in(const fbp_program *p, int32_t buffer, int32_t value) {
+    for (int32_t i = p->buffers[buffer].values; i >= 0; i = p->values[i].next)
+        if (i != value && same_look(&p->values[i], &p->values[value])) return i;
+    return -1;
+}
+
+/* One value for all that look at the same elements: other passes' merges may have left two in a buffer. */
+static int32_t canonical(table *t, int32_t value) {
+    while (t->alias[value] >= 0) value = t->alias[value];
+    const int32_t other = equal_in(t->program, t->program->values[value].buffer, value);
+    if (other < 0 || other > value) return value;
+    return t->alias[value] = other;
+}
+
+/* The values of `from` are values of `to` from now on; those that `to` has already are dropped for its own, so that its list stays
+ * short however many lines compute the same. */
+static void merge_values(fbp_program *p, table *t, int32_t from, int32_t to) {
+    for (int32_t i = p->buffers[from].values, next; i >= 0; i = next) {
+        next = p->values[i].next;
+        t->alias[i] = equal_in(p, to, i);
+        p->values[i].buffer = to;
+        if (t->alias[i] >= 0) continue;
+        p->values[i].next = p->buffers[to].values;
+        p->buffers[to].values = i;
     }
-    return found;
+    p->buffers[from].values = -1;
+    p->buffers[to].keep |= p->buffers[from].keep;
 }
 
 static size_t mix(size_t hash, size_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15u + (hash >> 29); }
@@ -84,11 +108,11 @@ static fbp_status merge_lines(fbp_program *program, table *t) {
     for (int32_t i = 0; i < program->line_count; i++) {
         fbp_line *line = &program->lines[i];
         for (int32_t k = 0; k < line->count; k++)
-            if (line->inputs[k] >= 0) line->inputs[k] = canonical(program, line->inputs[k]);
+            if (line->inputs[k] >= 0) line->inputs[k] = canonical(t, line->inputs[k]);
         int32_t equal = -1;
         if (is_mergeable(program, line)) FBP_TRY(look_up(t, program, i, &equal));
         if (equal >= 0) {
-            fbp_program_merge(program, program->values[line->output].buffer, program->values[program->lines[equal].output].buffer, 0);
+            merge_values(program, t, program->values[line->output].buffer, program->values[program->lines[equal].output].buffer);
             line->kind = FBP_LINE_NONE;
         } else {
             fbp_line_touch(program, line, count_write, t);
@@ -101,15 +125,18 @@ fbp_status fbp_program_merge_equal(fbp_program *program) {
     size_t capacity = 64;
     while (capacity < 2 * (size_t)program->line_count) capacity *= 2;
     table t = {program, malloc(capacity * sizeof(int32_t)), calloc((size_t)program->buffer_count + 1, sizeof(uint32_t)),
-               calloc((size_t)program->line_count + 1, sizeof(uint32_t *)), capacity - 1};
-    fbp_status status = t.lines && t.versions && t.seen ? FBP_OK : fbp_fail(FBP_ERROR_MEMORY, "merge: cannot allocate a table");
+               calloc((size_t)program->line_count + 1, sizeof(uint32_t *)), malloc(((size_t)program->value_count + 1) * sizeof(int32_t)),
+               capacity - 1};
+    fbp_status status = t.lines && t.versions && t.seen && t.alias ? FBP_OK : fbp_fail(FBP_ERROR_MEMORY, "merge: cannot allocate a table");
     if (status == FBP_OK) {
         memset(t.lines, -1, capacity * sizeof(int32_t));
+        memset(t.alias, -1, (size_t)program->value_count * sizeof(int32_t));
         status = merge_lines(program, &t);
     }
     free(t.lines);
     free(t.versions);
     free(t.seen);
+    free(t.alias);
     fbp_program_compact(program);
     fbp_program_count_writes(program);
     return status;
