@@ -253,7 +253,7 @@ FBP_INLINE VI R(few_target)(const struct R(few_batch) *few, int64_t g) {
 }
 
 /* Turn one tile: columns c .. c+LANES-1 of rows `width` elements apart, `elements` of them in all, at x.  A vector may
- * read on into the next row, never behind the last. */
+ * read on into the next row, never behind the last.  A call, for among other loops it would lack registers. */
 static __attribute__((noinline)) void R(few_load_tile)(V *column, const T *x, int64_t width, int64_t elements) {
     V r[LANES];
     const int64_t last = (LANES - 1) * width;
@@ -405,7 +405,8 @@ static void R(loss_groups)(void *context, int64_t begin, int64_t end) {
         double loss = 0, weight = 0;
         for (int64_t batch = g * job->group; batch < last; batch++) {
             double batch_weight = 0;
-            loss += LANES > 1 && job->few ? R(few_loss_of_batch)(job, batch) : R(loss_of_batch)(job, batch, &batch_weight);
+            loss += LANES > 1 && job->few ? R(few_loss_of_batch)(job, batch)
+                                          : R(loss_of_batch)(job, batch, &batch_weight);
             weight += batch_weight;
         }
         job->sums[2 * g] = loss;
@@ -415,7 +416,8 @@ static void R(loss_groups)(void *context, int64_t begin, int64_t end) {
 
 /* Whether cross entropy takes these a row in each lane; the scalar set stays the plain reference. */
 static bool R(loss_is_few)(const fbp_class_loss *a) {
-    return LANES > 1 && a->inner == 1 && a->classes > 0 && a->classes <= LOSS_FEW && !a->weight && a->label_smoothing == 0;
+    if (LANES == 1 || a->inner != 1 || a->classes < 1 || a->classes > LOSS_FEW) return false;
+    return !a->weight && a->label_smoothing == 0;
 }
 
 /* Fill in what follows from the arguments. */
@@ -491,7 +493,8 @@ FBP_INLINE void R(loss_row_backward)(T *dx, const T *p, const T *w, int64_t clas
     }
 }
 
-static __attribute__((noinline)) void R(loss_zero)(const struct R(loss_job) *job, const struct R(loss_batch) *b, int64_t k) {
+static __attribute__((noinline)) void R(loss_zero)(const struct R(loss_job) *job, const struct R(loss_batch) *b,
+                                                   int64_t k) {
     T *dx = job->dx + b->base + k * b->step;
     for (int64_t c = 0; c < job->a->classes; c++) dx[c * b->stride] = 0;
 }
@@ -501,16 +504,18 @@ static __attribute__((noinline)) void R(loss_zero)(const struct R(loss_job) *job
 static void R(cross_entropy_backward_batch)(const struct R(loss_job) *job, const struct R(loss_batch) *b) {
     const fbp_class_loss *a = job->a;
     const T *w = a->weight;
-    T pull[LOSS_BATCH + LANES] = {0}, push[LOSS_BATCH + LANES] = {0}, own[LOSS_BATCH];
-    const double share = job->smoothing / (double)a->classes;
-    double weights[LOSS_BATCH];
+    const bool each = a->reduction == FBP_REDUCTION_NONE;
+    const double share = job->smoothing / (double)a->classes, even = share != 0 ? share * job->weight_sum : 0;
+    T pull[LOSS_BATCH], push[LOSS_BATCH], own[LOSS_BATCH];
+    double weights[LOSS_BATCH], g[LOSS_BATCH];
     R(loss_weights)(a, b->first, b->count, weights);
-    for (int64_t k = 0; k < b->count; k++) {
-        const double target_weight = weights[k] * (1 - job->smoothing);
-        const double g = job->scale * (double)job->dloss[a->reduction == FBP_REDUCTION_NONE ? b->first + k : 0];
-        own[k] = (T)(g * target_weight);
-        pull[k] = (T)(g * (target_weight + (share != 0 ? share * job->weight_sum : 0)));
-        push[k] = (T)(g * share);
+    for (int64_t k = b->count; k < LOSS_BATCH; k++) weights[k] = g[k] = 0;
+    for (int64_t k = 0; each && k < b->count; k++) g[k] = job->scale * (double)job->dloss[b->first + k];
+    for (int64_t k = 0; !each && k < LOSS_BATCH; k++) g[k] = job->scale * (double)job->dloss[0];
+    for (int64_t k = 0; k < LOSS_BATCH; k++) { /* all of them: a fixed count makes short code */
+        own[k] = (T)(g[k] * (weights[k] * (1 - job->smoothing)));
+        pull[k] = (T)(g[k] * (weights[k] * (1 - job->smoothing) + even));
+        push[k] = (T)(g[k] * share);
     }
     const int64_t *target = a->target + b->first;
     if (b->stride == 1) {
@@ -532,11 +537,13 @@ static void R(cross_entropy_backward_batch)(const struct R(loss_job) *job, const
             R(v_store_upto)(job->dx + at, p * R(v_load)(pull + k) - weight * R(v_load)(push + k), left);
         }
     }
-    for (int64_t k = 0; k < b->count; k++) {
-        if (target[k] == a->ignore_index)
+    T *dx = job->dx + b->base;
+    const int64_t ignore_index = a->ignore_index, stride = b->stride;
+    for (int64_t k = 0; k < b->count; k++) { /* columns: the step is 1 */
+        if (target[k] == ignore_index)
             R(loss_zero)(job, b, k);
         else
-            job->dx[b->base + k * b->step + target[k] * b->stride] -= own[k];
+            dx[k + target[k] * stride] -= own[k];
     }
 }
 
