@@ -109,13 +109,7 @@ static int draw_of(fbp_capture *capture, const fbp_source_attribute *source) {
     for (int32_t i = 0; i < capture->generator_count; i++) {
         const fbp_generator *before = &capture->generators[i].before;
         if (capture->generators[i].mark != source->seed || source->offset < before->offset) continue;
-        if (program->draw_count == program->draw_capacity) {
-            int32_t capacity = program->draw_capacity ? 2 * program->draw_capacity : 8;
-            fbp_draw *larger = realloc(program->draws, (size_t)capacity * sizeof *larger);
-            if (!larger) return -1;
-            program->draws = larger;
-            program->draw_capacity = capacity;
-        }
+        if (!fbp_list_grow((void **)&program->draws, program->draw_count, &program->draw_capacity, sizeof *program->draws)) return -1;
         program->draws[program->draw_count] = (fbp_draw){capture->generators[i].generator, source->offset - before->offset};
         return program->draw_count++;
     }
@@ -190,15 +184,9 @@ fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_te
 void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced) {
     for (int32_t i = capture->leaf_count - 1; i >= 0; i--)
         if (capture->leaves[i].leaf == leaf) return;
-    if (capture->leaf_count == capture->leaf_capacity) {
-        int32_t capacity = capture->leaf_capacity ? 2 * capture->leaf_capacity : 16;
-        fbp_leaf_change *larger = realloc(capture->leaves, (size_t)capacity * sizeof *larger);
-        if (!larger) {
-            capture->failed = true;
-            return;
-        }
-        capture->leaves = larger;
-        capture->leaf_capacity = capacity;
+    if (!fbp_list_grow((void **)&capture->leaves, capture->leaf_count, &capture->leaf_capacity, sizeof *capture->leaves)) {
+        capture->failed = true;
+        return;
     }
     fbp_tensor *before = leaf->autograd ? leaf->autograd->gradient : NULL;
     capture->leaves[capture->leaf_count++] =
@@ -207,15 +195,9 @@ void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced)
 
 void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
     if (t->flags & FBP_SEEN) return;
-    if (capture->seen_count == capture->seen_capacity) {
-        int32_t capacity = capture->seen_capacity ? 2 * capture->seen_capacity : 16;
-        fbp_tensor **larger = realloc(capture->seen, (size_t)capacity * sizeof *larger);
-        if (!larger) {
-            capture->failed = true;
-            return;
-        }
-        capture->seen = larger;
-        capture->seen_capacity = capacity;
+    if (!fbp_list_grow((void **)&capture->seen, capture->seen_count, &capture->seen_capacity, sizeof *capture->seen)) {
+        capture->failed = true;
+        return;
     }
     if (fbp_program_buffer(capture->program, t->storage) < 0) capture->failed = true;
     capture->seen[capture->seen_count++] = fbp_retain(t);
@@ -225,15 +207,9 @@ void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
 void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator) {
     for (int32_t i = 0; i < capture->generator_count; i++)
         if (capture->generators[i].generator == generator) return;
-    if (capture->generator_count == capture->generator_capacity) {
-        int32_t capacity = capture->generator_capacity ? 2 * capture->generator_capacity : 4;
-        fbp_generator_change *larger = realloc(capture->generators, (size_t)capacity * sizeof *larger);
-        if (!larger) {
-            capture->failed = true;
-            return;
-        }
-        capture->generators = larger;
-        capture->generator_capacity = capacity;
+    if (!fbp_list_grow((void **)&capture->generators, capture->generator_count, &capture->generator_capacity, sizeof *capture->generators)) {
+        capture->failed = true;
+        return;
     }
     static uint64_t marks = 0x6a09e667f3bcc908u;
     capture->generators[capture->generator_count++] = (fbp_generator_change){generator, *generator, ++marks, 0};

@@ -53,10 +53,9 @@ void fbp_program_free(fbp_program *program) {
     free(program);
 }
 
-/* Room for one more element of a list; false: no memory. */
-static bool grow(void **list, int32_t count, int32_t *capacity, size_t size) {
+bool fbp_list_grow(void **list, int32_t count, int32_t *capacity, size_t size) {
     if (count < *capacity) return true;
-    int32_t wanted = *capacity ? 2 * *capacity : 64;
+    int32_t wanted = *capacity ? 2 * *capacity : 16;
     void *larger = realloc(*list, (size_t)wanted * size);
     if (!larger) {
         fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a plan's lists");
@@ -70,7 +69,7 @@ static bool grow(void **list, int32_t count, int32_t *capacity, size_t size) {
 /* ---- buffers ------------------------------------------------------------------------------------------------------- */
 
 int32_t fbp_program_buffer_add(fbp_program *program, fbp_buffer_kind kind, int64_t bytes) {
-    if (!grow((void **)&program->buffers, program->buffer_count, &program->buffer_capacity, sizeof *program->buffers)) return -1;
+    if (!fbp_list_grow((void **)&program->buffers, program->buffer_count, &program->buffer_capacity, sizeof *program->buffers)) return -1;
     program->buffers[program->buffer_count] =
         (fbp_buffer){.bytes = bytes, .offset = -1, .values = -1, .first = -1, .last = -1, .kind = (uint8_t)kind};
     return program->buffer_count++;
@@ -147,7 +146,7 @@ static bool same_view(const fbp_tensor *t, const fbp_layout *layout) {
 int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offset, const fbp_layout *layout) {
     for (int32_t i = program->buffers[buffer].values; i >= 0; i = program->values[i].next)
         if (program->values[i].offset == offset && same_view(program->values[i].tensor, layout)) return i;
-    if (!grow((void **)&program->values, program->value_count, &program->value_capacity, sizeof *program->values)) return -1;
+    if (!fbp_list_grow((void **)&program->values, program->value_count, &program->value_capacity, sizeof *program->values)) return -1;
     fbp_tensor *tensor;
     if (fbp_tensor_new(layout, NULL, NULL, 0, 0, &tensor) != FBP_OK) return -1;
     program->values[program->value_count] = (fbp_value){tensor, offset, buffer, program->buffers[buffer].values};
@@ -168,7 +167,7 @@ int32_t fbp_program_value(fbp_program *program, const fbp_tensor *t) {
 
 fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, fbp_op op, int32_t count, const void *attributes,
                                int attribute_bytes) {
-    if (!grow((void **)&program->lines, program->line_count, &program->line_capacity, sizeof *program->lines)) return NULL;
+    if (!fbp_list_grow((void **)&program->lines, program->line_count, &program->line_capacity, sizeof *program->lines)) return NULL;
     int32_t *inputs = fbp_program_get(program, (size_t)(count + 1) * sizeof *inputs);
     void *stored = attribute_bytes ? fbp_program_get(program, (size_t)attribute_bytes) : NULL;
     if (!inputs || (attribute_bytes && !stored)) return NULL;

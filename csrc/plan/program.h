@@ -96,6 +96,8 @@ void fbp_program_free(fbp_program *program);
 /* Zeroed memory that lives as long as the program; NULL when there is none. */
 void *fbp_program_get(fbp_program *program, size_t bytes);
 
+/* Room for one more element of a list made by malloc; false (with the message set): no memory, nothing has changed. */
+bool fbp_list_grow(void **list, int32_t count, int32_t *capacity, size_t size);
 /* The buffer of a storage: its own since capture, or (real ones) a STATE buffer made now. -1: no memory. */
 int32_t fbp_program_buffer(fbp_program *program, fbp_storage *storage);
 /* A buffer without a storage. -1: no memory. */
