@@ -101,8 +101,6 @@ static fbp_status operand_value(fbp_capture *capture, fbp_tensor *t, int32_t *va
     return FBP_OK;
 }
 
-static bool is_random(fbp_op op) { return fbp_op_random[op]; }
-
 /* Which draw a random line's attribute came from: the generator with its seed. */
 static int draw_of(fbp_capture *capture, const fbp_source_attribute *source) {
     fbp_program *program = capture->program;
@@ -145,7 +143,7 @@ fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int whi
     fbp_tensor *result;
     fbp_line *line;
     FBP_TRY(line_of(capture, call, which, &line));
-    if (which < 0 && is_random(call->op)) {
+    if (which < 0 && fbp_op_random[call->op]) {
         line->slot = draw_of(capture, call->attributes);
         if (line->slot < 0) return fbp_fail(FBP_ERROR_RUNTIME, "compile: %s uses random numbers whose place is not known: drawn outside of the function, or after manual_seed() in it; "
                                            "seed before the call", fbp_ops[call->op].name);
@@ -173,7 +171,7 @@ fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tenso
 }
 
 fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_tensor *const *tensors, int slot) {
-    const fbp_call call = {op, 5 * count, tensors, NULL, 0};
+    const fbp_call call = {op, FBP_UPDATE_PARTS * count, tensors, NULL, 0};
     fbp_line *line;
     FBP_TRY(line_of(capture, &call, -1, &line));
     line->kind = FBP_LINE_UPDATE;

@@ -11,8 +11,6 @@
 #include "exec/scalars.h"
 #include "kernels/kernels.h"
 
-enum { UPDATE_PARTS = 5 };
-
 /* ---- making ---------------------------------------------------------------------------------------------------------------- */
 
 /* Whether a product runs as its transpose, whose rows are long. */
@@ -32,7 +30,7 @@ static fbp_status make_step(fbp_plan *plan, int32_t number) {
     for (int32_t i = 0; i < line->count; i++) step->inputs[i] = line->inputs[i] >= 0 ? fbp_value_tensor(p, line->inputs[i]) : NULL;
     if (line->kind == FBP_LINE_PRODUCT) choose_form(line->detail);
     if (line->kind != FBP_LINE_UPDATE) return FBP_OK;
-    const size_t count = (size_t)line->count / UPDATE_PARTS;
+    const size_t count = (size_t)line->count / FBP_UPDATE_PARTS;
     step->tensors = fbp_program_get(p, (count + 1) * sizeof(fbp_adam_tensor));
     return step->tensors ? FBP_OK : FBP_ERROR_MEMORY;
 }
@@ -44,7 +42,8 @@ fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, 
     plan->steps = calloc((size_t)program->line_count + 1, sizeof *plan->steps);
     plan->updates = calloc((size_t)update_count + 1, sizeof *plan->updates);
     plan->draws = calloc((size_t)draw_count + 1, sizeof *plan->draws);
-    plan->arena = fbp_memory_get((size_t)program->arena_bytes);
+    plan->arena_bytes = (size_t)program->arena_bytes;
+    plan->arena = fbp_memory_get(plan->arena_bytes);
     plan->update_count = update_count;
     plan->draw_count = draw_count;
     plan->moved = true;
@@ -69,11 +68,7 @@ fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, 
 
 void fbp_plan_free(fbp_plan *plan) {
     if (!plan) return;
-    if (plan->program) {
-        for (int32_t i = 0; i < plan->program->line_count; i++)
-            if (plan->program->lines[i].kind == FBP_LINE_SCALARS) fbp_scalars_free(((fbp_scalar_detail *)plan->program->lines[i].detail)->scalars);
-        fbp_memory_free(plan->arena, (size_t)plan->program->arena_bytes);
-    }
+    fbp_memory_free(plan->arena, plan->arena_bytes);
     fbp_program_free(plan->program);
     free(plan->steps);
     free(plan->updates);
@@ -138,7 +133,7 @@ static void list_tensors(fbp_step *step) {
     int32_t at = 0;
     for (int which = 0; which < 2; which++) {
         const int32_t first = at;
-        for (int32_t i = 0; i < line->count; i += UPDATE_PARTS) {
+        for (int32_t i = 0; i < line->count; i += FBP_UPDATE_PARTS) {
             fbp_tensor **t = &step->inputs[i];
             if (t[0]->dtype != FBP_FLOAT32 + which) continue;
             void *state[3];

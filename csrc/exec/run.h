@@ -36,6 +36,7 @@ typedef struct fbp_plan {
     fbp_program *program;
     fbp_step *steps;
     char *arena;
+    size_t arena_bytes;
     fbp_update_slot *updates;
     fbp_draw_slot *draws;
     int32_t update_count, draw_count;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plan/scalars.h"
+
 struct fbp_pool_chunk {
     fbp_pool_chunk *next;
     size_t used, size;
@@ -37,6 +39,8 @@ fbp_status fbp_program_new(fbp_program **out) {
 
 void fbp_program_free(fbp_program *program) {
     if (!program) return;
+    for (int32_t i = 0; i < program->line_count; i++)
+        if (program->lines[i].kind == FBP_LINE_SCALARS) fbp_scalars_free(((fbp_scalar_detail *)program->lines[i].detail)->scalars);
     for (int32_t i = 0; i < program->value_count; i++) fbp_release(program->values[i].tensor);
     for (int32_t i = 0; i < program->buffer_count; i++)
         if (program->buffers[i].storage) fbp_storage_release(program->buffers[i].storage);
@@ -205,7 +209,7 @@ void fbp_line_touch(const fbp_program *program, const fbp_line *line, fbp_touch_
         if (line->inputs[i] >= 0) visit(context, line->inputs[i], false);
     if (line->kind == FBP_LINE_UPDATE)
         for (int32_t i = 0; i < line->count; i++)
-            if (line->inputs[i] >= 0 && i % 5 != 1) visit(context, line->inputs[i], true);
+            if (line->inputs[i] >= 0 && i % FBP_UPDATE_PARTS != FBP_UPDATE_GRAD) visit(context, line->inputs[i], true);
     for (int32_t i = reads; i < line->count; i++) visit(context, line->inputs[i], true);
     if (line->kind == FBP_LINE_FUSED) touch_fused(line->detail, visit, context);
     if (line->kind == FBP_LINE_PRODUCT) {

@@ -55,6 +55,9 @@ typedef struct fbp_value {
     int32_t next;         /* in the buffer's list, -1 at its end */
 } fbp_value;
 
+/* Inputs of an UPDATE line a parameter, and which of them is only read. */
+enum { FBP_UPDATE_PARTS = 5, FBP_UPDATE_GRAD = 1 };
+
 typedef struct fbp_line {
     uint8_t kind;
     uint8_t which;        /* PULL: the input that it is for */

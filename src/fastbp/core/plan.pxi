@@ -1,5 +1,7 @@
 # Compiled steps, second part: the plan that runs in a function's place, and the state of the world that it runs on.
 
+from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
+
 # ---- plans ---------------------------------------------------------------------------------------------------------------------
 
 cdef struct state_slot:
@@ -44,9 +46,9 @@ cdef class Plan:
     cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
     cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
     cdef Py_ssize_t returned      # results that are the function's own
-    cdef object mutex
+    cdef PyThread_type_lock lock
     cdef int threads, default_dtype
-    cdef bint busy, grad_enabled, check_mode
+    cdef bint grad_enabled, check_mode
     # Of a function that is compiled with its derivative:
     cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
@@ -57,8 +59,15 @@ cdef class Plan:
     cdef fbp_generator *places         # of a derivative: where the function's random numbers began
     cdef Py_ssize_t place_count
 
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError("cannot allocate a lock")
+
     def __dealloc__(self):
         cdef Py_ssize_t i
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
         fbp_plan_free(self.plan)
         if self.states != NULL:
             for i in range(self.state_count):
@@ -289,18 +298,13 @@ cdef class Plan:
 
     cdef int acquire(self) except -1:
         """One run at a time: others wait, without the interpreter's lock."""
-        while self.busy:
-            if self.mutex is None:
-                import threading
-                self.mutex = threading.Condition()
-            with self.mutex:
-                if self.busy:
-                    self.mutex.wait(0.05)
-        self.busy = True
+        if not PyThread_acquire_lock(self.lock, 0):
+            with nogil:
+                PyThread_acquire_lock(self.lock, 1)
         return 0
 
     cdef void release(self) noexcept:
-        self.busy = False
+        PyThread_release_lock(self.lock)
 
     cdef int prepare_state(self, list given) except -1:
         """Arguments, gradients and hyperparameters as they are now."""

@@ -254,6 +254,7 @@ cdef class CompiledCall:
     cdef object latest       # its _Entry
     cdef Plan plan
     cdef object result       # structure of what the function returns
+    cdef object rebuild      # compiler.unflatten
     cdef bint flat           # the arguments are tensors alone, by position
     cdef bint single         # the result is one tensor
 
@@ -262,7 +263,8 @@ cdef class CompiledCall:
         self.owner = weakref.ref(owner)
 
     cdef int adopt(self, object entry) except -1:
-        from fastbp.compiler import LEAF
+        from fastbp.compiler import LEAF, unflatten
+        self.rebuild = unflatten
         self.latest = entry
         self.plan = entry.plan
         self.result = entry.result
@@ -294,5 +296,4 @@ cdef class CompiledCall:
         made = self.plan.run(given)
         if self.single:
             return made[0]
-        from fastbp.compiler import unflatten
-        return unflatten(self.result, iter(made))
+        return self.rebuild(self.result, iter(made))
