@@ -199,6 +199,18 @@ class keep_values:
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: object) -> None: ...
 """,
+    "recording": """\
+class recording:
+    def __init__(self, keep_values: builtins.bool = False) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
+    "vmap_level": """\
+class vmap_level:
+    def __init__(self, size: builtins.int, randomness: builtins.str) -> None: ...
+    def __enter__(self) -> builtins.int: ...
+    def __exit__(self, *error: object) -> None: ...
+""",
     "threads": """\
 class threads:
     def __init__(self, count: builtins.int) -> None: ...
@@ -422,6 +434,17 @@ PARAMETERS = {
     "Tensor.scatter.value": "_Number | None",
     "Tensor.scatter_.value": "_Number | None",
     "addcmul.value": "_Number",
+    "drop_history.x": "Tensor",
+    "level_of.x": "Tensor",
+    "lift.x": "Tensor",
+    "unbatch.x": "Tensor",
+    "reaches_others.outputs": "Sequence[Tensor]",
+    "reaches_others.inputs": "Sequence[Tensor]",
+    "batch.physical": "Tensor",
+    "batch.level": "_int",
+    "batch.batched": "_bool",
+    "unbatch.level": "_int",
+    "forward_gradient.create_graph": "_bool",
     "addcdiv.value": "_Number",
     "addcmul_.value": "_Number",
     "addcdiv_.value": "_Number",
@@ -456,15 +479,16 @@ STARRED = {name: "_int | _Shape" for name in ("sizes", "shape", "dims")}
 
 RETURNS_BY_TYPE = {
     "_bool": (
-        "allclose capturing equal is_symbolic is_grad_enabled is_complex is_contiguous is_floating_point _is_borrowed "
-        "is_same_size is_pinned"
+        "allclose capturing equal reaches_others is_symbolic is_grad_enabled is_complex is_contiguous "
+        "is_floating_point _is_borrowed is_same_size is_pinned"
     ),
     "_int": (
-        "get_num_threads initial_seed seed data_ptr dim element_size ndimension nelement numel "
+        "get_num_threads initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension nelement numel "
         "storage_offset get_device"
     ),
     "None": (
-        "set_default_dtype set_isa set_num_threads set_rng_state sgd_step adam_step backward check_device retain_grad"
+        "set_default_dtype slow_ops_forget set_isa set_num_threads set_rng_state sgd_step adam_step backward "
+        "check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",
@@ -484,6 +508,7 @@ RETURNS = {
     "cpu_information": "dict[builtins.str, Any]",
     "environment_variables": "list[dict[builtins.str, builtins.str]]",
     "forward_gradient": "tuple[Tensor | None, ...]",
+    "unbatch": "tuple[Tensor, _bool]",
     "get_default_dtype": "_dtype",
     "grad": "tuple[Tensor, ...]",
     "_recorded_graph": "tuple[list[_Node], list[_int]]",

@@ -79,7 +79,7 @@ strided = "strided"
 contiguous_format = "contiguous_format"
 preserve_format = "preserve_format"
 
-_SUBMODULES = frozenset(("autograd", "compiler", "datasets", "nn", "optim", "reference", "testing", "utils"))
+_SUBMODULES = frozenset(("autograd", "compiler", "datasets", "func", "nn", "optim", "reference", "testing", "utils"))
 
 
 def is_tensor(obj: object) -> _builtins.bool:
@@ -154,6 +154,15 @@ def printoptions(**options: _Any) -> _AbstractContextManager[None]:
     return _format.printoptions(**options)
 
 
+def vmap(
+    func: _Any, in_dims: _Any = 0, out_dims: _Any = 0, randomness: str = "error", *, chunk_size: _Any = None
+) -> _Any:
+    """A function of one example over a batch: see `fastbp.func.vmap`."""
+    from .func import vmap
+
+    return vmap(func, in_dims, out_dims, randomness, chunk_size=chunk_size)
+
+
 def compile(model: _Any = None, **options: _Any) -> _Any:
     """Compile a function of tensors, such as a whole training step, or a module: see `fastbp.compiler.compile`."""
     from . import compiler
@@ -190,6 +199,7 @@ if _TYPE_CHECKING:
     from . import autograd as autograd
     from . import compiler as compiler
     from . import datasets as datasets
+    from . import func as func
     from . import nn as nn
     from . import optim as optim
     from . import reference as reference
@@ -213,7 +223,8 @@ def __dir__() -> list[str]:
 # The names that `from ._core import *` brings are public, but for what only this package needs.
 _PRIVATE = """rebuild forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
 BatchPass Capture CompiledCall Plan Sweep UpdateLink capturing current_capture is_symbolic
-make_plan paused_capture"""
+make_plan paused_capture
+batch unbatch level_of lift drop_history reaches_others recording slow_ops_forget vmap_depth vmap_level"""
 for _name in [*_PRIVATE.split(), *(_name for _name in dir(_core) if _name.startswith("builtin_"))]:
     globals().pop(_name, None)
 del _name

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import _core
-from .compiler import unflatten
+from ._tree import unflatten
 
 if TYPE_CHECKING:
     from typing import Any

@@ -113,6 +113,11 @@ cdef object batched_repr(Tensor x):
 cdef set slow_ops = set()
 
 
+def slow_ops_forget():
+    """Say it again from now on: for tests."""
+    slow_ops.clear()
+
+
 cdef void say_slow(fbp_op op) noexcept with gil:
     """The core's callback: an op runs once an example."""
     name = fbp_ops[<int>op].name.decode()

@@ -1,7 +1,7 @@
 # The C core as Cython sees it: csrc/'s headers, one block a header.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 cdef extern from "base/status.h" nogil:
     ctypedef enum fbp_status:
@@ -214,12 +214,17 @@ cdef extern from "ops/op.h" nogil:
 
 cdef extern from "exec/apply.h" nogil:
     ctypedef struct fbp_capture "struct fbp_capture"
+    ctypedef struct fbp_vmap:
+        uint64_t level
+        int64_t size
+        int randomness
     ctypedef struct fbp_mode:
         bint grad_enabled
         fbp_capture *capture
         bint keep_values
         uint64_t quiet_level
         int vmap_count
+        fbp_vmap *vmaps
     fbp_mode *fbp_mode_get()
     fbp_status fbp_apply(int op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_apply_out(int op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor *out)
@@ -271,14 +276,11 @@ cdef extern from "exec/batched.h" nogil:
         FBP_RANDOM_ERROR
         FBP_RANDOM_SAME
         FBP_RANDOM_DIFFERENT
-    ctypedef struct fbp_vmap:
-        uint64_t level
-        int64_t size
-        int randomness
     fbp_status fbp_vmap_begin(int64_t size, fbp_randomness randomness, uint64_t *level)
     void fbp_vmap_end()
     const fbp_vmap *fbp_vmap_top()
     fbp_status fbp_level_check(const char *op, const fbp_tensor *t)
+    fbp_status fbp_random_check(fbp_op op)
     fbp_status fbp_lift(fbp_tensor *x, fbp_tensor **out)
 
 cdef extern from "diff/batching.h" nogil:

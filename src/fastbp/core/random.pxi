@@ -133,19 +133,56 @@ def set_rng_state(new_state):
 # ---- sources -----------------------------------------------------------------------------------------------------------------
 
 cdef int place(fbp_source_attribute *source, int per_block, object generator) except -1:
-    """Draw the blocks that the elements of `source` need, `per_block` in each."""
+    """Draw the blocks that the elements of `source` need, `per_block` in each; inside of a vmap perhaps for all examples."""
     cdef fbp_layout layout
     cdef fbp_generator *at = fbp_generator_default()
     if generator is not None:
         if not isinstance(generator, Generator):
             raise TypeError(f"expected a Generator, got {builtin_type(generator).__name__}")
         at = (<Generator>generator).at
+    if fbp_mode_get().vmap_count:
+        widen_source(source)
     check(fbp_layout_contiguous(&layout, <fbp_dtype>source.dtype, source.ndim, source.shape))
     if fbp_mode_get().capture != NULL:
         fbp_capture_draw(fbp_mode_get().capture, at)
     source.seed = at.seed
     source.offset = fbp_generator_draw(at, layout.numel // per_block + (layout.numel % per_block != 0))
     return 0
+
+
+cdef int widen_source(fbp_source_attribute *source) except -1:
+    """Room for the examples of each vmap that draws anew for them, the outermost first."""
+    cdef const fbp_mode *mode = fbp_mode_get()
+    cdef int i
+    for i in range(mode.vmap_count - 1, -1, -1):
+        if mode.vmaps[i].randomness == FBP_RANDOM_ERROR:
+            check(fbp_random_check(FBP_OP_uniform))
+        if mode.vmaps[i].randomness != FBP_RANDOM_DIFFERENT:
+            continue
+        if source.ndim == FBP_MAX_NDIM:
+            raise RuntimeError(f"vmap: a tensor has at most {FBP_MAX_NDIM} dimensions")
+        memmove(source.shape + 1, source.shape, source.ndim * sizeof(int64_t))
+        source.shape[0] = mode.vmaps[i].size
+        source.ndim += 1
+    return 0
+
+
+cdef object rebatch(object drawn):
+    """What was drawn from a source that `place` has widened, as the examples see it."""
+    cdef const fbp_mode *mode = fbp_mode_get()
+    cdef int i
+    for i in range(mode.vmap_count):
+        if mode.vmaps[i].randomness == FBP_RANDOM_DIFFERENT:
+            drawn = batch(drawn, mode.vmaps[i].level)
+    return drawn
+
+
+cdef object drawn_from(int op, fbp_source_attribute *source, object requires_grad):
+    """The tensor of a random source after `place`."""
+    if fbp_mode_get().vmap_count == 0:
+        return from_source(op, source, requires_grad)
+    drawn = rebatch(from_source(op, source, False))
+    return drawn.requires_grad_() if requires_grad else drawn
 
 
 cdef inline int per_block(int code) noexcept:
@@ -166,7 +203,7 @@ cdef object random_floats(int op, fbp_source_attribute *source, double p0, doubl
     source.p[0] = p0
     source.p[1] = p1
     place(source, per_block(source.dtype), generator)
-    return from_source(op, source, requires_grad)
+    return drawn_from(op, source, requires_grad)
 
 
 cdef object sized_floats(int op, object sizes, object size, object dtype, object device, double p0, double p1, object generator,
@@ -231,7 +268,7 @@ def normal(mean, std=1.0, size=None, *, generator=None, out=None, dtype=None, la
         shape = broadcast_shapes(*[x.shape for x in (mean, std) if isinstance(x, Tensor)])
         like = mean if isinstance(mean, Tensor) else std
         with no_grad():
-            if isinstance(std, Tensor) and std.numel() and std.min() < 0:
+            if isinstance(std, Tensor) and not (<Tensor>std).node.storage.symbolic and std.numel() and std.min() < 0:
                 raise RuntimeError("normal expects all elements of std >= 0.0")
             return store(randn(shape, generator=generator, dtype=like.dtype) * std + mean, out)
     if size is None:
@@ -248,7 +285,7 @@ cdef object random_integers(fbp_source_attribute *source, object low, object hig
     except OverflowError:
         raise RuntimeError(f"random_: the bounds {low} and {high} do not fit in 64 bits") from None
     place(source, 2, generator)
-    return from_source(FBP_OP_randint, source, requires_grad)
+    return drawn_from(FBP_OP_randint, source, requires_grad)
 
 
 def randint(low, high=None, size=None, *, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad=False):
@@ -285,6 +322,8 @@ def randint_like(input, low, high=None, *, dtype=None, layout=None, device=None,
 def randperm(n, *, generator=None, out=None, dtype=None, layout=None, device=None, requires_grad=False, pin_memory=False):
     """0 to n - 1 in random order; int64 unless another dtype is given."""
     cdef fbp_source_attribute source
+    if fbp_mode_get().vmap_count:  # a permutation for each example, where they are to differ
+        return store(argsort(rand(n, generator=generator, dtype=float64)).to(int64 if dtype is None else dtype), out)
     begin_source(&source, code_or_default(int64 if dtype is None else dtype, device))
     source.ndim = read_sizes((n,), source.shape)
     place(&source, 2, generator)
@@ -298,7 +337,7 @@ cdef object coin_flips(Tensor like, object p, object generator):
     cdef fbp_source_attribute source
     if isinstance(p, Tensor):
         with no_grad():
-            if fbp_mode_get().capture == NULL and p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
+            if not (<Tensor>p).node.storage.symbolic and p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
                 raise RuntimeError("bernoulli expects all probabilities to be in [0, 1]")
             wide = p if p.is_floating_point() else p.double()
             drawn = rand(tuple(like.shape), generator=generator, dtype=wide.dtype) < wide
@@ -308,7 +347,7 @@ cdef object coin_flips(Tensor like, object p, object generator):
     shape_like(like, None, None, &source)
     source.p[0] = p
     place(&source, 4, generator)
-    return from_source(FBP_OP_bernoulli, &source, False)
+    return drawn_from(FBP_OP_bernoulli, &source, False)
 
 
 def bernoulli(input, p=None, *, generator=None, out=None):
@@ -360,6 +399,19 @@ def multinomial(input, num_samples, replacement=False, *, generator=None, out=No
         return store(from_numpy(rows).reshape(*input.shape[:input.ndim - 1], num_samples), out)
 
 
+cdef object drawn_mask(fbp_source_attribute *source):
+    """What dropout multiplies elements with inside of a vmap: drawn for each example, or once for all."""
+    cdef fbp_source_attribute ones
+    cdef fbp_tensor *out
+    cdef Tensor one
+    place(source, per_block(source.dtype), None)
+    ones = source[0]
+    ones.p[0] = 1.0
+    one = from_source(FBP_OP_full, &ones, False)
+    check(fbp_apply(FBP_OP_dropout, 1, &one.node, source, source_bytes(source.ndim), &out))
+    return rebatch(wrap(out))
+
+
 def dropout(input, p=0.5, training=True, inplace=False):
     """input with elements zeroed with probability p, the others divided by 1 - p; input itself when not training.
 
@@ -378,6 +430,8 @@ def dropout(input, p=0.5, training=True, inplace=False):
     x = <Tensor?>input
     shape_like(x, None, None, &source)
     source.p[0] = p
+    if fbp_mode_get().vmap_count and not inplace:  # a mask of the innermost vmap's own, or of all its examples
+        return binary(FBP_OP_mul, x, drawn_mask(&source))
     place(&source, per_block(source.dtype), None)
     if inplace:
         out = x.node
@@ -399,7 +453,7 @@ cdef object fill_random(Tensor x, int op, double p0, double p1, object low, obje
     source.integer[0] = low
     source.integer[1] = high
     place(&source, in_block, generator)
-    if fbp_is_contiguous(x.node) and not (fbp_requires_grad(x.node) and fbp_mode_get().grad_enabled):
+    if fbp_is_contiguous(x.node) and not (fbp_requires_grad(x.node) and fbp_mode_get().grad_enabled) and not fbp_mode_get().vmap_count:
         check(fbp_apply_out(op, 0, NULL, &source, source_bytes(source.ndim), x.node))
         return x
-    return x.copy_(from_source(op, &source, False))
+    return x.copy_(drawn_from(op, &source, False))

@@ -94,7 +94,7 @@ cdef object extreme_along(fbp_op place, fbp_op extreme, Tensor x, object dim, bi
     if isinstance(dim, (tuple, list)):
         raise TypeError(f"max(), min(): dim must be one int where indices are returned, got {dim!r}; amax() and amin() take several")
     indices = reduce_mask(place, x, mask, keepdim, 0.0)
-    if x.node.ndim == 0 or not (fbp_requires_grad(x.node) and fbp_mode_get().grad_enabled):
+    if x.node.ndim == 0 or not (fbp_mode_get().grad_enabled and is_differentiated(x.node)):
         return result(reduce_mask(extreme, x, mask, keepdim, 0.0), indices)
     while not (mask >> at & 1):
         at += 1

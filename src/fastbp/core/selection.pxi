@@ -359,7 +359,7 @@ def one_hot(tensor, num_classes=-1):
     cdef fbp_dim_attribute attribute
     cdef fbp_tensor *out
     cdef Tensor x = index_tensor("one_hot", tensor)
-    if fbp_mode_get().capture == NULL and x.node.numel and int(x.min()) < 0:
+    if not x.node.storage.symbolic and x.node.numel and int(x.min()) < 0:
         raise RuntimeError("Class values must be non-negative.")
     if num_classes == -1:
         if x.node.numel == 0:
@@ -367,7 +367,7 @@ def one_hot(tensor, num_classes=-1):
         num_classes = int(x.max()) + 1
     if num_classes < 1 and x.node.numel == 0:
         raise RuntimeError("num_classes should be positive")
-    if fbp_mode_get().capture == NULL and x.node.numel and int(x.max()) >= num_classes:
+    if not x.node.storage.symbolic and x.node.numel and int(x.max()) >= num_classes:
         raise RuntimeError("Class values must be smaller than num_classes.")
     attribute.dim, attribute.flag = num_classes, 0
     check(fbp_apply(FBP_OP_one_hot, 1, &x.node, &attribute, sizeof(attribute), &out))

@@ -322,6 +322,13 @@ cdef object binary_out(fbp_op op, object a, object b, object out):
     return out
 
 
+cdef inline bint is_differentiated(const fbp_tensor *t) noexcept:
+    """Whether a tensor requires grad, or what lies behind it inside of a vmap."""
+    while not fbp_requires_grad(t) and fbp_is_batched(t):
+        t = fbp_batch_of(t).physical
+    return fbp_requires_grad(t)
+
+
 # ---- shapes and dims ---------------------------------------------------------------------------------------------------
 
 cdef int read_sizes(object sizes, int64_t *shape) except -1:

@@ -1,7 +1,7 @@
 """fastbp.func: functions of functions, under torch.func's names.
 
-Each takes a function of tensors and returns another: its derivative, its Jacobian, the same over a batch. They nest in any
-order, run inside of `fastbp.compile` and around compiled functions, and take and give tensors in lists, tuples,
+Each takes a function of tensors and returns another: its derivative, its Jacobian, the same over a batch. They nest in
+any order, run inside of `fastbp.compile` and around compiled functions, and take and give tensors in lists, tuples,
 dicts and named tuples.
 """
 

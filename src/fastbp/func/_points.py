@@ -1,8 +1,8 @@
-"""What all derivatives of functions share: points to differentiate at, a run that is recorded, results without its traces.
+"""What all derivatives of functions share: points to differentiate at, recorded runs, results without their traces.
 
-A function is run on *lifted* arguments: fresh tensors of the same values, connected to what the arguments were computed from,
-so that a derivative taken inside of another one is told apart from it by the tensor that is asked. Nothing else marks the
-nesting: what was recorded is one graph.
+A function is run on *lifted* arguments: fresh tensors of the same values, connected to what the arguments were computed
+from, so that a derivative taken inside of another one is told apart from it by the tensor that is asked. Nothing else
+marks the nesting: what was recorded is one graph.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class Run:
         self.aux = self.clean(aux)
 
     def is_recorded(self, *more: Sequence[Tensor]) -> bool:
-        """Whether derivatives are to be recorded too: outputs, or tensors given besides, depend on more than the point."""
+        """Whether derivatives are to be recorded too: outputs, or tensors given besides, depend on more than the "
+        "point."""
         return self.create or (_core.is_grad_enabled() and any(one.requires_grad for given in more for one in given))
 
     def clean(self, value: Any) -> Any:
@@ -193,6 +194,7 @@ def check_alike(given: Sequence[Tensor], wanted: Sequence[Tensor], what: str, of
     for one, like in zip(given, wanted, strict=True):
         if one.shape != like.shape or one.dtype is not like.dtype:
             raise RuntimeError(
-                f"{what} of shape {tuple(one.shape)}, {one.dtype!r} for {of} of shape {tuple(like.shape)}, {like.dtype!r}; "
+                f"{what} of shape {tuple(one.shape)}, {one.dtype!r} for {of} of shape {tuple(like.shape)}, "
+                f"{like.dtype!r}; "
                 "they must agree"
             )

@@ -39,8 +39,8 @@ def grad_and_value(func: Function, argnums: Argnums = 0, has_aux: bool = False) 
     Returns
     -------
     callable
-        Of the same arguments, to ``(gradient, value)`` or, with `has_aux`, ``(gradient, (value, aux))``. The gradient has
-        the structure, shapes and dtypes of the argument, and is a tuple of such where `argnums` is.
+        Of the same arguments, to ``(gradient, value)`` or, with `has_aux`, ``(gradient, (value, aux))``. The gradient
+        has the structure, shapes and dtypes of the argument, and is a tuple of such where `argnums` is.
 
     Raises
     ------
@@ -91,7 +91,9 @@ def _value(run: Run, has_aux: bool) -> Any:
     return (run.value, run.aux) if has_aux else run.value
 
 
-def _gradient(func: Function, argnums: Argnums, has_aux: bool, name: str, result: Callable[[Any, Run], Any]) -> Function:
+def _gradient(
+    func: Function, argnums: Argnums, has_aux: bool, name: str, result: Callable[[Any, Run], Any]
+) -> Function:
     @_like(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         point = Point(args, check_argnums(argnums, len(args), name), name)
@@ -100,7 +102,8 @@ def _gradient(func: Function, argnums: Argnums, has_aux: bool, name: str, result
         if len(run.outputs) != 1 or run.structure is not LEAF or y.numel() != 1 or not y.is_floating_point():
             shapes = ", ".join(f"{tuple(one.shape)} {one.dtype!r}" for one in run.outputs)
             raise RuntimeError(
-                f"{name}: expected the function to return one floating point tensor of one element, got {shapes}; sum the "
+                f"{name}: expected the function to return one floating point tensor of one element, got {shapes}; "
+                "sum the "
                 "losses of a batch, or use func.vjp or func.jacrev"
             )
         gradients = sweep(run, [y], point.leaves, [None], run.is_recorded())
@@ -124,7 +127,8 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
     -------
     output : tensors in func's structure
     vjp_fn : callable
-        Of cotangents in the output's structure, to a tuple of cotangents, one a primal. It can be called again and again.
+        Of cotangents in the output's structure, to a tuple of cotangents, one a primal. It can be called again and
+        again.
     aux
         With `has_aux`.
 
@@ -146,7 +150,8 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
         structure, given = flatten_tensors(cotangents[0] if len(cotangents) == 1 else cotangents, "vjp: the cotangents")
         if structure != run.structure:
             raise RuntimeError(
-                f"vjp: cotangents of structure {structure!r} for an output of structure {run.structure!r}; they must agree"
+                f"vjp: cotangents of structure {structure!r} for an output of structure {run.structure!r}; they must "
+                "agree"
             )
         check_alike(given, run.outputs, "vjp: a cotangent", "an output")
         pulled = sweep(run, run.outputs, point.leaves, given, run.is_recorded(given))
@@ -194,7 +199,7 @@ def jvp(
 
 
 def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
-    """A function's value, and the linear function that its Jacobian is, which costs one pass forward a call (torch.func.linearize).
+    """A function's value, and its Jacobian as a linear function, at a pass forward a call (torch.func.linearize).
 
     Parameters
     ----------
@@ -250,13 +255,15 @@ def _pushed(point: Point, run: Run, tangents: Any, name: str, strict: bool) -> A
     check_alike(given, point.leaves, f"{name}: a tangent", "a primal")
     results = push(run.outputs, point.leaves, given, run.is_recorded(given))
     if strict and any(one is None for one in results):
-        raise RuntimeError(f"{name}: an output does not depend on the primals, with strict=True; pass strict=False for zeros")
+        raise RuntimeError(
+            f"{name}: an output does not depend on the primals, with strict=True; pass strict=False for zeros"
+        )
     filled = [_core.zeros_like(y).detach() if t is None else t for y, t in zip(run.outputs, results, strict=True)]
     return unflatten(run.structure, iter(filled))
 
 
 def hvp(func: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-    """The Hessian of a function times tangents, forward over reverse: some two gradients' cost, and no Hessian (Pearlmutter 1994).
+    """The Hessian of a function times tangents, forward over reverse, at two gradients' cost and without it.
 
     Parameters
     ----------

@@ -25,7 +25,11 @@ def _bases(tensors: Sequence[Tensor], begin: int, end: int) -> list[Tensor]:
     start = 0
     for one in tensors:
         count = one.numel()
-        rows = _core.eye(end - begin, count, dtype=one.dtype) if begin == start else _offset_eye(one, begin - start, end - begin)
+        rows = (
+            _core.eye(end - begin, count, dtype=one.dtype)
+            if begin == start
+            else _offset_eye(one, begin - start, end - begin)
+        )
         found.append(rows.reshape(end - begin, *one.shape))
         start += count
     return found
@@ -44,7 +48,9 @@ def _chunks(total: int, chunk_size: int | None, name: str) -> list[tuple[int, in
     return [(at, min(at + size, total)) for at in range(0, total, size)]
 
 
-def _batched(given: Sequence[Tensor], size: int, do: Callable[[list[Tensor]], Sequence[Tensor | None]]) -> list[Tensor | None]:
+def _batched(
+    given: Sequence[Tensor], size: int, do: Callable[[list[Tensor]], Sequence[Tensor | None]]
+) -> list[Tensor | None]:
     """`do` with tensors that stand for their batch; its results with the batch as first axis (None stays)."""
     with _core.vmap_level(size, "same") as level:
         results = do([_core.batch(one, level) for one in given])
@@ -64,9 +70,7 @@ def _in_place_of(run: Run, point: Point, table: list[list[Any]], single: bool) -
     return unflatten(run.structure, iter(rows))
 
 
-def jacrev(
-    func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk_size: int | None = None
-) -> Function:
+def jacrev(func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk_size: int | None = None) -> Function:
     """The function that returns a function's Jacobian, by rows: one batched sweep in reverse (torch.func.jacrev).
 
     The cheaper way where outputs are fewer than inputs.
@@ -85,8 +89,8 @@ def jacrev(
     Returns
     -------
     callable
-        Of the same arguments. For an output of shape S and an argument of shape T, the Jacobian has shape S + T; structures
-        nest, the output's outside. With `has_aux` a pair of it and aux.
+        Of the same arguments. For an output of shape S and an argument of shape T, the Jacobian has shape S + T;
+        structures nest, the output's outside. With `has_aux` a pair of it and aux.
 
     Raises
     ------
@@ -116,7 +120,13 @@ def jacrev(
         for y in run.outputs:
             row = []
             for number, x in enumerate(point.leaves):
-                whole = pieces[0][number] if len(pieces) == 1 else _core.cat([piece[number] for piece in pieces]) if pieces else None
+                whole = (
+                    pieces[0][number]
+                    if len(pieces) == 1
+                    else _core.cat([piece[number] for piece in pieces])
+                    if pieces
+                    else None
+                )
                 part = _core.zeros(0, *x.shape, dtype=x.dtype) if whole is None else whole[start : start + y.numel()]
                 row.append(part.reshape(*y.shape, *x.shape))
             table.append(row)
@@ -128,7 +138,12 @@ def jacrev(
 
 
 def jacfwd(
-    func: Function, argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None, randomness: str = "error"
+    func: Function,
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    chunk_size: int | None = None,
+    randomness: str = "error",
 ) -> Function:
     """The function that returns a function's Jacobian, by columns: one batched pass forward (torch.func.jacfwd).
 

@@ -116,7 +116,9 @@ def _tied(slots: Mapping[str, tuple[dict[str, Any], str]], given: Mapping[str, T
         attributes, attribute = slots[name]
         earlier = by_tensor.setdefault(id(attributes[attribute]), (name, value))
         if earlier[1] is not value:
-            raise ValueError(f"functional_call: {earlier[0]!r} and {name!r} are tied, but two different tensors were given for them")
+            raise ValueError(
+                f"functional_call: {earlier[0]!r} and {name!r} are tied, but two different tensors were given for them"
+            )
     whole = {}
     for name, (attributes, attribute) in slots.items():
         found = by_tensor.get(id(attributes[attribute]))

@@ -25,10 +25,10 @@ def vmap(
     *,
     chunk_size: int | None = None,
 ) -> Function:
-    """The function over a batch: `func` is written for one example and runs once, each op over all of them (torch.func.vmap).
+    """The function over a batch: `func` is for one example and runs once, each op over all of them (torch.func.vmap).
 
-    Inside, tensors have the shape of one example. There is no loop in Python: ops are batched by the class of their row in
-    the op table. The few that cannot be for some inputs run once an example, and say so in a warning, once.
+    Inside, tensors have the shape of one example. There is no loop in Python: ops are batched by the class of their row
+    in the op table. The few that cannot be for some inputs run once an example, and say so in a warning, once.
 
     Parameters
     ----------
@@ -51,10 +51,11 @@ def vmap(
     Raises
     ------
     ValueError
-        When called: for in_dims or out_dims that do not fit or are out of range, batches of different sizes, nothing batched.
+        When called: for in_dims or out_dims that do not fit or are out of range, batches of different sizes, nothing
+        batched.
     RuntimeError
-        When called: for a value that is asked for inside, an in-place operation on a batched tensor, a random operation with
-        "error".
+        When called: for a value that is asked for inside, an in-place operation on a batched tensor, a random operation
+        with "error".
 
     Examples
     --------
@@ -100,7 +101,8 @@ def _in_dims(in_dims: Any, structure: Any, args: Any, tensors: Sequence[Tensor])
             continue
         if not -x.ndim <= dim < x.ndim:
             raise ValueError(
-                f"vmap: got in_dim={dim} for an input of dimensionality {x.ndim} (shape {tuple(x.shape)}), so expected in_dim to "
+                f"vmap: got in_dim={dim} for an input of dimensionality {x.ndim} (shape {tuple(x.shape)}), so "
+                "expected in_dim to "
                 f"satisfy -{x.ndim} <= in_dim < {x.ndim}"
             )
         dims.append(dim + x.ndim if dim < 0 else dim)
@@ -112,7 +114,8 @@ def _as_tuple(in_dims: Any, count: int) -> Any:
         in_dims = tuple(in_dims)
     if not isinstance(in_dims, tuple):
         raise ValueError(
-            f"vmap: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of inputs, got: "
+            "vmap: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of inputs, "
+            "got: "
             f"{type(in_dims).__name__}"
         )
     if len(in_dims) != count:
@@ -134,7 +137,8 @@ def _batch_size(tensors: Sequence[Tensor], dims: Sequence[int | None]) -> int:
         raise ValueError("vmap: at least one input must be a Tensor with a batch dimension (all of in_dims are None)")
     if len(set(sizes)) > 1:
         raise ValueError(
-            f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the mapped dimension"
+            f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the "
+            "mapped dimension"
         )
     return int(sizes[0])
 
@@ -160,7 +164,10 @@ def _run(
         _refuse_values(outer)
         _refuse_others(out_dims)
         places = broadcast(out_dims, outer, "vmap: out_dims")
-        found = [_unbatched(as_tensor(one, "vmap: results"), place, level, size) for one, place in zip(results, places, strict=True)]
+        found = [
+            _unbatched(as_tensor(one, "vmap: results"), place, level, size)
+            for one, place in zip(results, places, strict=True)
+        ]
     return unflatten(outer, iter(found))
 
 
@@ -170,7 +177,8 @@ def _refuse_values(structure: Any) -> None:
         return
     if not is_container(structure):
         raise ValueError(
-            f"vmap: the function must only return Tensors, got type {type(structure).__name__}; did you mean to return a tensor, "
+            f"vmap: the function must only return Tensors, got type {type(structure).__name__}; did you mean to "
+            "return a tensor, "
             "or a value of the batch from outside?"
         )
     for one in parts(structure):
@@ -187,7 +195,8 @@ def _unbatched(x: Tensor, place: int | None, level: int, size: int) -> Tensor:
     full = behind if batched else behind.expand(size, *behind.shape)
     if not -full.ndim <= place < full.ndim:
         raise ValueError(
-            f"vmap: got out_dim={place} for a result of dimensionality {full.ndim - 1} for one example, so expected out_dim to "
+            f"vmap: got out_dim={place} for a result of dimensionality {full.ndim - 1} for one example, so expected "
+            "out_dim to "
             f"satisfy -{full.ndim} <= out_dim < {full.ndim}"
         )
     return full if place == 0 else full.movedim(0, place)
@@ -203,6 +212,7 @@ def _joined(results: Sequence[Any], out_dims: Any) -> Any:
         columns.append(leaves)
     places = broadcast(out_dims, structure, "vmap: out_dims")
     whole = [
-        one[0] if place is None else _core.cat(list(one), dim=place) for one, place in zip(zip(*columns, strict=True), places, strict=True)
+        one[0] if place is None else _core.cat(list(one), dim=place)
+        for one, place in zip(zip(*columns, strict=True), places, strict=True)
     ]
     return unflatten(structure, iter(whole))

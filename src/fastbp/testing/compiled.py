@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .._core import Tensor, from_numpy, grad
-from ..compiler import Compiled, flatten
+from .._tree import flatten
+from ..compiler import Compiled
 from .program import Numbers, Program, Recorder, Replay, Start, real_elements
 
 # A program is a chain of many ops, each with its own rounding: what one may lose, times this.

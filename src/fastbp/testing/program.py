@@ -13,7 +13,8 @@ import numpy as np
 
 from .. import _core
 from .._core import Tensor, is_grad_enabled
-from ..compiler import Compiled, _Entry, _guards, _watching, describe, flatten, unflatten
+from .._tree import flatten, unflatten
+from ..compiler import Compiled, _Entry, _guards, _watching, describe
 from ..reference import OPS, Array, cast_value
 from .replay import TOLERANCES, to_reference
 from .translate import ROWS, parameter_names, translate
