@@ -221,14 +221,17 @@ static fbp_tensor *as_matrices(fbp_builder *g, fbp_tensor *x, bool batched, bool
     return fbp_build_reshape(g, x, 2 + batched, batched ? shape : shape + 1);
 }
 
-/* Where only one side is batched, its examples often are rows of one tall matrix; else both become stacks of matrices
+/* Where only one side is batched, its examples often are rows of one tall matrix (and columns rows of its transpose); else both become stacks of matrices
  * with equally many dimensions, which broadcast. */
 fbp_tensor *batch_matmul(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size) {
     fbp_tensor *a = call->inputs[0], *b = call->inputs[1];
     const int a_ndim = fbp_example_ndim(call, batched, 0), b_ndim = fbp_example_ndim(call, batched, 1);
     (void)size;
     if (!batched[1] && b_ndim <= 2) return matmul(g, a, b);
-    if (!batched[0] && b_ndim == 1 && a_ndim <= 2) return matmul(g, b, a_ndim == 2 ? fbp_build_transpose(g, a) : a);
+    if (!batched[0] && a_ndim <= 2 && (b_ndim == 1 || (b_ndim == 2 && fbp_shape(b)[2] == 1))) {
+        if (b_ndim == 2) b = fbp_build_reshape(g, b, 2, fbp_shape(b));
+        return b ? matmul(g, b, a_ndim == 2 ? fbp_build_transpose(g, a) : a) : NULL;
+    }
     a = as_matrices(g, a, batched[0], true);
     b = as_matrices(g, b, batched[1], false);
     if (!a || !b) return NULL;

@@ -106,8 +106,24 @@ fbp_tensor *fbp_build_transpose(fbp_builder *g, fbp_tensor *x) {
     return fbp_build(g, FBP_OP_permute, 1, &x, &attribute, sizeof attribute);
 }
 
+/* The shape of x with the masked axes dropped, or kept with size 1; returns how many.  *all_single: they have size 1 now. */
+static int reduced_shape(const fbp_tensor *x, uint32_t dims, bool keepdim, int64_t *shape, bool *all_single) {
+    int ndim = 0;
+    *all_single = true;
+    for (int i = 0; i < x->ndim; i++) {
+        const bool reduced = dims >> i & 1;
+        if (reduced && fbp_shape(x)[i] != 1) *all_single = false;
+        if (!reduced || keepdim) shape[ndim++] = reduced ? 1 : fbp_shape(x)[i];
+    }
+    return ndim;
+}
+
 fbp_tensor *fbp_build_sum(fbp_builder *g, fbp_tensor *x, uint32_t dims, bool keepdim) {
+    int64_t shape[FBP_MAX_NDIM];
+    bool all_single;
     if (!x || !dims) return x;
+    const int ndim = reduced_shape(x, dims, keepdim, shape, &all_single);
+    if (all_single) return keepdim ? x : fbp_build_reshape(g, x, ndim, shape);
     const fbp_reduce_attribute attribute = {.dims = dims, .keepdim = keepdim};
     return fbp_build(g, FBP_OP_sum, 1, &x, &attribute, sizeof attribute);
 }

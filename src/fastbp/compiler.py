@@ -281,8 +281,14 @@ def _note_module(module: Any) -> None:
     capture.modules.append(module)
     for child in module.modules():
         names = (*child._parameter_names, *child._buffer_names, *child._module_names)
-        before = {name: child.__dict__[name] for name in names if name in child.__dict__}
+        present = {name: child.__dict__[name] for name in names if name in child.__dict__}
+        before = {name: value for name, value in present.items() if not _is_symbolic(value)}
         capture.on_failure(functools.partial(child.__dict__.update, before))
+
+
+def _is_symbolic(value: Any) -> bool:
+    """Whether this is a tensor of the function that is captured, which stands in for a module's own (functional_call)."""
+    return isinstance(value, Tensor) and _core.is_symbolic(value)
 
 
 def _check_kept(function: Any, capture: Any, known: list[Any]) -> None:
@@ -309,7 +315,7 @@ def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
         attributes = module.__dict__
         for name in ("training", *module._parameter_names, *module._buffer_names, *module._module_names):
             if name in attributes:
-                if isinstance(attributes[name], Tensor) and _core.is_symbolic(attributes[name]):
+                if _is_symbolic(attributes[name]):
                     raise RuntimeError(
                         f"compile: {name} of {type(module).__name__} is bound to a tensor of the function, which has "
                         "no values after it, and which later calls would not renew; write into the present one: "

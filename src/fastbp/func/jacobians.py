@@ -52,6 +52,10 @@ def _batched(
     given: Sequence[Tensor], size: int, do: Callable[[list[Tensor]], Sequence[Tensor | None]]
 ) -> list[Tensor | None]:
     """`do` with tensors that stand for their batch; its results with the batch as first axis (None stays)."""
+    if size == 1:  # as it is
+        return [
+            None if one is None else one.unsqueeze(0) for one in do([one.reshape(one.shape[1:]) for one in given])
+        ]
     with _core.vmap_level(size, "same") as level:
         results = do([_core.batch(one, level) for one in given])
         found: list[Tensor | None] = []
