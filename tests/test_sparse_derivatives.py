@@ -20,7 +20,6 @@ from structural_cases import ELSEWHERE, STRUCTURAL
 
 import fastbp
 import fastbp.nn.functional as F
-from fastbp import _core
 
 pytest.importorskip("scipy")
 
@@ -29,7 +28,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from fastbp import sparse_derivatives as sd
-from fastbp.sparse_derivatives import colouring, pattern, plan, rules, sets
+from fastbp.sparse_derivatives import colouring, plan, rules, sets
 
 Function = Callable[..., Any]
 
@@ -176,12 +175,22 @@ def test_a_wrong_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(step: Any) -> Any:
         return rules.choose(step.dependent[0].sets, np.arange(step.size))
 
+    def turned_round(right: Function) -> Function:
+        return lambda *given: right(*given)[::-1]
+
+    def gram(x: fastbp.Tensor) -> fastbp.Tensor:
+        return x.reshape(3, 4) @ x.reshape(4, 3)
+
+    def chosen(x: fastbp.Tensor) -> fastbp.Tensor:
+        return x[fastbp.tensor([3, 0, 0])]
+
     for f, name, fault in (
         (product, "_elementwise", forgetful),
-        (product, "map_of_linear", lambda *given: None if (m := right(*given)) is None else m[::-1].tocsr()),
+        (product, "places_of_view", turned_round(rules.places_of_view)),
+        (chosen, "map_of_linear", turned_round(rules.map_of_linear)),
         (rows, "_axes", lambda step, whole: (0,)),
+        (gram, "_left", lambda a, b: sets.nothing(9, 12)),
     ):
-        right = getattr(rules, name)
         assert_covers(sd.jacobian_pattern(f, x), dense_jacobian(f, x))
         with monkeypatch.context() as patched:
             patched.setattr(rules, name, fault)
@@ -378,7 +387,7 @@ def test_the_hessian_of_rosenbrock_is_tridiagonal() -> None:
     main[1:] += 200
     wanted = scipy.sparse.diags_array([-400 * x[:-1], main, -400 * x[:-1]], offsets=[-1, 0, 1], format="csr")
     assert abs(found - wanted).max() <= 1e-12 * abs(wanted).max()
-    assert abs(found[:60, :60] - scipy.optimize.rosen_hess(x[:60])).max(initial=0) <= 1e-9 or True
+    assert_same(sd.sparse_hessian(rosenbrock, x[:60]), scipy.optimize.rosen_hess(x[:60]))
     assert (abs(found - found.T)).max() == 0  # each pair is read from one place
 
 
@@ -448,8 +457,8 @@ def test_a_plan_serves_other_points_and_arguments(monkeypatch: pytest.MonkeyPatc
     f = lambda x, t: t * x[1:] * x[:-1] ** 2  # noqa: E731
     x = np.random.default_rng(0).uniform(0.5, 1.5, 40)
     plan = sd.sparse_jacobian_plan(f, x, 1.0)
-    for name in ("pattern_of", "colour_columns"):
-        monkeypatch.setattr(f"fastbp.sparse_derivatives.plan.{name}", lambda *a: pytest.fail("found once more"))
+    for name in ("functions.pattern_of", "plan.colour_columns"):
+        monkeypatch.setattr(f"fastbp.sparse_derivatives.{name}", lambda *a: pytest.fail("found once more"))
     for t in (1.0, 3.0):
         found = plan(x + t, t, check=True)
         assert_same(found, dense_jacobian(lambda x, t=t: f(x, t), x + t))
@@ -562,17 +571,17 @@ def test_bad_input() -> None:
     plan = sd.sparse_jacobian_plan(square, x)
     grows = sd.sparse_jacobian_plan(lambda x: x[x > 0], x)
     for wanted, message, call in (
-        (TypeError, "x must be a Tensor or a NumPy array, got list", lambda: sd.sparse_jacobian(square, [1.0])),
-        (RuntimeError, r"floating point dtype, got fastbp.int64; .*double", lambda: sd.sparse_jacobian(square, np.arange(3))),
+        (TypeError, "must be a Tensor or a NumPy array, got list", lambda: sd.sparse_jacobian(square, [1.0])),
+        (RuntimeError, r"floating .*, got fastbp.int64; .*", lambda: sd.sparse_jacobian(square, np.arange(3))),
         (TypeError, "must return one Tensor, got tuple; .*cat", lambda: sd.sparse_jacobian(lambda x: (x, x), x)),
         (TypeError, "must return one Tensor, got float", lambda: sd.sparse_hessian(lambda x: 1.0, x)),
         (ValueError, "'auto', 'fwd' or 'rev', got 'forward'", lambda: sd.sparse_jacobian(square, x, mode="forward")),
-        (ValueError, r"pattern has shape \(2, 3\), .* \(3, 3\)", lambda: sd.sparse_jacobian(square, x, pattern=np.ones((2, 3)))),
-        (ValueError, "must be symmetric", lambda: sd.sparse_hessian(lambda x: x.sum(), x, pattern=np.triu(np.ones((3, 3))))),
+        (ValueError, r"has shape \(2, 3\), .* \(3, 3\)", lambda: sd.sparse_jacobian(square, x, pattern=np.ones((2, 3)))),
+        (ValueError, "must be symmetric", lambda: sd.sparse_hessian(lambda x: x.sum(), x, pattern=np.eye(3, k=1))),
         (RuntimeError, r"must return a scalar, got shape \(3,\)", lambda: sd.sparse_hessian(square, x)),
         (RuntimeError, r"must return a scalar, got shape \(3,\)", lambda: sd.hessian_pattern(square, x)),
         (ValueError, r"x of shape \(3,\), fastbp.float64, got \(4,\)", lambda: plan(np.ones(4))),
-        (ValueError, r"x of shape \(3,\), fastbp.float64, got \(3,\), fastbp.float32", lambda: plan(np.ones(3, np.float32))),
+        (ValueError, r"float64, got \(3,\), fastbp.float32", lambda: plan(np.ones(3, np.float32))),
         (ValueError, r"f\(x\) has shape \(2,\), and had \(3,\)", lambda: grows(np.array([1.0, -1.0, 1.0]))),
         (ZeroDivisionError, "division", lambda: sd.sparse_jacobian(lambda x: x * (1 / 0), x)),
     ):
@@ -583,14 +592,14 @@ def test_bad_input() -> None:
 
 def test_inside_of_a_compiled_function_values_are_refused() -> None:
     f = fastbp.compile(lambda x: x * sd.sparse_jacobian(lambda x: x * x, x).sum())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="compile: the value of a tensor is asked for"):
         f(fastbp.ones(3))
 
 
 def test_a_dense_pattern_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sets, "MOST_ENTRIES", 99)
     assert sd.jacobian_pattern(lambda x: x * x, fastbp.ones(10)).nnz == 10
-    with pytest.raises(RuntimeError, match=r"10 x 10, would have 100 entries: this derivative is dense; use func.jacfwd"):
+    with pytest.raises(RuntimeError, match=r"10 x 10, would have 100 entries: this derivative is dense; use func"):
         sd.jacobian_pattern(lambda x: x * x.norm(), fastbp.ones(10))
 
 
@@ -606,15 +615,3 @@ def test_scipy_is_imported_when_it_is_used() -> None:
 
     code = "import sys, fastbp.sparse_derivatives; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_nodes_are_let_go_when_nobody_needs_them() -> None:
-    """A chain of many ops holds a few patterns, not all: what is kept of done nodes has no sets."""
-    x = fastbp.ones(8).requires_grad_()
-    with _core.keep_values():
-        y = x
-        for _ in range(20):
-            y = y * 2
-    nodes, (result, _) = _core._recorded_graph([y, x])
-    last = pattern._last_uses(nodes, result)
-    assert last[result] == len(nodes) and all(last[i] > i for i, node in enumerate(nodes) if node[0] != "leaf")

@@ -15,15 +15,9 @@ What is computed is exact: no finite differences. docs/derivations/sparse.md has
 SciPy (`pip install 'fastbp[linalg]'`) is imported when it is first used.
 """
 
+from .functions import sparse_hessian, sparse_hessian_plan, sparse_jacobian, sparse_jacobian_plan
 from .pattern import hessian_pattern, jacobian_pattern
-from .plan import (
-    SparseDerivative,
-    SparseInfo,
-    sparse_hessian,
-    sparse_hessian_plan,
-    sparse_jacobian,
-    sparse_jacobian_plan,
-)
+from .plan import SparseDerivative, SparseInfo
 
 __all__ = [
     "SparseDerivative",

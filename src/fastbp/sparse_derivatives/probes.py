@@ -1,14 +1,16 @@
 """What a linear op does, found out by running it: no second list of what each op moves where.
 
 A linear op is y = L u, with u all its real operands one behind the other. Where every row of L has one entry at most
-(slices, gathers, concatenation: each output element comes from one place) the op itself tells L: of u = 1 it makes
-the entry c, of u = (1, 2, ..., n) it makes c times the place, and of random u it makes c times what stood there, which
-is how one knows that there was no second entry. Where every column has one entry at most (sums, adding at an index:
-each input element goes to one place) the same is true of the transpose, which is the op's own reverse rule.
+(gathers, concatenation: each output element comes from one place) the op itself tells L: of u = 1 it makes the entry c,
+of u = (1, 2, ..., n) it makes c times the place, and of random u it makes c times what stood there, which is how one
+knows that there was no second entry. (Of views that is known beforehand.) Where every column has one entry at most
+(sums, adding at an index: each input element goes to one place) the same is true of the transpose, which is the op's
+own reverse rule.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +22,18 @@ from .sets import Array, Sets, map_of
 # A quotient of float64 numbers that should be a whole number up to some 1e9, and products of two numbers, err by a few
 # units of 2**-53 = 1.1e-16; that a sum of several random numbers is another one to this accuracy is a matter of 1e-12.
 ROUNDING = 1e-12
+
+
+def places_of_view(op: str, shape: tuple[int, ...], attributes: dict[str, Any]) -> Array:
+    """For each element of a view's result the number of the input's element that it is."""
+    with no_grad():
+        return np.asarray(_apply(op, [_numbered(shape)], attributes).numpy(), np.int64).ravel()
+
+
+@functools.lru_cache(maxsize=4)
+def _numbered(shape: tuple[int, ...]) -> Tensor:
+    """0, 1, 2, ...: made once for the many parts that a loop takes of one tensor."""
+    return from_numpy(np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape))
 
 
 def map_of_linear(op: str, operands: Sequence[Tensor | None], attributes: dict[str, Any]) -> Sets | None:

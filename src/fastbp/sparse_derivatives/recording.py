@@ -62,7 +62,7 @@ def record_gradient(f: Function, x: Tensor, args: tuple[Any, ...], who: str) -> 
     if value.y is None:
         return Recording(x, None, shape)
     with enable_grad(), keep_values():
-        (g,) = grad(value.y, x, from_numpy(np.ones(value.shape, value.y.dtype.name)), create_graph=True, allow_unused=True)
+        (g,) = grad(value.y, x, _like(value.y, np.ones(value.shape)), create_graph=True, allow_unused=True)
     return Recording(x, g if g is not None and g.requires_grad else None, shape)
 
 

@@ -1,7 +1,7 @@
 """How sets of input elements pass through one op, by the op's class: the row of the table says it, not a list here.
 
     pointwise        element by element, after broadcasting
-    linear           the op is asked (`probes`); where it cannot tell, it mixes whatever its axes mix
+    view, linear     the op is asked (`probes`); where it cannot tell, it mixes whatever its axes mix
     bilinear, and    products: an element depends on a row of one matrix and a column of the other, less the
     their sums       zeros of a constant one
     general          mixes along the axes that its attributes name (reductions, softmax, losses by classes)
@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from .._core import Tensor, _apply, no_grad, op_table, zeros
-from .probes import map_of_linear
-from .sets import Array, Sets, choose, map_of, push, repeat, scipy_sparse, unite, unite_rows
+from .._core import Tensor, _apply, float64, no_grad, op_table, zeros
+from .probes import map_of_linear, places_of_view
+from .sets import Array, Sets, choose, map_of, nothing, push, repeat, scipy_sparse, unite, unite_rows
 
 CLASSES: dict[str, str] = {row["name"]: row["class"] for row in op_table()}
+VIEWS = {row["name"] for row in op_table() if row["view"]}
 
 Shape = tuple[int, ...]
 
 
 @dataclass
 class Operand:
-    """An input of a node: its value (None where an in-place op has overwritten it), shape, and sets (None: constant)."""
+    """An input of a node: its value (None: overwritten by an in-place op), shape, and sets (None: constant)."""
 
     value: Tensor | None
     shape: Shape
@@ -39,7 +40,7 @@ class Operand:
     @property
     def numbers(self) -> Tensor:
         """The value, or, where it is gone, zeros: enough for what depends on shapes alone."""
-        return zeros(self.shape, dtype="float64") if self.value is None else self.value.detach()
+        return zeros(self.shape, dtype=float64) if self.value is None else self.value.detach()
 
 
 @dataclass
@@ -81,6 +82,8 @@ def sets_of(step: Step) -> Sets | None:
         return None
     if kind == "pointwise":
         return _elementwise(step)
+    if step.op in VIEWS:
+        return choose(step.dependent[0].sets, places_of_view(step.op, step.dependent[0].shape, step.attributes))
     if kind == "linear":
         return _linear(step)
     if step.op in PRODUCTS:
@@ -107,8 +110,8 @@ def _broadcast(shape: Shape, target: Shape) -> Array:
 
 def _linear(step: Step) -> Sets:
     """By asking the op. Random masks count as ones and casts as copies: their zeros are no structure."""
-    if ("seed" in step.attributes or "dtype" in step.attributes) and step.operands[0] is not None:
-        return _elementwise(step) if step.operands[0].shape == step.shape else _everything(step)
+    if "seed" in step.attributes or "dtype" in step.attributes:
+        return _elementwise(step) if step.dependent[0].shape == step.shape else _everything(step)
     real = [x for x in step.operands if x is not None and (x.value is None or x.value.is_floating_point())]
     if any(x.value is None and x.sets is None for x in real):
         return _mixed(step)  # perhaps an index, and overwritten
@@ -116,9 +119,8 @@ def _linear(step: Step) -> Sets:
     found = map_of_linear(step.op, values, step.attributes)
     if found is None:
         return _mixed(step)
-    n = step.dependent[0].sets.shape[1]
-    blank = scipy_sparse().csr_array
-    stacked = [blank((size_of(x.shape), n), dtype=bool) if x.sets is None else x.sets for x in real]
+    (n,) = {x.sets.shape[1] for x in real if x.sets is not None}
+    stacked = [nothing(size_of(x.shape), n) if x.sets is None else x.sets for x in real]
     return push(found, stacked[0] if len(stacked) == 1 else scipy_sparse().vstack(stacked, format="csr"))
 
 
