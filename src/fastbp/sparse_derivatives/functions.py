@@ -62,9 +62,19 @@ def sparse_jacobian_plan(f: Function, x: Any, *args: Any, mode: str = "auto", pa
 
     Examples
     --------
-    >>> plan = sparse_jacobian_plan(residual, x0)
-    >>> for _ in range(10):
-    ...     x = x - scipy.sparse.linalg.spsolve(plan(x), residual(x).numpy())
+    Newton's method for u'' + exp(u) = 0 on a grid, u = 0 at both ends (Bratu's problem):
+
+    >>> from scipy.sparse.linalg import spsolve
+    >>> n, zero = 99, fastbp.zeros(1, dtype=fastbp.float64)
+    >>> def residual(u):
+    ...     v = fastbp.cat([zero, u, zero])
+    ...     return (v[2:] - 2 * v[1:-1] + v[:-2]) * (n + 1) ** 2 + u.exp()
+    >>> u = np.zeros(n)
+    >>> jacobian = sparse_jacobian_plan(residual, u)
+    >>> for _ in range(5):
+    ...     u = u - spsolve(jacobian(u).tocsc(), residual(fastbp.from_numpy(u)).numpy())
+    >>> print(round(float(u.max()), 4), jacobian.passes)
+    0.1405 3
     """
     return _plan(f, x, args, mode, pattern, False)[0]
 

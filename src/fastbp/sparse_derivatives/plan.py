@@ -60,6 +60,7 @@ class SparseDerivative:
 
     Examples
     --------
+    >>> from fastbp.sparse_derivatives import sparse_jacobian_plan
     >>> plan = sparse_jacobian_plan(lambda x: x[1:] * x[:-1], fastbp.ones(4))
     >>> plan.passes
     2
