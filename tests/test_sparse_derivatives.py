@@ -30,6 +30,7 @@ import scipy.sparse.linalg
 
 from fastbp import sparse_derivatives as sd
 from fastbp.sparse_derivatives import colouring, plan, rules, sets
+from fastbp.sparse_derivatives.pattern import symmetric
 
 Function = Callable[..., Any]
 
@@ -246,6 +247,27 @@ def test_hessian_of_cross_entropy_is_block_diagonal() -> None:
     assert_same(found, dense_jacobian(gradient_of(f), x))
 
 
+def test_losses_mix_the_classes_of_one_position_only() -> None:
+    target = fastbp.tensor([0, 1, 2])
+    scaled = lambda x: x[0] * F.cross_entropy(x[1:].reshape(3, 4), target)  # noqa: E731
+    x = np.random.default_rng(0).standard_normal(13)
+    found = sd.sparse_hessian(scaled, x)
+    assert found.nnz == 3 * 16 + 2 * 12  # blocks, and an arrow for the scale
+    assert_same(found, dense_jacobian(gradient_of(scaled), x))
+
+    def pulled(x: fastbp.Tensor) -> fastbp.Tensor:
+        y = fastbp.zeros(3, 4, dtype=x.dtype).requires_grad_()
+        (g,) = fastbp.autograd.grad((F.nll_loss(y, target, reduction="none") * x).sum(), y, create_graph=True)
+        return g
+
+    assert count(pulled, np.ones(3)) == 12
+
+
+def test_a_hessian_pattern_keeps_what_both_halves_have() -> None:
+    half = scipy.sparse.csr_array(np.array([[1, 1, 0], [0, 0, 1], [0, 1, 0]], bool))
+    assert symmetric(half).toarray().astype(int).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+
+
 def test_in_place_ops_are_followed() -> None:
     def f(x: fastbp.Tensor) -> fastbp.Tensor:
         y = fastbp.zeros(6, dtype=x.dtype)
@@ -277,6 +299,24 @@ def test_columns_of_a_colour_share_no_row(m: int, n: int, density: float, seed: 
     assert sorted({*colours.tolist()} - {-1}) == list(range(colours.max(initial=-1) + 1))
     for colour in range(colours.max(initial=-1) + 1):
         assert entries[:, colours == colour].sum(1).max(initial=0) <= 1
+
+
+def test_colourings_are_as_small_as_they_should_be() -> None:
+    band = scipy.sparse.csr_array(np.array([[1, 1, 1, 0], [0, 1, 1, 1]], bool))
+    assert colouring.colour_columns(band).tolist() == [0, 1, 2, 0]
+    # A crown: pairs (u_i, v_i) side by side, where u_i meets every v but its own. In this order a greedy colouring
+    # takes a colour for each pair, by incidence two in all.
+    pairs = [(2 * i, 2 * j + 1) for i in range(6) for j in range(6) if i != j]
+    crown = np.zeros((len(pairs), 12), bool)
+    for row, pair in enumerate(pairs):
+        crown[row, pair] = True
+    assert colouring.colour_columns(scipy.sparse.csr_array(crown)).max() + 1 == 2
+    for size in (2, 5, 30):
+        star = np.zeros((size, size), bool)
+        star[size // 2] = star[:, size // 2] = True
+        assert colouring.colour_symmetric(scipy.sparse.csr_array(star)).max() + 1 == 2
+    path = np.eye(9, k=1) + np.eye(9, k=-1)
+    assert colouring.colour_symmetric(scipy.sparse.csr_array(path.astype(bool))).max() + 1 == 3
 
 
 def two_coloured_paths(entries: Array, colours: Array) -> int:
@@ -445,8 +485,12 @@ def test_no_state_is_left_behind() -> None:
     x = fastbp.ones(3, dtype=fastbp.float64).requires_grad_()
     sd.sparse_hessian(lambda x: (x**3).sum(), x)
     assert x.grad is None and x.is_leaf
-    assert (x * 2).requires_grad
-    found = sd.sparse_jacobian(lambda x: x * 2, x)
+    plain = fastbp.ones(3)
+    sd.sparse_jacobian(lambda x: x * 2, plain)
+    assert not plain.requires_grad
+    frozen = np.ones(3)
+    frozen.flags.writeable = False
+    found = sd.sparse_jacobian(lambda x: x * 2, frozen)
     found.data[:] = 7.0
     assert sd.sparse_jacobian(lambda x: x * 2, x).diagonal().tolist() == [2.0] * 3
 
@@ -528,6 +572,10 @@ def test_a_pattern_that_no_longer_holds_is_noticed() -> None:
         given_ = sd.sparse_jacobian_plan(lambda x: x * x.flip(0), x, pattern=np.eye(4))
         with pytest.raises(RuntimeError, match="pattern given is too small"):
             given_(x, check=True)
+    first = lambda x: x * x if float(x[0]) > 0 else x * fastbp.cat([x[1:2], x[1:]])  # noqa: E731
+    one = sd.sparse_jacobian_plan(first, np.ones(4))
+    with pytest.raises(RuntimeError, match=r"row 0 \(1 of 4\) depends on more"):
+        one(-np.arange(1.0, 5.0), check=True)
     hessian = sd.sparse_hessian_plan(lambda x: (x[1:] * x[:-1]).sum() if float(x[0]) > 0 else (x**2).sum(), np.ones(4))
     hessian(np.ones(4) * 2, check=True)
     with pytest.raises(RuntimeError, match="sparse_hessian: the pattern"):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._core import _recorded_graph
+from .probes import forget
 from .recording import Function, Recording, as_leaf, record, record_gradient
 from .rules import Operand, Step, sets_of, shape_of
 from .sets import Sets, identity, nothing, scipy_sparse
@@ -106,7 +107,7 @@ def pattern_of(recording: Recording) -> Sets:
     if recording.y is None:
         return nothing(m, n)
     nodes, (result, source) = _recorded_graph([recording.y, recording.x])
-    last = _last_uses(nodes, result)
+    last = _last_uses(nodes)
     done: list[Operand] = []
     for number, (op, inputs, attributes, value) in enumerate(nodes):
         operands = [None if i is None else done[i] for i in inputs]
@@ -120,16 +121,16 @@ def pattern_of(recording: Recording) -> Sets:
         for i in inputs:
             if i is not None and last[i] == number:
                 done[i] = Operand(None, done[i].shape, None)  # nobody asks again: let it go
+    forget()
     found = done[result].sets
     return nothing(m, n) if found is None else found
 
 
-def _last_uses(nodes: list[Any], result: int) -> list[int]:
+def _last_uses(nodes: list[Any]) -> list[int]:
     """For each node the number of the node that reads it last."""
     last = list(range(len(nodes)))
     for number, (_, inputs, _, _) in enumerate(nodes):
         for i in inputs:
             if i is not None:
                 last[i] = number
-    last[result] = len(nodes)
     return last

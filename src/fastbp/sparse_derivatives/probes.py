@@ -24,6 +24,11 @@ from .sets import Array, Sets, map_of
 ROUNDING = 1e-12
 
 
+def forget() -> None:
+    """Let go of what was made for the views of one graph."""
+    _numbered.cache_clear()
+
+
 def places_of_view(op: str, shape: tuple[int, ...], attributes: dict[str, Any]) -> Array:
     """For each element of a view's result the number of the input's element that it is."""
     with no_grad():

@@ -35,7 +35,7 @@ class Recording:
 def as_leaf(x: Any, who: str) -> Tensor:
     """A copy of a floating tensor or array that requires a gradient."""
     if isinstance(x, np.ndarray):
-        x = from_numpy(np.ascontiguousarray(x))
+        x = from_numpy(np.array(x))  # a copy: read-only arrays cannot be shared
     if not isinstance(x, Tensor):
         raise TypeError(f"{who}: x must be a Tensor or a NumPy array, got {type(x).__name__}")
     if not x.is_floating_point():

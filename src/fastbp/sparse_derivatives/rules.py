@@ -109,8 +109,8 @@ def _broadcast(shape: Shape, target: Shape) -> Array:
 
 
 def _linear(step: Step) -> Sets:
-    """By asking the op. Random masks count as ones and casts as copies: their zeros are no structure."""
-    if "seed" in step.attributes or "dtype" in step.attributes:
+    """By asking the op. Casts, and random masks, whose zeros are no structure, count as copies: both name a dtype."""
+    if "dtype" in step.attributes:
         return _elementwise(step) if step.dependent[0].shape == step.shape else _everything(step)
     real = [x for x in step.operands if x is not None and (x.value is None or x.value.is_floating_point())]
     if any(x.value is None and x.sets is None for x in real):
