@@ -597,7 +597,11 @@ def test_patterns_of_the_user() -> None:
     f = lambda x: x[1:] * x[:-1]  # noqa: E731
     own = np.eye(3, 4) + np.eye(3, 4, k=1)
     for given_ in (own, scipy.sparse.coo_matrix(own), scipy.sparse.csr_array(own)):
-        assert_same(sd.sparse_jacobian(f, x, pattern=given_), dense_jacobian(f, x))
+        found = sd.sparse_jacobian(f, x, pattern=given_)
+        assert_same(found, dense_jacobian(f, x))
+        assert found.indices.dtype == sd.sparse_jacobian(f, x).indices.dtype == np.int32
+    stored_zero = scipy.sparse.csr_array((np.array([1.0, 0.0]), ([0, 1], [0, 2])), shape=(3, 4))
+    assert sd.sparse_jacobian(lambda x: x[:3] * 2, x, pattern=stored_zero).nnz == 1 and stored_zero.nnz == 2
     assert_same(sd.sparse_hessian(lambda x: f(x).sum(), x, pattern=np.ones((4, 4))), np.eye(4, k=1) + np.eye(4, k=-1))
 
 

@@ -9,17 +9,17 @@ import numpy as np
 from .pattern import pattern_of, symmetric
 from .plan import Mode, SparseDerivative
 from .recording import Function, Recording, as_leaf, record, record_gradient
-from .sets import Sets, scipy_sparse
+from .sets import Sets, narrow, scipy_sparse
 
 
 def _given_pattern(pattern: Any, shape: tuple[int, int], who: str) -> Sets:
     """A user's pattern as a canonical boolean array."""
-    found = scipy_sparse().csr_array(pattern).astype(bool)
+    found = scipy_sparse().csr_array(pattern, dtype=bool, copy=True)
     if found.shape != shape:
         raise ValueError(f"{who}: the pattern has shape {found.shape}, the derivative has {shape}")
     found.sum_duplicates()
     found.eliminate_zeros()
-    return found
+    return narrow(found)
 
 
 def _plan(

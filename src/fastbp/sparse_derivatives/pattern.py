@@ -16,7 +16,7 @@ from .._core import _recorded_graph
 from .probes import forget
 from .recording import Function, Recording, as_leaf, record, record_gradient
 from .rules import Operand, Step, sets_of, shape_of
-from .sets import Sets, identity, nothing, scipy_sparse
+from .sets import Sets, identity, narrow, nothing, scipy_sparse
 
 
 def jacobian_pattern(f: Function, x: Any, *args: Any) -> Sets:
@@ -98,7 +98,7 @@ def symmetric(pattern: Sets) -> Sets:
     """What a superset of a symmetric pattern and its transpose have in common: it is one, too."""
     both = scipy_sparse().csr_array(pattern.multiply(pattern.T), dtype=bool)
     both.sum_duplicates()
-    return both
+    return narrow(both)
 
 
 def pattern_of(recording: Recording) -> Sets:
@@ -123,7 +123,7 @@ def pattern_of(recording: Recording) -> Sets:
                 done[i] = Operand(None, done[i].shape, None)  # nobody asks again: let it go
     forget()
     found = done[result].sets
-    return nothing(m, n) if found is None else found
+    return nothing(m, n) if found is None else narrow(found)
 
 
 def _last_uses(nodes: list[Any]) -> list[int]:

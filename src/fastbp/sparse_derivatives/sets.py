@@ -36,7 +36,7 @@ def scipy_sparse() -> Any:
 
 def identity(n: int) -> Sets:
     """Each element depends on itself: what x is to x."""
-    return scipy_sparse().eye_array(n, dtype=bool, format="csr")
+    return narrow(scipy_sparse().eye_array(n, dtype=bool, format="csr"))
 
 
 def nothing(m: int, n: int) -> Sets:
@@ -47,7 +47,14 @@ def nothing(m: int, n: int) -> Sets:
 def map_of(rows: Array, columns: Array, shape: tuple[int, int]) -> Sets:
     """The map with a true entry at each (row, column)."""
     entries = (np.ones(len(rows), bool), (rows, columns))
-    return _sorted(scipy_sparse().csr_array(entries, shape=shape))
+    return narrow(_sorted(scipy_sparse().csr_array(entries, shape=shape)))
+
+
+def narrow(sets: Sets) -> Sets:
+    """The same with indices of 32 bits if they suffice: half the memory, and what direct solvers take."""
+    if sets.indices.dtype != np.int32 and max(sets.nnz, *sets.shape) < 2**31:
+        sets.indices, sets.indptr = sets.indices.astype(np.int32), sets.indptr.astype(np.int32)
+    return sets
 
 
 def choose(sets: Sets, index: Array) -> Sets:
