@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "exec/batched.h"
 #include "exec/capture.h"
 #include "exec/views.h"
 #include "kernels/kernels.h"
@@ -14,7 +15,7 @@ enum {
 };
 
 fbp_mode *fbp_mode_get(void) {
-    static _Thread_local fbp_mode mode = {.grad_enabled = true};
+    static _Thread_local fbp_mode mode = {.grad_enabled = true, .quiet_level = UINT64_MAX};
     return &mode;
 }
 
@@ -149,12 +150,15 @@ static fbp_status run(const fbp_call *call, fbp_tensor *out) {
 
 /* ---- recording ----------------------------------------------------------------------------------------------------------- */
 
-static bool wants_record(const fbp_call *call, const fbp_mode *mode) {
-    if (!mode->grad_enabled || !fbp_ops[call->op].vjp) return false;
+/* Of a batched call, only tensors of its own level count: others are differentiated behind it. */
+bool fbp_wants_record(const fbp_call *call, const fbp_mode *mode, uint64_t level) {
+    if (!mode->grad_enabled || !fbp_ops[call->op].vjp || mode->quiet_level <= level) return false;
     for (int i = 0; i < call->count; i++)
-        if (call->inputs[i] && fbp_requires_grad(call->inputs[i])) return true;
+        if (call->inputs[i] && fbp_requires_grad(call->inputs[i]) && (!level || fbp_level(call->inputs[i]) == level)) return true;
     return false;
 }
+
+static bool wants_record(const fbp_call *call, const fbp_mode *mode) { return fbp_wants_record(call, mode, 0); }
 
 /* Which of A, B, C, Y the rules of those inputs that require a gradient read. */
 static int saved_values(const fbp_call *call, const fbp_mode *mode) {
@@ -166,8 +170,7 @@ static int saved_values(const fbp_call *call, const fbp_mode *mode) {
     return needs;
 }
 
-/* Edges, attributes and flags of a freshly made node with room for them. */
-static void record(const fbp_call *call, const fbp_mode *mode, fbp_tensor *out) {
+void fbp_record(const fbp_call *call, const fbp_mode *mode, fbp_tensor *out) {
     int needs = saved_values(call, mode);
     for (int i = 0; i < call->count; i++) {
         if (!call->inputs[i]) continue;
@@ -187,6 +190,10 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
     const fbp_mode *mode = fbp_mode_get();
     fbp_layout layout;
     bool is_view = false;
+    if (mode->vmap_count) {
+        FBP_TRY(fbp_random_check(call->op));
+        if (fbp_level_of(call->count, call->inputs)) return fbp_batched_apply(call, out);
+    }
     if (mode->capture && call->op == FBP_OP_nonzero)
         return fbp_fail(FBP_ERROR_RUNTIME, "compile: the shape of nonzero's result (of an index by a bool mask, too) depends on values; "
                                            "use where() with both branches, or multiply by the mask");
@@ -208,17 +215,20 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
             return status;
         }
     }
-    if (recorded) record(call, mode, result);
+    if (recorded) fbp_record(call, mode, result);
     *out = result;
     return FBP_OK;
 }
 
-/* A tensor of a capture that has ended has no elements. */
-static fbp_status elements_check(const fbp_call *call) {
-    for (int i = 0; i < call->count; i++)
-        if (call->inputs[i] && (call->inputs[i]->flags & FBP_SYMBOLIC))
+/* A tensor of a capture that has ended has no elements, nor has one of a vmap. */
+static fbp_status elements_check(const fbp_call *call, const fbp_mode *mode) {
+    for (int i = 0; i < call->count; i++) {
+        if (!call->inputs[i] || !(call->inputs[i]->flags & FBP_SYMBOLIC)) continue;
+        if (fbp_is_batched(call->inputs[i])) FBP_TRY(fbp_level_check(fbp_ops[call->op].name, call->inputs[i]));
+        else if (!mode->capture)
             return fbp_fail(FBP_ERROR_RUNTIME, "%s: a tensor of shape %s was made while a function was compiled and has no values; return it "
                                                "from the function to use it outside", fbp_ops[call->op].name, fbp_tensor_shape_text(call->inputs[i]));
+    }
     return FBP_OK;
 }
 
@@ -229,7 +239,7 @@ static fbp_status prepare(const fbp_call *call, prepared *p, fbp_call *ready) {
     *ready = *call;
     const fbp_op_row *row = &fbp_ops[call->op];
     bool elementwise = row->class == FBP_CLASS_POINTWISE || row->class == FBP_CLASS_PREDICATE;
-    if (!fbp_mode_get()->capture) FBP_TRY(elements_check(call));
+    FBP_TRY(elements_check(call, fbp_mode_get()));
     bool stale = any_stale(call->count, call->inputs);
     if (!elementwise && !stale) return FBP_OK;
     FBP_TRY(prepared_begin(call, p));
@@ -255,7 +265,7 @@ static fbp_status apply_plain(const fbp_call *call, const fbp_mode *mode, fbp_te
     FBP_TRY(fbp_tensor_like(a, recorded ? call->count : 0, recorded ? call->attribute_bytes : 0, &result));
     fbp_kernels->pointwise->forward[call->op][a->dtype - FBP_FLOAT32](a->numel, result->data, a->data, b->data,
                                                                       call->attributes ? call->attributes : no_parameters);
-    if (recorded) record(call, mode, result);
+    if (recorded) fbp_record(call, mode, result);
     *out = result;
     return FBP_OK;
 }
@@ -279,6 +289,8 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
     const char *name = fbp_ops[op].name;
     fbp_layout layout;
     bool is_view = false, records = fbp_mode_get()->grad_enabled;
+    FBP_TRY(fbp_unbatched_check(op, count, inputs));
+    FBP_TRY(fbp_unbatched_check(op, 1, &out));
     FBP_TRY(fbp_ops[op].infer(&call, &layout, &is_view));
     if (layout.dtype != out->dtype || layout.ndim != out->ndim || memcmp(layout.shape, fbp_shape(out), out->ndim * sizeof(int64_t)) != 0)
         return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= has shape %s, %s, the result %s, %s", name, fbp_tensor_shape_text(out),
@@ -433,7 +445,7 @@ static fbp_status in_place_recorded(const fbp_call *call, const fbp_layout *layo
     if (status == FBP_OK) status = fbp_tensor_view(target, &own, call->count, call->attribute_bytes, &result);
     if (status == FBP_OK) {
         result->flags = (uint16_t)((result->flags & ~FBP_VIEW) | (target->flags & FBP_VIEW));
-        record(&saved, mode, result); /* edges remember the version before the write, the node the one after */
+        fbp_record(&saved, mode, result); /* edges remember the version before the write, the node the one after */
         status = write(call, layout, target);
     }
     while (owned_count) fbp_release(owned[--owned_count]);
@@ -469,6 +481,7 @@ fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, c
     fbp_call call = {op, count, current, attributes, attribute_bytes};
     prepared p;
     fbp_call ready;
+    FBP_TRY(fbp_unbatched_check(op, count, inputs));
     if (count > INPUTS_INSIDE) return fbp_fail(FBP_ERROR_RUNTIME, "%s_: more than %d inputs", fbp_ops[op].name, INPUTS_INSIDE);
     memcpy(current, inputs, (size_t)count * sizeof *current);
     if (fbp_view_is_stale(*target)) {

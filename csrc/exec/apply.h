@@ -4,13 +4,30 @@
 
 #include "ops/op.h"
 
+enum { FBP_VMAP_DEPTH_MAX = 32 };
+
+/* A vmap under way (exec/batched.h). */
+typedef struct fbp_vmap {
+    uint64_t level;
+    int64_t size;      /* of the batch */
+    int randomness;    /* fbp_randomness */
+} fbp_vmap;
+
 /* What the calling thread wants of ops. */
 typedef struct fbp_mode {
     bool grad_enabled; /* record ops on tensors that require a gradient */
     struct fbp_capture *capture; /* ops become lines of its program; NULL: they run */
     bool keep_values;  /* recorded nodes hold every input and output: for replay, explanation and forward mode */
+    uint64_t quiet_level; /* ops of this level (graph/batched.h) and above are not recorded: a sweep over that level runs */
+    int vmap_count;
+    fbp_vmap vmaps[FBP_VMAP_DEPTH_MAX]; /* the outermost first */
 } fbp_mode;
 fbp_mode *fbp_mode_get(void);
+
+/* Whether a call of such a level on these inputs is recorded. */
+bool fbp_wants_record(const fbp_call *call, const fbp_mode *mode, uint64_t level);
+/* Edges, attributes and flags of a freshly made node with room for them. */
+void fbp_record(const fbp_call *call, const fbp_mode *mode, fbp_tensor *out);
 
 /* out = op(inputs): checks, allocates, computes, and records a node where a gradient may be wanted.  On failure nothing was made
  * and nothing changed.  `attributes` is the op's struct, of which `attribute_bytes` are in use. */

@@ -13,6 +13,8 @@
 #include "diff/rules.h"
 #include "exec/apply.h"
 #include "exec/capture.h"
+#include "exec/pull.h"
+#include "graph/batched.h"
 #include "graph/walk.h"
 #include "kernels/kernels.h"
 
@@ -80,11 +82,6 @@ static void node_release(fbp_tensor *node) {
 
 /* ---- sums of cotangents ----------------------------------------------------------------------------------------------------- */
 
-/* No one else can see these elements: they may be overwritten. */
-static bool is_exclusive(const fbp_tensor *t) {
-    return t->references == 1 && t->storage->references == 1 && fbp_is_contiguous(t) && !t->edge_count && !t->storage->release;
-}
-
 /* target += g, both contiguous and of one shape and type. */
 static void add_into(fbp_tensor *target, const fbp_tensor *g) {
     static const double no_parameters[2] = {0, 0};
@@ -100,7 +97,7 @@ static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
         return FBP_OK;
     }
     fbp_tensor *total = node->cotangent;
-    if (!p->request->create_graph && !total->storage->symbolic && !part->storage->symbolic && is_exclusive(total) && fbp_is_contiguous(part)) {
+    if (!p->request->create_graph && !total->storage->symbolic && !part->storage->symbolic && fbp_is_exclusive(total) && fbp_is_contiguous(part)) {
         add_into(total, part);
         return FBP_OK;
     }
@@ -114,6 +111,9 @@ static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
 fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph) {
     fbp_autograd *extra = fbp_autograd_get(t);
     if (!extra) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a gradient");
+    if (fbp_level(g) > fbp_level(t))
+        return fbp_fail(FBP_ERROR_RUNTIME, "backward(): a gradient of shape %s inside of vmap has no place in a .grad outside of it; use "
+                                           "func.grad or autograd.grad, and return the gradient", fbp_tensor_shape_text(g));
     fbp_tensor *old = extra->gradient, *fresh;
     fbp_capture *capture = fbp_capture_get();
     if (capture) {
@@ -121,7 +121,7 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         if (capture->failed) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a list of gradients");
     }
     if (!old) {
-        if (create_graph || is_exclusive(g)) fresh = fbp_retain(g);
+        if (create_graph || fbp_is_exclusive(g)) fresh = fbp_retain(g);
         else FBP_TRY(fbp_contiguous_copy(g, &fresh));
         extra->gradient = fresh;
         return FBP_OK;
@@ -133,7 +133,7 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         fbp_release(sum);
         return status;
     }
-    if (!create_graph && !capture && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only && old->dtype == g->dtype &&
+    if (!create_graph && !capture && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only && !old->storage->symbolic && !g->storage->symbolic && old->dtype == g->dtype &&
         fbp_same_shape(old, g) && !fbp_requires_grad(old)) {
         add_into(old, g);
         old->storage->version++;
@@ -174,53 +174,6 @@ static fbp_status saved_check(const fbp_tensor *node) {
     return FBP_OK;
 }
 
-static bool is_plain(const fbp_tensor *x, const fbp_tensor *node) {
-    return x->numel == node->numel && fbp_is_contiguous(x) && x->dtype == node->dtype;
-}
-
-/* The same as a line of a program; operands may be broadcast. */
-static bool pull_captured(fbp_capture *capture, const fbp_tensor *node, int which, fbp_tensor *g, fbp_tensor **out, fbp_status *status) {
-    const fbp_op_row *row = &fbp_ops[node->op];
-    fbp_tensor *inputs[4] = {g, NULL, NULL, NULL};
-    int needs = row->needs[which];
-    if (needs & NEED_A) inputs[1] = fbp_input(node, 0);
-    if (needs & NEED_B) inputs[2] = fbp_input(node, 1);
-    if (needs & NEED_Y) inputs[3] = (fbp_tensor *)node;
-    for (int i = 0; i < 4; i++)
-        if (inputs[i] && inputs[i]->dtype != node->dtype) return false;
-    if (!fbp_same_shape(g, node)) return false;
-    const fbp_call call = {(fbp_op)node->op, 4, inputs, node->attribute_bytes ? fbp_attributes(node) : NULL, node->attribute_bytes};
-    fbp_layout layout;
-    *status = fbp_layout_contiguous(&layout, (fbp_dtype)node->dtype, node->ndim, fbp_shape(node));
-    if (*status == FBP_OK) *status = fbp_capture_apply(capture, &call, which, &layout, 0, 0, out);
-    return true;
-}
-
-/* The fused kernel of an elementwise rule, where operands lie as it wants them.  False: not applicable.
- * `reuse` allows the result to take g's own memory. */
-static bool pull_fused(const fbp_tensor *node, int which, fbp_tensor *g, bool reuse, fbp_tensor **out, fbp_status *status) {
-    const fbp_op_row *row = &fbp_ops[node->op];
-    *status = FBP_OK;
-    if (row->class != FBP_CLASS_POINTWISE || row->arity > 2) return false;
-    fbp_pull_fn pull = fbp_kernels->pointwise->pull[node->op][which][node->dtype - FBP_FLOAT32];
-    fbp_capture *capture = fbp_capture_get();
-    if (capture) return pull && pull_captured(capture, node, which, g, out, status);
-    const fbp_tensor *a = fbp_input(node, 0), *b = row->arity > 1 ? fbp_input(node, 1) : NULL;
-    int needs = row->needs[which];
-    if (!pull || !is_plain(g, node) || ((needs & NEED_A) && !is_plain(a, node)) || ((needs & NEED_B) && !is_plain(b, node))) return false;
-    if ((needs & NEED_Y) && !fbp_is_contiguous(node)) return false;
-    static const double no_parameters[2] = {0, 0};
-    const double *parameters = node->attribute_bytes ? fbp_attributes(node) : no_parameters;
-    if (reuse && is_exclusive(g)) {
-        *out = fbp_retain(g);
-    } else {
-        *status = fbp_tensor_like(g, 0, 0, out);
-        if (*status != FBP_OK) return true;
-    }
-    pull(node->numel, (*out)->data, g->data, a->data, b ? b->data : NULL, node->data, parameters);
-    return true;
-}
-
 /* Send the cotangent of `node` on to input `which`.  `last`: no other input will read g. */
 static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g, bool last) {
     fbp_tensor *input = fbp_input(node, which), *part = NULL;
@@ -235,7 +188,7 @@ static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g,
     }
     if (fbp_ops[node->op].class == FBP_CLASS_POINTWISE && which < 2 && fbp_ops[node->op].passes_on[which] && fbp_same_shape(input, g))
         return cotangent_add(p, input, g);
-    if (!p->request->create_graph && fbp_same_shape(input, node) && pull_fused(node, which, g, last, &part, &status)) {
+    if (!p->request->create_graph && fbp_same_shape(input, node) && fbp_pull_fused(node, which, g, last, &part, &status)) {
         if (status != FBP_OK) return status;
         status = cotangent_add(p, input, part);
         fbp_release(part);
@@ -321,7 +274,8 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
 
 /* Mark every node from which a requested input can be reached; *list holds all nodes visited, for the marks' removal. */
 static fbp_status mark_wanted(const fbp_backward_request *request, fbp_node_list *list) {
-    FBP_TRY(fbp_walk(request->root_count, request->roots, true, list));
+    const uint64_t oldest = fbp_walk_oldest(request->input_count, request->inputs);
+    FBP_TRY(fbp_walk(request->root_count, request->roots, true, oldest, list));
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags |= FBP_WANTED;
     for (int64_t at = 0; at < list->count; at++)
         for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
@@ -396,10 +350,14 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     fbp_node_list list = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
+    const uint64_t quiet_level = mode->quiet_level, level = fbp_level_of(request->root_count, request->roots);
     p.heap = p.inside;
     FBP_TRY(stash(active));
     active = &p;
-    mode->grad_enabled = request->create_graph;
+    /* A sweep that is not recorded is so on its own level: what lies behind batched tensors belongs to others. */
+    if (request->create_graph) mode->quiet_level = UINT64_MAX;
+    else if (level > 0 && level < quiet_level) mode->quiet_level = level;
+    mode->grad_enabled = request->create_graph || (level > 0 && grad_enabled);
     fbp_status status = request->input_count ? mark_wanted(request, &list) : FBP_OK;
     for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
     while (p.count && status == FBP_OK) {
@@ -408,6 +366,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
         node_release(node);
     }
     mode->grad_enabled = grad_enabled;
+    mode->quiet_level = quiet_level;
     pass_end(&p);
     if (request->input_count) unmark(request, &list);
     active = p.outer;

@@ -8,45 +8,141 @@
 
 #include "diff/rules.h"
 #include "exec/apply.h"
+#include "exec/pull.h"
+#include "graph/batched.h"
 #include "graph/walk.h"
 
-/* The tangent of one node from those that wait in its inputs. */
-static fbp_status push(fbp_tensor *node) {
-    enum { INSIDE = 16 };
-    fbp_tensor *inside[INSIDE], **tangents = inside;
-    if (node->edge_count > INSIDE && !(tangents = malloc(node->edge_count * sizeof *tangents)))
-        return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate a list of tangents");
-    for (uint32_t i = 0; i < node->edge_count; i++) tangents[i] = fbp_input(node, (int)i) ? fbp_input(node, (int)i)->cotangent : NULL;
+/* Values that the node's rule reads, for the inputs that have a tangent. */
+static int needs_of(const fbp_tensor *node, fbp_tensor *const *tangents) {
+    const fbp_op_row *row = &fbp_ops[node->op];
+    int needs = 0;
+    if (row->class == FBP_CLASS_GENERAL) return NEED_A | NEED_B | NEED_C | NEED_Y;
+    for (uint32_t i = 0; i < node->edge_count && i < 3; i++)
+        if (tangents[i]) needs |= row->needs[i];
+    return needs;
+}
+
+/* They must be there, and be what they were. */
+static fbp_status values_check(const fbp_tensor *node, fbp_tensor *const *tangents) {
+    const fbp_edge *edges = fbp_edges(node);
+    const int needs = needs_of(node, tangents);
+    const char *name = fbp_ops[node->op].name;
+    for (uint32_t i = 0; i < node->edge_count && i < 3; i++) {
+        const fbp_tensor *x = edges[i].tensor;
+        if (!(needs >> i & 1) || !x) continue;
+        if (!x->storage)
+            return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: the graph did not keep an input of %s, of shape %s; record it under "
+                                               "autograd.keep_values()", name, fbp_tensor_shape_text(x));
+        if (edges[i].version != x->storage->version)
+            return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: an input of %s, of shape %s, has been modified by an inplace operation since; use "
+                                               "the operation that returns a new tensor", name, fbp_tensor_shape_text(x));
+    }
+    if ((needs & NEED_Y) && node->storage && node->version != node->storage->version && fbp_ops[node->op].class == FBP_CLASS_POINTWISE)
+        return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: the output of %s, of shape %s, has been modified by an inplace operation since; use the "
+                                           "operation that returns a new tensor", name, fbp_tensor_shape_text(node));
+    return FBP_OK;
+}
+
+/* total += part, both owned; consumed. */
+static fbp_status add_part(fbp_tensor **total, fbp_tensor *part) {
+    if (!*total) {
+        *total = part;
+        return FBP_OK;
+    }
+    fbp_tensor *inputs[2] = {*total, part};
+    fbp_status status = fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, total);
+    if (status != FBP_OK) *total = NULL;
+    fbp_release(inputs[0]);
+    fbp_release(part);
+    return status;
+}
+
+/* An elementwise node by its fused kernels.  False: not applicable, nothing made. */
+static bool push_fused(const fbp_tensor *node, fbp_tensor *const *tangents, fbp_tensor **out, fbp_status *status) {
+    const fbp_op_row *row = &fbp_ops[node->op];
+    bool able = row->class == FBP_CLASS_POINTWISE && row->arity <= 2;
+    *status = FBP_OK;
+    *out = NULL;
+    for (uint32_t i = 0; i < node->edge_count && able && *status == FBP_OK; i++) {
+        fbp_tensor *part;
+        if (!tangents[i]) continue;
+        able = fbp_same_shape(tangents[i], node);
+        if (able && row->passes_on[i]) part = fbp_retain(tangents[i]);
+        else able = able && fbp_pull_fused(node, (int)i, tangents[i], false, &part, status);
+        if (able && *status == FBP_OK) *status = add_part(out, part);
+    }
+    if ((!able || *status != FBP_OK) && *out) {
+        fbp_release(*out);
+        *out = NULL;
+    }
+    return able;
+}
+
+/* The tangent of a node that a rule builds. */
+static fbp_status push_built(const fbp_tensor *node, fbp_tensor *const *tangents, fbp_tensor **out) {
     fbp_builder g;
     fbp_builder_begin(&g, fbp_apply);
     fbp_tensor *tangent = fbp_node_jvp(&g, node, tangents);
     fbp_status status = g.status;
-    if (tangent && status == FBP_OK) node->cotangent = fbp_retain(tangent);
+    *out = tangent && status == FBP_OK ? fbp_retain(tangent) : NULL;
     fbp_builder_end(&g);
-    if (tangents != inside) free(tangents);
     return status;
 }
 
-fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
-                                fbp_tensor *const *tangents, fbp_tensor **results) {
-    fbp_node_list list = {0};
-    fbp_status status = fbp_walk(output_count, outputs, false, &list);
-    for (int i = 0; i < input_count && status == FBP_OK; i++) {
-        if (!fbp_same_shape(inputs[i], tangents[i]) || inputs[i]->dtype != tangents[i]->dtype)
-            status = fbp_fail(FBP_ERROR_RUNTIME, "forward mode: a tangent of shape %s, %s for an input of shape %s, %s",
-                              fbp_tensor_shape_text(tangents[i]), fbp_dtype_name((fbp_dtype)tangents[i]->dtype),
-                              fbp_tensor_shape_text(inputs[i]), fbp_dtype_name((fbp_dtype)inputs[i]->dtype));
-        else if (inputs[i]->flags & FBP_VISITED && !inputs[i]->cotangent) inputs[i]->cotangent = fbp_retain(tangents[i]);
+/* The tangent of one node from those that wait in its inputs. */
+static fbp_status push(const fbp_forward_request *request, fbp_tensor *node) {
+    enum { INSIDE = 16 };
+    fbp_tensor *inside[INSIDE], **tangents = inside, *tangent = NULL;
+    bool any = false;
+    if (node->edge_count > INSIDE && !(tangents = malloc(node->edge_count * sizeof *tangents)))
+        return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate a list of tangents");
+    for (uint32_t i = 0; i < node->edge_count; i++) {
+        tangents[i] = fbp_input(node, (int)i) ? fbp_input(node, (int)i)->cotangent : NULL;
+        any |= tangents[i] != NULL;
     }
+    fbp_status status = any ? values_check(node, tangents) : FBP_OK;
+    if (any && status == FBP_OK && (request->create_graph || !push_fused(node, tangents, &tangent, &status)))
+        status = push_built(node, tangents, &tangent);
+    if (tangents != inside) free(tangents);
+    if (status == FBP_OK) node->cotangent = tangent;
+    return status;
+}
+
+static fbp_status seed(const fbp_forward_request *request) {
+    for (int i = 0; i < request->input_count; i++) {
+        fbp_tensor *input = request->inputs[i], *tangent = request->tangents[i];
+        if (!fbp_same_shape(input, tangent) || input->dtype != tangent->dtype)
+            return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: a tangent of shape %s, %s for an input of shape %s, %s", fbp_tensor_shape_text(tangent),
+                            fbp_dtype_name((fbp_dtype)tangent->dtype), fbp_tensor_shape_text(input), fbp_dtype_name((fbp_dtype)input->dtype));
+        if (input->flags & FBP_VISITED && !input->cotangent) input->cotangent = fbp_retain(tangent);
+    }
+    return FBP_OK;
+}
+
+fbp_status fbp_forward_gradient(const fbp_forward_request *request) {
+    fbp_node_list list = {0};
+    fbp_mode *mode = fbp_mode_get();
+    const bool grad_enabled = mode->grad_enabled;
+    const uint64_t quiet_level = mode->quiet_level, level = fbp_level_of(request->output_count, request->outputs);
+    if (request->create_graph) mode->quiet_level = UINT64_MAX;
+    else if (level > 0 && level < quiet_level) mode->quiet_level = level;
+    mode->grad_enabled = request->create_graph || (level > 0 && grad_enabled);
+    fbp_status status = fbp_walk(request->output_count, request->outputs, false,
+                                 fbp_walk_oldest(request->input_count, request->inputs), &list);
+    if (status == FBP_OK) status = seed(request);
     for (int64_t at = 0; at < list.count && status == FBP_OK; at++)
-        if (list.nodes[at]->edge_count && !list.nodes[at]->cotangent) status = push(list.nodes[at]);
-    for (int i = 0; i < output_count; i++)
-        results[i] = status == FBP_OK && outputs[i]->cotangent ? fbp_retain(outputs[i]->cotangent) : NULL;
+        if (list.nodes[at]->edge_count && !list.nodes[at]->cotangent) status = push(request, list.nodes[at]);
+    for (int i = 0; i < request->output_count; i++) {
+        fbp_tensor *tangent = status == FBP_OK ? request->outputs[i]->cotangent : NULL;
+        request->results[i] = tangent ? fbp_retain(tangent) : NULL;
+    }
     for (int64_t at = 0; at < list.count; at++) {
         fbp_tensor *node = list.nodes[at];
         if (node->cotangent) fbp_release(node->cotangent);
         node->cotangent = NULL;
     }
     fbp_walk_end(&list);
+    mode->grad_enabled = grad_enabled;
+    mode->quiet_level = quiet_level;
     return status;
 }

@@ -4,9 +4,18 @@
 
 #include "ops/op.h"
 
-/* results[i] = the tangent of outputs[i] when inputs[j] move along tangents[j]; NULL where none reaches it.  Results are
- * the caller's.  The graph must have been recorded with fbp_mode.keep_values, since jvp rules read every value. */
-fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
-                                fbp_tensor *const *tangents, fbp_tensor **results);
+typedef struct fbp_forward_request {
+    int output_count;
+    fbp_tensor *const *outputs;
+    int input_count;
+    fbp_tensor *const *inputs;
+    fbp_tensor *const *tangents; /* inputs[j] moves along tangents[j], of its shape and type */
+    bool create_graph;           /* record the pass itself, so that its results can be differentiated */
+    fbp_tensor **results;        /* the tangent of each output, the caller's; NULL where no input reaches it */
+} fbp_forward_request;
+
+/* One pass in the order of recording.  The graph must have been recorded with fbp_mode.keep_values, since rules read every
+ * value.  RuntimeError where one of them was given up or overwritten; no scratch is left then. */
+fbp_status fbp_forward_gradient(const fbp_forward_request *request);
 
 #endif

@@ -36,7 +36,8 @@ typedef struct fbp_storage {
     uint8_t read_only;              /* elements may not be written */
     uint8_t latest_lost;            /* there was a `latest`, and it is gone */
     uint8_t captured;               /* made while a capture was under way */
-    uint8_t symbolic;               /* has no elements: stands for memory of a plan that is being captured; `owner` is the plan's */
+    uint8_t symbolic;               /* has no elements.  1: stands for memory of a plan that is being captured, `owner` is the plan's;
+                                       2: for a batch (graph/batched.h) */
 } fbp_storage;
 
 struct fbp_tensor;

@@ -22,17 +22,24 @@ static int by_sequence(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, fbp_node_list *list) {
+fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, uint64_t oldest, fbp_node_list *list) {
     for (int i = 0; i < root_count; i++) FBP_TRY(add(list, roots[i]));
     for (int64_t at = 0; at < list->count; at++) {
         const fbp_tensor *node = list->nodes[at];
         for (uint32_t i = 0; i < node->edge_count; i++) {
             fbp_tensor *input = fbp_input(node, (int)i);
-            if (input && (!grad_only || fbp_requires_grad(input))) FBP_TRY(add(list, input));
+            if (input && input->sequence >= oldest && (!grad_only || fbp_requires_grad(input))) FBP_TRY(add(list, input));
         }
     }
     if (list->count) qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
     return FBP_OK;
+}
+
+uint64_t fbp_walk_oldest(int count, fbp_tensor *const *tensors) {
+    uint64_t oldest = UINT64_MAX;
+    for (int i = 0; i < count; i++)
+        if (tensors[i]->sequence < oldest) oldest = tensors[i]->sequence;
+    return oldest;
 }
 
 void fbp_walk_end(fbp_node_list *list) {

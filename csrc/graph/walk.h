@@ -11,8 +11,11 @@ typedef struct fbp_node_list {
 } fbp_node_list;
 
 /* Fill a zeroed list with the roots and all on which they depend, inputs before outputs; with `grad_only`, through inputs
- * that require a gradient alone.  Whatever is returned, the list must be ended. */
-fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, fbp_node_list *list);
+ * that require a gradient alone.  Nodes recorded before number `oldest` are left out, and with them all that they depend
+ * on: what leads to a tensor is younger than the tensor.  Whatever is returned, the list must be ended. */
+fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, uint64_t oldest, fbp_node_list *list);
+/* The number of the oldest of some tensors, for `oldest`. */
+uint64_t fbp_walk_oldest(int count, fbp_tensor *const *tensors);
 /* Take the marks away and free the list. */
 void fbp_walk_end(fbp_node_list *list);
 

@@ -66,6 +66,29 @@ typedef struct fbp_source_attribute {
     int64_t shape[FBP_MAX_NDIM];
 } fbp_source_attribute;
 
+/* Which of these an op has: FBP_ATTRIBUTE_OF_ and the name of the struct. */
+typedef enum fbp_attribute_kind {
+    FBP_ATTRIBUTE_OF_fbp_no_attribute, FBP_ATTRIBUTE_OF_fbp_scalar_attribute, FBP_ATTRIBUTE_OF_fbp_dtype_attribute,
+    FBP_ATTRIBUTE_OF_fbp_shape_attribute, FBP_ATTRIBUTE_OF_fbp_permute_attribute, FBP_ATTRIBUTE_OF_fbp_slice_attribute,
+    FBP_ATTRIBUTE_OF_fbp_diagonal_attribute, FBP_ATTRIBUTE_OF_fbp_dim_attribute, FBP_ATTRIBUTE_OF_fbp_reduce_attribute,
+    FBP_ATTRIBUTE_OF_fbp_take_attribute, FBP_ATTRIBUTE_OF_fbp_loss_attribute, FBP_ATTRIBUTE_OF_fbp_source_attribute,
+} fbp_attribute_kind;
+
+/* Room for the attributes of any op. */
+typedef union fbp_any_attribute {
+    fbp_scalar_attribute scalar;
+    fbp_dtype_attribute dtype;
+    fbp_shape_attribute shape;
+    fbp_permute_attribute permute;
+    fbp_slice_attribute slice;
+    fbp_diagonal_attribute diagonal;
+    fbp_dim_attribute dim;
+    fbp_reduce_attribute reduce;
+    fbp_take_attribute take;
+    fbp_loss_attribute loss;
+    fbp_source_attribute source;
+} fbp_any_attribute;
+
 /* Bytes to store of a variable-length attribute with n used entries. */
 #define FBP_ATTRIBUTE_BYTES(type, array, n) ((int)(offsetof(type, array) + (size_t)(n) * sizeof(((type *)0)->array[0])))
 

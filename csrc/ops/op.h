@@ -54,6 +54,10 @@ struct fbp_builder;
 typedef fbp_tensor *(*fbp_vjp_fn)(struct fbp_builder *g, const fbp_tensor *node, int which, fbp_tensor *cotangent);
 typedef fbp_tensor *(*fbp_jvp_fn)(struct fbp_builder *g, const fbp_tensor *node, fbp_tensor *const *tangents);
 
+/* The call over a batch of examples: inputs[i] has them as a new first axis where batched[i] (some are), and so has the
+ * result, whose further axes may be shaped otherwise than the example's; NULL on failure. */
+typedef fbp_tensor *(*fbp_batch_fn)(struct fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size);
+
 typedef struct fbp_op_row {
     const char *name;
     const char *doc;
@@ -69,11 +73,13 @@ typedef struct fbp_op_row {
     fbp_run_fn run;
     fbp_vjp_fn vjp;
     fbp_jvp_fn jvp;         /* NULL for linear ops: the op itself */
+    fbp_attribute_kind attribute;
 } fbp_op_row;
 
 extern const fbp_op_row fbp_ops[FBP_OP_COUNT];
 extern const bool fbp_op_strided[FBP_OP_COUNT];    /* run_ reads inputs of any strides */
 extern const bool fbp_op_random[FBP_OP_COUNT];     /* a function of blocks drawn from a generator */
+extern const fbp_batch_fn fbp_op_batch[FBP_OP_COUNT]; /* batching rules of their own; NULL: by class and attribute */
 extern const bool fbp_op_overwrites[FBP_OP_COUNT]; /* run_ may be given its first input's elements to write into */
 
 /* Hand-written parts of structural rows, by name. */
@@ -93,6 +99,7 @@ extern const bool fbp_op_overwrites[FBP_OP_COUNT]; /* run_ may be given its firs
 #define POINTWISE1(name, ...) FBP_DECLARE_RULES(name)
 #define POINTWISE2(name, ...) FBP_DECLARE_RULES(name)
 #define POINTWISE3(name, ...) FBP_DECLARE_RULES(name)
+#define BATCH(name) fbp_tensor *batch_##name(struct fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size);
 #include "ops/ops.def"
 
 /* Shared by all pointwise and predicate rows. */

@@ -11,15 +11,16 @@
     [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = signature_, .class = FBP_CLASS_POINTWISE,      \
                         .kind = FBP_KIND_##kind_, .arity = arity_, .needs = PULL_NEEDS##arity_(name_), .lo = lo_, .hi = hi_, \
                         .passes_on = {__VA_ARGS__},                                                             \
+                        .attribute = FBP_ATTRIBUTE_OF_fbp_scalar_attribute,                                                     \
                         .infer = fbp_infer_pointwise, .run = fbp_run_pointwise, .vjp = vjp_##name_, .jvp = jvp_##name_},
 #define PREDICATE_ROW(name_, signature_, arity_, doc_)                                                           \
     [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = signature_, .class = FBP_CLASS_PREDICATE,      \
                         .kind = FBP_KIND_N, .arity = arity_, .lo = -2.0, .hi = 2.0, .infer = fbp_infer_pointwise, \
                         .run = fbp_run_pointwise},
-#define STRUCTURAL_ROW(name_, class_, arity_, view_, a, b, c, vjp_, jvp_, doc_)                                   \
+#define STRUCTURAL_ROW(name_, class_, arity_, attributes_, view_, a, b, c, vjp_, jvp_, doc_)                      \
     [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = "", .class = FBP_CLASS_##class_, .arity = arity_, \
                         .view = view_, .needs = {a, b, c}, .lo = 0.2, .hi = 2.0, .infer = infer_##name_,         \
-                        .run = run_##name_, .vjp = vjp_, .jvp = jvp_},
+                        .run = run_##name_, .vjp = vjp_, .jvp = jvp_, .attribute = FBP_ATTRIBUTE_OF_##attributes_},
 
 const fbp_op_row fbp_ops[FBP_OP_COUNT] = {
     [FBP_OP_leaf] = {.name = "leaf", .doc = "A value given from outside.", .signature = ""},
@@ -31,13 +32,13 @@ const fbp_op_row fbp_ops[FBP_OP_COUNT] = {
 #define PREDICATE1(name, signature, forward, doc) PREDICATE_ROW(name, signature, 1, doc)
 #define PREDICATE2(name, signature, forward, doc) PREDICATE_ROW(name, signature, 2, doc)
 #define LINEAR(name, arity, attributes, a, b, c, doc) \
-    STRUCTURAL_ROW(name, LINEAR, arity, false, a, b, c, transpose_##name, NULL, doc)
-#define VIEW(name, attributes, doc) STRUCTURAL_ROW(name, LINEAR, 1, true, 0, 0, 0, transpose_##name, NULL, doc)
+    STRUCTURAL_ROW(name, LINEAR, arity, attributes, false, a, b, c, transpose_##name, NULL, doc)
+#define VIEW(name, attributes, doc) STRUCTURAL_ROW(name, LINEAR, 1, attributes, true, 0, 0, 0, transpose_##name, NULL, doc)
 #define BILINEAR(name, arity, attributes, a, b, c, doc) \
-    STRUCTURAL_ROW(name, BILINEAR, arity, false, a, b, c, transpose_##name, NULL, doc)
+    STRUCTURAL_ROW(name, BILINEAR, arity, attributes, false, a, b, c, transpose_##name, NULL, doc)
 #define GENERAL(name, arity, attributes, a, b, c, doc) \
-    STRUCTURAL_ROW(name, GENERAL, arity, false, a, b, c, vjp_##name, jvp_##name, doc)
-#define NODIFF(name, arity, attributes, doc) STRUCTURAL_ROW(name, NODIFF, arity, false, 0, 0, 0, NULL, NULL, doc)
+    STRUCTURAL_ROW(name, GENERAL, arity, attributes, false, a, b, c, vjp_##name, jvp_##name, doc)
+#define NODIFF(name, arity, attributes, doc) STRUCTURAL_ROW(name, NODIFF, arity, attributes, false, 0, 0, 0, NULL, NULL, doc)
 #define UPDATE(name_, doc_) [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = "", .class = FBP_CLASS_UPDATE, .arity = -1},
 #include "ops/ops.def"
 };
@@ -60,5 +61,10 @@ const bool fbp_op_random[FBP_OP_COUNT] = {
 
 const bool fbp_op_overwrites[FBP_OP_COUNT] = {
 #define OVERWRITES(name) [FBP_OP_##name] = true,
+#include "ops/ops.def"
+};
+
+const fbp_batch_fn fbp_op_batch[FBP_OP_COUNT] = {
+#define BATCH(name) [FBP_OP_##name] = batch_##name,
 #include "ops/ops.def"
 };

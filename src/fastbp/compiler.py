@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import sys
 import warnings
 import weakref
 from collections import OrderedDict
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from . import _core
 from ._core import Tensor
+from ._tree import LEAF, flatten, unflatten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from ._core import Plan
@@ -28,56 +28,6 @@ if TYPE_CHECKING:
 PLANS_MOST = 16
 
 # ------------------------------------------------------------------------------------------- arguments as lists
-
-
-def _is_array(value: Any) -> bool:
-    """NumPy's arrays, and others that offer their memory as they do; NumPy's numbers are numbers."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
-        return isinstance(value, numpy.ndarray)
-    return hasattr(value, "__array_interface__")
-
-
-class Leaf:
-    """The place of a tensor in a structure of arguments or results."""
-
-    __slots__ = ()
-
-
-LEAF = Leaf()
-
-
-def flatten(value: Any, leaves: list[Any]) -> Any:
-    """Append tensors and arrays inside lists, tuples and dicts to `leaves`; returns the structure with LEAF instead."""
-    if isinstance(value, Tensor) or _is_array(value):
-        leaves.append(value)
-        return LEAF
-    kind = type(value)
-    if kind is list:
-        return [flatten(one, leaves) for one in value]
-    if kind is dict:
-        return {key: flatten(one, leaves) for key, one in value.items()}
-    if kind is tuple:
-        return tuple([flatten(one, leaves) for one in value])
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return kind(*[flatten(one, leaves) for one in value])
-    return value
-
-
-def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
-    """The structure with the next of `leaves` in each place."""
-    if structure is LEAF:
-        return next(leaves)
-    kind = type(structure)
-    if kind is list:
-        return [unflatten(one, leaves) for one in structure]
-    if kind is dict:
-        return {key: unflatten(one, leaves) for key, one in structure.items()}
-    if kind is tuple:
-        return tuple([unflatten(one, leaves) for one in structure])
-    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        return kind(*[unflatten(one, leaves) for one in structure])
-    return structure
 
 
 def key_of(structure: Any) -> Any:
@@ -89,8 +39,8 @@ def key_of(structure: Any) -> Any:
         return (kind, *map(key_of, structure))
     if kind is float:
         return structure.hex()  # 0.0 and -0.0 differ, NaN is NaN
-    if kind is dict:
-        return (dict, *((name, key_of(one)) for name, one in structure.items()))
+    if kind is dict or kind is OrderedDict:
+        return (kind, *((name, key_of(one)) for name, one in structure.items()))
     try:
         hash(structure)
     except TypeError:

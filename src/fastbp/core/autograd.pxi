@@ -1,5 +1,20 @@
 # Recording on and off, the reverse sweep, hooks, grad_fn.
 
+cdef tuple switch_recording(bint wanted):
+    """Record or not, and what was in force before; asked for within a sweep, it holds on every level."""
+    cdef fbp_mode *mode = fbp_mode_get()
+    before = (mode.grad_enabled, mode.quiet_level)
+    mode.grad_enabled = wanted
+    if wanted:
+        mode.quiet_level = <uint64_t>-1
+    return before
+
+
+cdef int switch_back(tuple before) except -1:
+    fbp_mode_get().grad_enabled, fbp_mode_get().quiet_level = before
+    return 0
+
+
 cdef class grad_switch:
     """Context manager and decorator that sets whether operations are recorded: what no_grad() and its relatives return."""
 
@@ -9,23 +24,21 @@ cdef class grad_switch:
     def __enter__(self):
         if self.before is None:
             self.before = []
-        self.before.append(fbp_mode_get().grad_enabled)
-        fbp_mode_get().grad_enabled = self.wanted
+        self.before.append(switch_recording(self.wanted))
         return self
 
     def __exit__(self, *error):
-        fbp_mode_get().grad_enabled = self.before.pop()
+        switch_back(self.before.pop())
 
     def __call__(self, function):
         wanted = bool(self.wanted)
 
         def wrapper(*args, **kwargs):
-            before = fbp_mode_get().grad_enabled
-            fbp_mode_get().grad_enabled = wanted
+            before = switch_recording(wanted)
             try:
                 return function(*args, **kwargs)
             finally:
-                fbp_mode_get().grad_enabled = before
+                switch_back(before)
 
         def generator_wrapper(*args, **kwargs):
             generator = function(*args, **kwargs)
@@ -78,8 +91,7 @@ def set_grad_enabled(bint mode):
     """Record operations or not, from now on; as a context manager, until its end."""
     cdef grad_switch result = entered_switch.__new__(entered_switch)
     result.wanted = mode
-    result.before = [fbp_mode_get().grad_enabled]
-    fbp_mode_get().grad_enabled = mode
+    result.before = [switch_recording(mode)]
     return result
 
 
@@ -246,13 +258,15 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     return tuple(found)
 
 
-def forward_gradient(outputs, inputs, tangents):
+def forward_gradient(outputs, inputs, tangents, create_graph=True):
     """Tangents of recorded outputs from tangents of inputs: the jvp rules, over a graph recorded with `keep_values()`.
 
     Parameters
     ----------
     outputs, inputs, tangents : sequence of Tensor
         A tangent an input, of its shape.
+    create_graph : bool, optional
+        Record the pass, so that its results can be differentiated. Default: True.
 
     Returns
     -------
@@ -260,18 +274,20 @@ def forward_gradient(outputs, inputs, tangents):
         One an output; None where no input reaches it.
     """
     roots, wanted, given = list(outputs), list(inputs), list(tangents)
+    cdef fbp_forward_request request
     cdef Py_ssize_t i, n = len(roots), m = len(wanted)
     cdef fbp_status status
-    cdef fbp_tensor **results = tensor_array([None] * n, n)
-    cdef fbp_tensor **root_array = tensor_array(roots, n)
-    cdef fbp_tensor **input_array = tensor_array(wanted, m)
-    cdef fbp_tensor **tangent_array = tensor_array(given, m)
-    status = fbp_forward_gradient(<int>n, root_array, <int>m, input_array, tangent_array, results)
-    found = tuple([wrap(results[i]) if results[i] != NULL else None for i in range(n)]) if status == FBP_OK else None
-    free_array(results, n)
-    free_array(root_array, n)
-    free_array(input_array, m)
-    free_array(tangent_array, m)
+    request = fbp_forward_request(<int>n, NULL, <int>m, NULL, NULL, create_graph, NULL)
+    request.outputs = tensor_array(roots, n)
+    request.inputs = tensor_array(wanted, m)
+    request.tangents = tensor_array(given, m)
+    request.results = tensor_array([None] * n, n)
+    status = fbp_forward_gradient(&request)
+    found = tuple([wrap(request.results[i]) if request.results[i] != NULL else None for i in range(n)]) if status == FBP_OK else None
+    free_array(<fbp_tensor **>request.outputs, n)
+    free_array(<fbp_tensor **>request.inputs, m)
+    free_array(<fbp_tensor **>request.tangents, m)
+    free_array(request.results, n)
     check(status)
     return found
 
@@ -288,6 +304,27 @@ cdef class keep_values:
 
     def __exit__(self, *error):
         fbp_mode_get().keep_values = self.before
+
+
+cdef class recording:
+    """Context manager: operations are recorded, whatever is under way; with `keep_values` they hold every value."""
+
+    cdef bint keep, keep_before
+    cdef tuple before
+
+    def __cinit__(self, bint keep_values=False):
+        self.keep = keep_values
+
+    def __enter__(self):
+        cdef fbp_mode *mode = fbp_mode_get()
+        self.keep_before = mode.keep_values
+        self.before = switch_recording(True)
+        mode.keep_values = self.keep or mode.keep_values
+        return self
+
+    def __exit__(self, *error):
+        switch_back(self.before)
+        fbp_mode_get().keep_values = self.keep_before
 
 
 # ---- hooks ---------------------------------------------------------------------------------------------------------------------

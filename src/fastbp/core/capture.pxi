@@ -60,7 +60,7 @@ cdef extern from "graph/walk.h" nogil:
     ctypedef struct fbp_node_list:
         fbp_tensor **nodes
         int64_t count
-    fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bint grad_only, fbp_node_list *list)
+    fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bint grad_only, uint64_t oldest, fbp_node_list *list)
     void fbp_walk_end(fbp_node_list *list)
 
 cdef extern from "exec/backward.h" nogil:
@@ -139,8 +139,8 @@ cdef extern from "exec/run.h" nogil:
 
 # ---- what a function may not ask for ----------------------------------------------------------------------------------------
 
-cdef int refuse_value(str wanted) except -1:
-    """RuntimeError that names the user's line which asks a symbolic tensor for its value."""
+cdef str user_place():
+    """The line of the user's that is running, " at file:line, `text`"; nothing where there is none."""
     import linecache
     import os
     import sys
@@ -148,10 +148,18 @@ cdef int refuse_value(str wanted) except -1:
     frame = sys._getframe()
     while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)).startswith(package):
         frame = frame.f_back
-    place = ""
-    if frame is not None:
-        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        place = f" at {frame.f_code.co_filename}:{frame.f_lineno}" + (f", `{text}`" if text else "")
+    if frame is None:
+        return ""
+    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return f" at {frame.f_code.co_filename}:{frame.f_lineno}" + (f", `{text}`" if text else "")
+
+
+cdef int refuse_value(const fbp_tensor *t, str wanted) except -1:
+    """RuntimeError that names the user's line which asks a symbolic tensor for its value."""
+    place = user_place()
+    if fbp_is_batched(t):
+        raise RuntimeError(f"vmap: the value of a tensor is asked for by {wanted}{place}; inside of vmap a tensor stands for a whole batch of "
+                           "values. Return the tensor and look at it outside, or choose between values with fastbp.where()")
     raise RuntimeError(f"compile: the value of a tensor is asked for by {wanted}{place}; while a function is captured its tensors have no "
                        "values. Return the tensor and look at it outside, choose between values with fastbp.where(), or leave "
                        "this part out of the compiled function")
@@ -159,7 +167,7 @@ cdef int refuse_value(str wanted) except -1:
 
 cdef inline int need_value(const fbp_tensor *t, str wanted) except -1:
     if t.storage != NULL and t.storage.symbolic:
-        refuse_value(wanted)
+        refuse_value(t, wanted)
     return 0
 
 
@@ -339,7 +347,7 @@ cdef class Capture:
         cdef int64_t i
         cdef bint swept = False
         memset(&found, 0, sizeof(found))
-        status = fbp_walk(1, &output.node, True, &found)
+        status = fbp_walk(1, &output.node, True, 0, &found)
         for i in range(found.count):
             swept |= (found.nodes[i].flags & FBP_RELEASED) != 0
         fbp_walk_end(&found)
@@ -352,7 +360,7 @@ cdef class Capture:
         cdef fbp_tensor **roots = tensor_array(outputs, len(outputs))
         cdef int64_t i
         memset(&found, 0, sizeof(found))
-        status = fbp_walk(<int>len(outputs), roots, True, &found)
+        status = fbp_walk(<int>len(outputs), roots, True, 0, &found)
         result = []
         for i in range(found.count):
             if found.nodes[i].edge_count == 0 and fbp_requires_grad(found.nodes[i]):

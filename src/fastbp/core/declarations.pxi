@@ -218,6 +218,8 @@ cdef extern from "exec/apply.h" nogil:
         bint grad_enabled
         fbp_capture *capture
         bint keep_values
+        uint64_t quiet_level
+        int vmap_count
     fbp_mode *fbp_mode_get()
     fbp_status fbp_apply(int op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_apply_out(int op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor *out)
@@ -244,8 +246,43 @@ cdef extern from "exec/backward.h" nogil:
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
 
 cdef extern from "exec/forward.h" nogil:
-    fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
-                                    fbp_tensor *const *tangents, fbp_tensor **results)
+    ctypedef struct fbp_forward_request:
+        int output_count
+        fbp_tensor *const *outputs
+        int input_count
+        fbp_tensor *const *inputs
+        fbp_tensor *const *tangents
+        bint create_graph
+        fbp_tensor **results
+    fbp_status fbp_forward_gradient(const fbp_forward_request *request)
+
+cdef extern from "graph/batched.h" nogil:
+    ctypedef struct fbp_batch:
+        fbp_tensor *physical
+        uint64_t level
+        bint batched
+    bint fbp_is_batched(const fbp_tensor *t)
+    const fbp_batch *fbp_batch_of(const fbp_tensor *t)
+    uint64_t fbp_level(const fbp_tensor *t)
+    fbp_status fbp_batched_new(fbp_tensor *physical, uint64_t level, bint batched, int edge_count, int attribute_bytes, fbp_tensor **out)
+
+cdef extern from "exec/batched.h" nogil:
+    ctypedef enum fbp_randomness:
+        FBP_RANDOM_ERROR
+        FBP_RANDOM_SAME
+        FBP_RANDOM_DIFFERENT
+    ctypedef struct fbp_vmap:
+        uint64_t level
+        int64_t size
+        int randomness
+    fbp_status fbp_vmap_begin(int64_t size, fbp_randomness randomness, uint64_t *level)
+    void fbp_vmap_end()
+    const fbp_vmap *fbp_vmap_top()
+    fbp_status fbp_level_check(const char *op, const fbp_tensor *t)
+    fbp_status fbp_lift(fbp_tensor *x, fbp_tensor **out)
+
+cdef extern from "diff/batching.h" nogil:
+    void (*fbp_host_slow)(fbp_op op) noexcept with gil
 
 cdef extern from "exec/update.h" nogil:
     ctypedef struct fbp_sgd:

@@ -263,7 +263,7 @@ cdef class CompiledCall:
         self.owner = weakref.ref(owner)
 
     cdef int adopt(self, object entry) except -1:
-        from fastbp.compiler import LEAF, unflatten
+        from fastbp._tree import LEAF, unflatten
         self.rebuild = unflatten
         self.latest = entry
         self.plan = entry.plan

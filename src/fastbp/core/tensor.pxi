@@ -254,6 +254,8 @@ cdef class Tensor:
         """The same elements without history."""
         cdef fbp_tensor *out
         note_outside(self.node)
+        if fbp_is_batched(self.node):
+            return detach_batched(self)
         check(fbp_tensor_detach(self.node, &out))
         return wrap(out)
 
@@ -387,6 +389,8 @@ cdef class Tensor:
         return object.__format__(self, spec)
 
     def __repr__(self):
+        if fbp_is_batched(self.node):
+            return batched_repr(self)
         if self.node.storage.symbolic:
             return f"tensor(symbolic, shape={shape_tuple(self.node)}, dtype={DTYPES[self.node.dtype]!r})"
         return format_repr(self)
