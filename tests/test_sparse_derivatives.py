@@ -139,14 +139,12 @@ def test_patterns_of_elementwise_rows_miss_nothing(name: str) -> None:
         assert found.nnz <= 12 * ROWS[name]["arity"]  # one element of each operand for each of 12
 
 
-SMALL = [case for case in CASES if case.smooth and sum(np.prod(o.shape) for o in case.operands) <= 120]
+SMALL = [case for case in CASES if case.smooth and 0 < sum(np.prod(o.shape) for o in case.operands) <= 120]
 
 
 @pytest.mark.parametrize("case", SMALL, ids=[f"{i}-{case}" for i, case in enumerate(SMALL)])
 def test_hessian_patterns_of_structural_rows_miss_nothing(case: Case) -> None:
     f, x = function_of(case)
-    if not x.size:
-        pytest.skip("no elements")
 
     def scalar(x: fastbp.Tensor) -> fastbp.Tensor:
         return f(x).square().sum()
@@ -439,6 +437,10 @@ def test_more_directions_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     f = lambda x: x * x.sum()  # noqa: E731
     assert_same(sd.sparse_jacobian(f, x), dense_jacobian(f, x))
     assert made == [4, 4, 1]
+    made.clear()
+    monkeypatch.setattr(plan, "BLOCK_ELEMENTS", 20)  # two directions of nine elements
+    assert_same(sd.sparse_jacobian(f, x, mode="rev"), dense_jacobian(f, x))
+    assert made == [2, 2, 2, 2, 1]
 
 
 # ---- corners -------------------------------------------------------------------------------------------------------
@@ -552,6 +554,14 @@ def test_gradients_within_the_function_are_followed() -> None:
     weight = fastbp.ones(30, dtype=fastbp.float64).requires_grad_()  # somebody else's parameter: a constant here
     assert_same(sd.sparse_jacobian(lambda x: weight * x * x, x), np.diag(2 * x))
     assert weight.grad is None
+
+
+@pytest.mark.xfail(strict=True, reason="a batched cotangent is handed to a compiled function's own rule as if it were one")
+def test_compiled_functions_are_dense_and_right() -> None:
+    x = np.arange(1.0, 4.0)
+    found = sd.sparse_jacobian(fastbp.compile(lambda x: x * x[0]), x, mode="rev")
+    assert_same(found, dense_jacobian(lambda x: x * x[0], x))
+    assert found.nnz == 9
 
 
 def dense_gradient(f: Function, x: Array) -> Array:

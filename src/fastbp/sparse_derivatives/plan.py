@@ -14,7 +14,10 @@ from .sets import Array, Sets, scipy_sparse
 Mode = Literal["fwd", "rev"]
 
 BLOCK = 64
-"""Directions that are handed on together: their products with the Jacobian are in memory at once."""
+"""Directions that go through the graph in one batched sweep."""
+
+BLOCK_ELEMENTS = 2**15
+"""Fewer of them where one has many elements: a node's tangents for a whole block are to stay in the cache."""
 
 # How far the check's two products may be apart, relative to the terms that are added up: rounding of some thousand ops.
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
@@ -29,7 +32,7 @@ class SparseInfo:
     mode : str
         "fwd" or "rev"; of a Hessian "fwd", over the recorded gradient.
     passes : int
-        Sweeps through the graph: the number of colours.
+        Products with the Jacobian: the number of colours. Many go through the graph in one batched sweep.
     nonzeros : int
         Entries of the pattern.
     shape : tuple of int
@@ -145,8 +148,9 @@ class SparseDerivative:
         assert recording.y is not None
         sweep, read, given = (push_forward, 0, recording.x) if self.mode == "fwd" else (pull_back, 1, recording.y)
         products = np.zeros((self.passes, self.pattern.shape[read]), recording.y.dtype.name)
-        for first in range(0, self.passes, BLOCK):
-            colours = np.arange(first, min(first + BLOCK, self.passes))
+        block = max(1, min(BLOCK, BLOCK_ELEMENTS // max(*self.pattern.shape, 1)))
+        for first in range(0, self.passes, block):
+            colours = np.arange(first, min(first + block, self.passes))
             seeds = (self.colours == colours[:, None]).astype(given.dtype.name)
             products[colours] = sweep(recording, seeds)
         return products

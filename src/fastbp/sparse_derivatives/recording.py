@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from .._core import Tensor, enable_grad, forward_gradient, from_numpy, grad, keep_values, no_grad
+from .._core import (
+    Tensor,
+    batch,
+    enable_grad,
+    forward_gradient,
+    from_numpy,
+    grad,
+    keep_values,
+    no_grad,
+    unbatch,
+    vmap_level,
+)
 from .sets import Array
 
 Function = Callable[..., Any]
@@ -62,12 +73,12 @@ def record_gradient(f: Function, x: Tensor, args: tuple[Any, ...], who: str) -> 
     if value.y is None:
         return Recording(x, None, shape)
     with enable_grad(), keep_values():
-        (g,) = grad(value.y, x, _like(value.y, np.ones(value.shape)), create_graph=True, allow_unused=True)
+        (g,) = grad(value.y, x, create_graph=True, allow_unused=True)
     return Recording(x, g if g is not None and g.requires_grad else None, shape)
 
 
 def push_forward(recording: Recording, directions: Array) -> Array:
-    """Products of the Jacobian with directions.
+    """Products of the Jacobian with directions, all in one batched pass.
 
     Parameters
     ----------
@@ -81,26 +92,36 @@ def push_forward(recording: Recording, directions: Array) -> Array:
     """
     x, y = recording.x, recording.y
     assert y is not None
-    products = np.zeros((len(directions), int(np.prod(recording.shape))), y.dtype.name)
-    with no_grad():
-        for product, direction in zip(products, directions, strict=True):  # one pass each: the place for a batched push
-            (found,) = forward_gradient([y], [x], [_like(x, direction)])
-            if found is not None:
-                product[:] = found.detach().numpy().ravel()
-    return products
+
+    def push(tangents: Tensor) -> Tensor | None:
+        return forward_gradient([y], [x], [tangents], create_graph=False)[0]
+
+    return _batched(push, _like(x, directions), y)
 
 
 def pull_back(recording: Recording, cotangents: Array) -> Array:
-    """Products of the transposed Jacobian with cotangents, (k, elements of y) -> (k, elements of x)."""
+    """Products of the transposed Jacobian with cotangents, (k, elements of y) to (k, elements of x), in one sweep."""
     x, y = recording.x, recording.y
     assert y is not None
-    products = np.zeros((len(cotangents), int(np.prod(x.shape))), x.dtype.name)
-    for product, cotangent in zip(products, cotangents, strict=True):  # one pass each: the place for a batched pull
-        (found,) = grad(y, x, _like(y, cotangent), retain_graph=True, allow_unused=True)
+
+    def pull(given: Tensor) -> Tensor | None:
+        return grad(y, x, given, retain_graph=True, allow_unused=True)[0]
+
+    return _batched(pull, _like(y, cotangents), x)
+
+
+def _batched(sweep: Callable[[Tensor], Tensor | None], given: Tensor, like: Tensor) -> Array:
+    """A sweep for all of `given` along the first axis at once; what it gives for each is like a tensor, flattened."""
+    size = len(given)
+    products = np.zeros((size, int(np.prod(like.shape))), like.dtype.name)
+    with no_grad(), vmap_level(size, "same") as level:
+        found = sweep(batch(given, level))
         if found is not None:
-            product[:] = found.detach().numpy().ravel()
+            behind, batched = unbatch(found, level)
+            products[:] = behind.detach().numpy().reshape(size if batched else 1, products.shape[1])
     return products
 
 
 def _like(x: Tensor, numbers: Array) -> Tensor:
-    return from_numpy(np.array(numbers, dtype=x.dtype.name).reshape(x.shape))
+    """Numbers as tensors of x's shape and dtype along a first axis."""
+    return from_numpy(np.array(numbers, dtype=x.dtype.name).reshape(len(numbers), *x.shape))
