@@ -81,6 +81,8 @@ def run_examples(test: doctest.DocTest, namespace: dict[str, Any] | None = None)
 @pytest.mark.parametrize("name", ["fastbp", *MODULES])
 def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    if name.startswith("fastbp.sparse_derivatives"):
+        pytest.importorskip("scipy")
     module = importlib.import_module(name)
     for test in doctest.DocTestFinder().find(module, name, module, extraglobs=imported()):
         run_examples(test)

@@ -164,14 +164,14 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
 
 
 def _apply(name, inputs, attributes=None):
-    """Any row of the op table: the door to rows that have no public function of their own.  For tests.
+    """Any row of the op table: the door to rows that have no public function of their own.  For tests, and for passes that ask an op what it does.
 
     Parameters
     ----------
     name : str
         The row's name.
     inputs : sequence of (Tensor or None)
-        Up to 8 operands; None where an optional one is left out.
+        None where an optional one is left out.
     attributes : dict, optional
         Fields of the row's attributes as `_recorded_graph` shows them; those left out are 0.
 
@@ -183,8 +183,9 @@ def _apply(name, inputs, attributes=None):
         For rows outside differentiation, which are not applied to tensors.
     """
     cdef any_attribute attribute
-    cdef fbp_tensor *operands[8]
+    cdef fbp_tensor **operands
     cdef fbp_tensor *out
+    cdef fbp_status status
     cdef int op = 1, count = <int>len(inputs), size
     while op < FBP_OP_COUNT and fbp_ops[op].name.decode() != name:
         op += 1
@@ -192,12 +193,16 @@ def _apply(name, inputs, attributes=None):
         raise KeyError(f"the op table has no row {name!r}")
     if fbp_ops[op].run == NULL:
         raise NotImplementedError(f"{name} is not applied to tensors")
-    if count > 8 or (fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity):
+    if fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity:
         raise ValueError(f"{name}: {count} inputs are too many")
-    for i in range(count):
-        operands[i] = (<Tensor?>inputs[i]).node if inputs[i] is not None else NULL
+    for x in inputs:
+        if x is not None and not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected Tensors, got {builtin_type(x).__name__}")
     size = attributes_write(op, attributes or {}, &attribute)
-    check(fbp_apply(<fbp_op>op, count, operands, <void *>&attribute if size else NULL, size, &out))
+    operands = tensor_array(inputs, count)
+    status = fbp_apply(<fbp_op>op, count, operands, <void *>&attribute if size else NULL, size, &out)
+    free_array(operands, count)
+    check(status)
     return wrap(out)
 
 
