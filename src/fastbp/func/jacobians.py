@@ -53,9 +53,7 @@ def _batched(
 ) -> list[Tensor | None]:
     """`do` with tensors that stand for their batch; its results with the batch as first axis (None stays)."""
     if size == 1:  # as it is
-        return [
-            None if one is None else one.unsqueeze(0) for one in do([one.reshape(one.shape[1:]) for one in given])
-        ]
+        return [None if one is None else one.unsqueeze(0) for one in do([one.reshape(one.shape[1:]) for one in given])]
     with _core.vmap_level(size, "same") as level:
         results = do([_core.batch(one, level) for one in given])
         found: list[Tensor | None] = []
@@ -74,7 +72,14 @@ def _in_place_of(run: Run, point: Point, table: list[list[Any]], single: bool) -
     return unflatten(run.structure, iter(rows))
 
 
-def jacrev(func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk_size: int | None = None) -> Function:
+def jacrev(
+    func: Function,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    sparse: bool = False,
+) -> Function:
     """The function that returns a function's Jacobian, by rows: one batched sweep in reverse (torch.func.jacrev).
 
     The cheaper way where outputs are fewer than inputs.
@@ -89,6 +94,11 @@ def jacrev(func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk
         `func` returns a pair, of which the second part is handed out as it is. Default: False.
     chunk_size : int, optional
         So many rows at a time, to save memory. Default: all at once.
+    sparse : bool, optional
+        Find the pattern of the Jacobian from the graph and return a SciPy sparse array of shape (elements of the
+        output, elements of the argument), at a pass for each colour of its rows (`fastbp.sparse_derivatives`, which can
+        keep the pattern for further points). One tensor in, one out; needs SciPy, ``pip install fastbp[linalg]``.
+        Default: False.
 
     Returns
     -------
@@ -100,6 +110,8 @@ def jacrev(func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk
     ------
     RuntimeError, ValueError
         When called, as `func.vjp`; for a chunk_size below 1.
+    ImportError
+        For `sparse` without SciPy.
 
     Examples
     --------
@@ -107,6 +119,8 @@ def jacrev(func: Function, argnums: Argnums = 0, *, has_aux: bool = False, chunk
     tensor([[1.0000, 0.0000],
             [0.0000, 0.5403]])
     """
+    if sparse:
+        return _sparse(func, argnums, "rev", has_aux)
 
     @_like(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -148,6 +162,7 @@ def jacfwd(
     *,
     chunk_size: int | None = None,
     randomness: str = "error",
+    sparse: bool = False,
 ) -> Function:
     """The function that returns a function's Jacobian, by columns: one batched pass forward (torch.func.jacfwd).
 
@@ -157,6 +172,8 @@ def jacfwd(
     ----------
     func, argnums, has_aux, chunk_size
         As of `jacrev`; chunks are of columns.
+    sparse : bool, optional
+        As of `jacrev`, with a pass for each colour of the columns. Default: False.
     randomness : {"error", "same", "different"}, optional
         Accepted for PyTorch's sake: the function runs once, whatever it draws. Default: "error".
 
@@ -176,6 +193,8 @@ def jacfwd(
     tensor([[4., 1.],
             [2., 5.]])
     """
+    if sparse:
+        return _sparse(func, argnums, "fwd", has_aux)
 
     @_like(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -211,7 +230,26 @@ def _columns(y: Tensor, pieces: list[Tensor], leaves: Sequence[Tensor]) -> list[
     return row
 
 
-def hessian(func: Function, argnums: Argnums = 0) -> Function:
+def _sparse(func: Function, argnums: Argnums, mode: str, has_aux: bool = False) -> Function:
+    """Of a Jacobian by rows ("rev") or columns ("fwd"), or of a Hessian, with a pattern that is found and coloured."""
+    if isinstance(argnums, tuple) or has_aux:
+        raise RuntimeError("sparse=True: argnums must be one int, and has_aux is not supported; close over the rest")
+
+    @_like(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        from ..sparse_derivatives import sparse_hessian, sparse_jacobian
+
+        (at,) = check_argnums(argnums, len(args), "sparse=True")
+
+        def of_one(x: Tensor) -> Any:
+            return func(*args[:at], x, *args[at + 1 :], **kwargs)
+
+        return sparse_hessian(of_one, args[at]) if mode == "hessian" else sparse_jacobian(of_one, args[at], mode=mode)
+
+    return wrapper
+
+
+def hessian(func: Function, argnums: Argnums = 0, *, sparse: bool = False) -> Function:
     """The function that returns a function's Hessian: forward over reverse (torch.func.hessian).
 
     Parameters
@@ -219,6 +257,9 @@ def hessian(func: Function, argnums: Argnums = 0) -> Function:
     func : callable
     argnums : int or tuple of int, optional
         Default: 0.
+    sparse : bool, optional
+        As of `jacrev`: a SciPy sparse array, symmetric, of a function of one number; a pass for each colour of a star
+        colouring. Default: False.
 
     Returns
     -------
@@ -236,4 +277,4 @@ def hessian(func: Function, argnums: Argnums = 0) -> Function:
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
-    return jacfwd(jacrev(func, argnums), argnums)
+    return _sparse(func, argnums, "hessian") if sparse else jacfwd(jacrev(func, argnums), argnums)
