@@ -44,7 +44,7 @@ def all_sections(torch_compile: bool = False) -> dict[str, tuple[str, Callable[[
     torch_compile : bool
         Whether to measure torch.compile on every compiled workload, not on the smallest only.
     """
-    from benchmarks import compiled, compiled_costs, eager, pointwise, processes, products, scalar_chain
+    from benchmarks import compiled, compiled_costs, derivatives, eager, pointwise, processes, products, scalar_chain
 
     return {
         "op": ("One small op with its gradient recorded", eager.one_op),
@@ -55,6 +55,8 @@ def all_sections(torch_compile: bool = False) -> dict[str, tuple[str, Callable[[
         "compiled-overhead": ("What a compiled call and its capture cost", compiled_costs.overhead),
         "compiled-scalar": ("A compiled graph of scalars", compiled_costs.scalar),
         "compiled-memory": ("Memory of a compiled step", compiled_costs.memory),
+        "derivatives": ("Derivatives of functions, one thread", derivatives.functions),
+        "explain": ("Explanation of a graph", derivatives.explanation),
         "scalar": ("A graph of a million scalar ops", scalar_chain.scalar_graph),
         "product": ("Matrix products, one thread", products.one_thread),
         "threads": ("Matrix products, two threads", products.two_threads),

@@ -287,7 +287,7 @@ def _note_module(module: Any) -> None:
 
 
 def _is_symbolic(value: Any) -> bool:
-    """Whether this is a tensor of the function that is captured, which stands in for a module's own (functional_call)."""
+    """Whether this is a tensor of the captured function, in a module in place of its own (functional_call)."""
     return isinstance(value, Tensor) and _core.is_symbolic(value)
 
 
