@@ -1,4 +1,4 @@
-"""Section: derivatives of functions beside PyTorch and JAX: second derivatives, Hessians, Jacobians, per-sample gradients.
+"""Section: derivatives of functions beside PyTorch and JAX: Hessians, Jacobians, per-sample gradients, PINNs.
 
 Each case is measured in a fresh process, for JAX reads its settings when it loads. All sides compute the same from the
 same values, which is checked before anything is timed, and take turns on one thread.

@@ -33,7 +33,12 @@ indexing are made of. [adding-an-op.md](adding-an-op.md) shows how a row comes t
 - **inputs**: tensors that the row takes (`*`: any number), and the parameters of elementwise rows with their defaults.
 - **types**: those that the tests try: `f32`, `f64`, `i64`, `i32`, `u8`, `bool`; those in parentheses are converted to
   the default floating type first.
-- **derivatives**: `R` reverse and `F` forward mode, `*` of any order, since rules record ops; `0` declared zero.
+- **vjp**, **jvp**, **2nd**: reverse mode, forward mode, and second derivatives (any order, since rules record ops);
+  `0` is a declared zero. [`tests/test_ops_gradient.py`](../tests/test_ops_gradient.py) holds each to finite differences.
+- **vmap**: `class`: batched by the row's class and the axes that its attribute names; `rule`: by a rule of its own;
+  `source`: no inputs, so the same for all examples, or drawn as `randomness` says; `refused`: the shape of the result
+  depends on values. [`tests/test_vmap_ops.py`](../tests/test_vmap_ops.py) tries all.
+- **compiled**: whether plans of `fastbp.compile` have it ([`tests/test_compile_ops.py`](../tests/test_compile_ops.py)).
 - **keeps**: what the reverse rule reads, and the graph therefore keeps: the inputs `a`, `b`, `c`, the output `y`.
 - **domain**: where the tests draw inputs from, because the row is smooth there.
 - **reference**: whether `fastbp.reference` has it too, as an independent text in plain Python.
@@ -71,11 +76,25 @@ def inputs_text(row: dict[str, Any]) -> str:
     return f"{count}; {row['signature']}" if row["signature"] else count
 
 
-def derivatives_text(row: dict[str, Any]) -> str:
-    """Which modes a row has."""
-    if not row["vjp"] or row["kind"] == "I":
-        return "" if row["class"] == "update" else "0"
-    return "R F *" if row["jvp"] else "R *"
+def rule_text(row: dict[str, Any], mode: str) -> str:
+    """Whether a row has the rule of a mode, or a declared zero."""
+    if row["class"] == "update":
+        return ""
+    return "0" if not row["vjp"] or row["kind"] == "I" else "yes" if row[mode] else "no"
+
+
+def second_text(row: dict[str, Any]) -> str:
+    """Second derivatives: rules build recorded ops, so a rule has a derivative in turn."""
+    return rule_text(row, "vjp")
+
+
+def batching_text(row: dict[str, Any]) -> str:
+    """How a row runs over a batch."""
+    if row["class"] == "update":
+        return ""
+    if row["value_shaped"]:
+        return "refused"
+    return "source" if row["arity"] == 0 else "rule" if row["batch_rule"] else "class"
 
 
 def keeps_text(row: dict[str, Any]) -> str:
@@ -103,7 +122,11 @@ def line(row: dict[str, Any], types: set[str]) -> str:
         inputs_text(row),
         row["doc"].replace("|", "\\|"),
         types_text(row, types),
-        derivatives_text(row),
+        rule_text(row, "vjp"),
+        rule_text(row, "jvp"),
+        second_text(row),
+        batching_text(row),
+        "no" if row["value_shaped"] else "yes",
         keeps_text(row),
         f"[{low:g}, {high:g}]" if row["class"] == "pointwise" else "",
         "yes" if row["name"] in OPS else "no",
@@ -117,8 +140,8 @@ def generate() -> str:
     text = HEADER.format(count=len(rows))
     for name, explanation in CLASSES.items():
         text += f"\n## {name.capitalize()}\n\n{explanation}\n\n"
-        text += "| op | inputs | what it computes | types | derivatives | keeps | domain | reference |\n"
-        text += "|---" * 8 + "|\n"
+        text += "| op | inputs | what it computes | types | vjp | jvp | 2nd | vmap | compiled | keeps | domain | reference |\n"
+        text += "|---" * 12 + "|\n"
         text += "".join(line(row, types.get(row["name"], set())) for row in rows if row["class"] == name)
     unknown = {row["class"] for row in rows} - set(CLASSES)
     if unknown:

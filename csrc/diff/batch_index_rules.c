@@ -93,12 +93,6 @@ fbp_tensor *batch_positions(fbp_builder *g, const fbp_call *call, const bool *ba
     return fbp_build(g, FBP_OP_positions, call->count, inputs, call->attributes, call->attribute_bytes);
 }
 
-fbp_tensor *batch_nonzero(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size) {
-    (void)call, (void)batched, (void)size;
-    return fbp_build_fail(g, fbp_fail(FBP_ERROR_RUNTIME, "vmap: the shape of nonzero's result (of an index by a bool mask, too) depends on "
-                                                         "values and would differ from example to example; use where() with both branches"));
-}
-
 /* ---- order, along the last axis ---------------------------------------------------------------------------------------------------- */
 
 static fbp_tensor *batch_rows(fbp_builder *g, const fbp_call *call) {

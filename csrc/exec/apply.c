@@ -194,9 +194,9 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
         FBP_TRY(fbp_random_check(call->op));
         if (fbp_level_of(call->count, call->inputs)) return fbp_batched_apply(call, out);
     }
-    if (mode->capture && call->op == FBP_OP_nonzero)
-        return fbp_fail(FBP_ERROR_RUNTIME, "compile: the shape of nonzero's result (of an index by a bool mask, too) depends on values; "
-                                           "use where() with both branches, or multiply by the mask");
+    if (mode->capture && fbp_op_value_shaped[call->op])
+        return fbp_fail(FBP_ERROR_RUNTIME, "compile: the shape of %s's result (of an index by a bool mask, too) depends on values; "
+                                           "use where() with both branches, or multiply by the mask", row->name);
     FBP_TRY(row->infer(call, &layout, &is_view));
     bool recorded = fbp_dtype_is_float(layout.dtype) && wants_record(call, mode);
     int edges = recorded ? call->count : 0, attribute_bytes = recorded ? call->attribute_bytes : 0;

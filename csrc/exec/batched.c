@@ -107,8 +107,10 @@ fbp_status fbp_batched_apply(const fbp_call *call, fbp_tensor **out) {
     fbp_layout layout;
     operands o;
     bool is_view = false;
-    if (call->op == FBP_OP_nonzero) layout.ndim = 0; /* its rule refuses */
-    else FBP_TRY(fbp_ops[call->op].infer(call, &layout, &is_view));
+    if (fbp_op_value_shaped[call->op])
+        return fbp_fail(FBP_ERROR_RUNTIME, "vmap: the shape of %s's result (of an index by a bool mask, too) depends on values and would differ "
+                                           "from example to example; use where() with both branches", fbp_ops[call->op].name);
+    FBP_TRY(fbp_ops[call->op].infer(call, &layout, &is_view));
     FBP_TRY(operands_begin(call, level, &o));
     fbp_builder g;
     fbp_builder_begin(&g, fbp_apply);

@@ -68,3 +68,8 @@ const fbp_batch_fn fbp_op_batch[FBP_OP_COUNT] = {
 #define BATCH(name) [FBP_OP_##name] = batch_##name,
 #include "ops/ops.def"
 };
+
+const bool fbp_op_value_shaped[FBP_OP_COUNT] = {
+#define VALUE_SHAPED(name) [FBP_OP_##name] = true,
+#include "ops/ops.def"
+};

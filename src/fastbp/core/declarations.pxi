@@ -209,6 +209,9 @@ cdef extern from "ops/op.h" nogil:
         void *vjp
         void *jvp
     const fbp_op_row *fbp_ops
+    ctypedef void (*fbp_batch_fn)()
+    const fbp_batch_fn *fbp_op_batch
+    const bint *fbp_op_value_shaped
     fbp_dtype fbp_default_dtype()
     fbp_status fbp_default_dtype_set(fbp_dtype dtype)
 

@@ -149,7 +149,7 @@ def environment_problems():
 
 
 def op_table():
-    """Every row of csrc/ops/ops.def, as dicts of name, class, kind, arity, domain, doc and which rules it has."""
+    """Every row of csrc/ops/ops.def, as dicts of name, class, kind, arity, domain, doc and which rules and properties it has."""
     classes = ("leaf", "pointwise", "predicate", "linear", "bilinear", "general", "nodiff", "update")
     kinds = ("", "F", "N", "I")
     result = []
@@ -158,7 +158,8 @@ def op_table():
         result.append({"name": row.name.decode(), "class": classes[row.op_class], "kind": kinds[row.kind], "arity": row.arity,
                        "view": bool(row.view), "domain": (row.lo, row.hi), "doc": row.doc.decode(), "signature": row.signature.decode(),
                        "vjp": row.vjp != NULL, "jvp": row.jvp != NULL or row.op_class in (FBP_CLASS_LINEAR, FBP_CLASS_BILINEAR),
-                       "needs": tuple([row.needs[i] for i in range(3)])})
+                       "needs": tuple([row.needs[i] for i in range(3)]), "batch_rule": fbp_op_batch[op] != NULL,
+                       "value_shaped": bool(fbp_op_value_shaped[op])})
     return result
 
 
