@@ -51,6 +51,7 @@ class Graph:
         self.on_path = self.reached_from(wrt)
         self._values: dict[int, Tensor | None] = {}
         self._locals: dict[tuple[int, int], Jacobian] = {}
+        self._consumers: dict[int, list[int]] | None = None
         self._numbers = record.numbers()
         self._revive()
         self.slopes: list[tuple[float | None, ...] | None] = record.slopes(self.on_path)
@@ -79,6 +80,16 @@ class Graph:
         for which, k in enumerate(self.inputs[i]):
             if k is not None and marked[k] and self.required[k]:
                 yield which, k
+
+    def consumers(self, i: int) -> list[int]:
+        """Nodes on paths that read node i, once for each use."""
+        if self._consumers is None:
+            self._consumers = {}
+            for at, on in enumerate(self.on_path):
+                for k in self.inputs[at] if on else ():
+                    if k is not None:
+                        self._consumers.setdefault(k, []).append(at)
+        return self._consumers.get(i, [])
 
     def size(self, i: int) -> int:
         """Elements of node i."""
