@@ -9,6 +9,7 @@ probed.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ class Jacobian:
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
         return self.rows, self.columns
+
+    @property
+    def short(self) -> str:
+        """The structure without numbers and sizes: what stands in a product."""
+        return re.sub(r" ?\([^)]*\)", "", self.text)
 
     def __str__(self) -> str:
         return self.text

@@ -117,20 +117,22 @@ def nodes_text(e: Explanation) -> list[str]:
     return lines
 
 
-def path_text(path: Path, seed: object) -> list[str]:
-    """Nodes, factors, product and share of a path."""
-    names, factors = path.nodes, [number_text(f) if np.isscalar(f) else str(f) for f in path.factors]
-    if path.edges:
-        names[0] = f"{names[0]}({path.use})"
-    if seed is not None and np.ndim(seed) == 0:
-        factors.append(f"{number_text(seed)} from above")
+def path_text(path: Path, seed: object, number: str) -> list[str]:
+    """Nodes, factors, product and share of a path; factors that are matrices stand as they are multiplied, root first."""
+    names, plain = path.nodes, all(np.isscalar(f) for f in path.factors)
+    factors = [number_text(f) if np.isscalar(f) else f.short for f in path.factors]  # type: ignore[attr-defined]
+    names[0] += number
+    if seed is not None:
+        factors.append(f"{number_text(seed)} from above" if np.ndim(seed) == 0 else "grad_output")
+    if not plain:
+        factors.reverse()
     if len(names) > STEPS_MOST:
         half = STEPS_MOST // 2
         names = [*names[:half], f"... {len(names) - 2 * half} nodes ...", *names[-half:]]
         factors = [*factors[:half], "...", *factors[-half:]]
     product = "" if path.product is None else f"= {number_text(path.product)}"
     share = "" if path.share is None else f"{100 * path.share:.4g}%"
-    return [" -> ".join(names), " * ".join(factors), product, share]
+    return [" -> ".join(names), (" * " if plain else " · ").join(factors), product, share]
 
 
 def paths_text(e: Explanation, name: str) -> list[str]:
@@ -150,7 +152,7 @@ def paths_text(e: Explanation, name: str) -> list[str]:
         largest = "largest" if e.lists_largest(name) else "first, not the largest"
         lines[0] += f"; the {len(listed)} {largest}:"
     seed = None if e._seed is None else e._seed.reshape(()) if graph.size(graph.root) == 1 else e._seed
-    rows = [path_text(path, seed) for path in listed]
+    rows = [path_text(path, seed, f"({path.use})" if uses > 1 else "") for path in listed]
     lines += table(rows) if rows else []
     if uses > 1 and e.cotangent is not None and uses <= NODES_MOST:
         parts = [f"{name}({n}): {number_text(_plain(own))}" for n, (_, own) in enumerate(e.uses(name), 1)]

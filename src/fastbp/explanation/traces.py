@@ -115,7 +115,7 @@ def reverse_trace(graph: Graph, found: dict[int, float] | dict[int, Numbers]) ->
             slope = graph.slope(i, which)
             own = found[i]
             number = slope is not None and np.ndim(own) == 0
-            local = slope if slope is not None else str(graph.local(i, which))
+            local = slope if slope is not None else graph.local(i, which).short
             terms.setdefault(k, []).append((own if number else f"d{root}/d{graph.names[i]}", local))
             cost += graph.multiplications(i, which)
     rows = [
