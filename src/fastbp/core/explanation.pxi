@@ -261,7 +261,7 @@ cdef void drop_node(fbp_tensor *node) noexcept:
     fbp_release(node)
 
 
-def captured_costs(Capture capture not None, Py_ssize_t first=0):
+def _captured_costs(Capture capture not None, Py_ssize_t first=0):
     """Flops and bytes of the lines captured so far, from line `first` on, as a plan's `steps` count them."""
     cdef fbp_program *program = capture.capture.program
     cdef fbp_line_cost cost

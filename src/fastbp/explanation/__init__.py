@@ -76,7 +76,7 @@ def explain(
     Local derivatives are those of the op table's own rules, edge by edge (`csrc/ops/ops.def`); the traces are laid out
     as in Baydin, Pearlmutter, Radul & Siskind, "Automatic differentiation in machine learning: a survey" (2018).
     """
-    from .explained import make_explanation
+    from .arguments import make_explanation
 
     return make_explanation(y, wrt, names, max_paths, grad_output, model)
 
@@ -103,7 +103,7 @@ def summary(model: Module, *args: Any, **kwargs: Any) -> Summary:
     Examples
     --------
     >>> model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-    >>> s = fastbp.explanation.summary(model, fastbp.zeros(8, 64))
+    >>> s = fastbp.summary(model, fastbp.zeros(8, 64))
     >>> s.parameters, int(s.flops)
     (2410, 38144)
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .._core import Capture, Tensor, as_tensor, captured_costs, no_grad
+from .._core import Capture, Tensor, _captured_costs, as_tensor, no_grad
 from ..compiler import _watching, flatten, unflatten
 from ..nn import Module
 from .text import shape_text, table
@@ -104,11 +104,11 @@ class _Watcher:
                 self.handles.append(module.register_forward_hook(self._leaver(name)))
 
     def _enter(self, module: Module, args: tuple[Any, ...]) -> None:
-        self.begun.append(len(captured_costs(self.capture)))
+        self.begun.append(len(_captured_costs(self.capture)))
 
     def _leaver(self, name: str) -> Any:
         def leave(module: Module, args: tuple[Any, ...], output: Any) -> None:
-            costs = captured_costs(self.capture, self.begun.pop())
+            costs = _captured_costs(self.capture, self.begun.pop())
             leaves: list[Any] = []
             flatten(output, leaves)
             fresh = [p for p in module.parameters() if id(p) not in self.seen]
@@ -142,7 +142,7 @@ def make_summary(model: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             given, named = unflatten(structure, iter(symbols))
             flatten(model(*given, **named), outputs)
             shapes = [tuple(x.shape) for x in outputs]
-            costs = captured_costs(capture)
+            costs = _captured_costs(capture)
             raise _Done
     except _Done:
         pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +12,10 @@ import numpy as np
 from .._core import Tensor, tensor
 from . import paths as _paths
 from . import traces as _traces
-from .graph import Edge, Graph, Node, record_of
+from .graph import Edge, Graph, Node
 from .local import DENSE_MOST
 
 if TYPE_CHECKING:
-    from ..nn import Module
     from .layers import Layer
     from .local import Numbers
     from .paths import Path
@@ -26,8 +27,8 @@ Which = Tensor | str | None
 class Explanation:
     """A derivative taken apart; made by `fastbp.explain`.
 
-    Wherever a method takes `x`, it is one of the inputs that are explained, by name or as the tensor; it may be left out
-    where there is one.
+    Wherever a method takes `x`, it is one of the inputs that are explained, by name or as the tensor; it may be left
+    out where there is one.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Explanation:
         return [Edge(self.graph, i, k) for i, on in enumerate(self.graph.on_path) if on for k, _ in self._into(i)]
 
     def _into(self, i: int) -> list[tuple[int, int]]:
-        return list(self.graph.edges_into(i))
+        return self.graph.edges_into(i)
 
     def _find(self, x: Which) -> int:
         """The node of an input."""
@@ -86,7 +87,7 @@ class Explanation:
                 return self._places[name]
         raise KeyError(f"explain: a tensor of shape {tuple(x.shape)} is not among the inputs that are explained")
 
-    # ---- derivatives and paths -----------------------------------------------------------------------------------------
+    # ---- derivatives and paths ---------------------------------------------------------------------------------------
 
     @property
     def cotangent(self) -> Numbers | None:
@@ -160,18 +161,16 @@ class Explanation:
             products: list[Any] = [_paths.product_of(self.graph, path, seed) for path in listed]
             shares = [product / total if total else None for product in products]
         else:
-            listed = _paths.walk_paths(self.graph, i, _paths.WALKED_MOST + 1)
-            if len(listed) > _paths.WALKED_MOST:
-                listed = listed[: self.max_paths]
+            few = _paths.count_paths(self.graph, i) <= _paths.WALKED_MOST
+            listed = _paths.walk_paths(self.graph, i, _paths.WALKED_MOST if few else self.max_paths)
             products, shares = self._tensor_products(listed, i)
         order = range(len(listed))
         if not self.graph.is_scalar and products and products[0] is not None:
             order = sorted(order, key=lambda n: -float(np.linalg.norm(products[n])))  # type: ignore[assignment]
         found = []
         for n in list(order)[: self.max_paths]:
-            edges = [Edge(self.graph, at, which) for at, which in reversed(listed[n])]
             use = uses[listed[n][-1]] if listed[n] else 1
-            found.append(_paths.Path(edges, products[n], shares[n], use))
+            found.append(_paths.Path(self.graph, listed[n], products[n], shares[n], use))
         return found
 
     def _tensor_products(self, listed: list[list[tuple[int, int]]], i: int) -> tuple[list[Any], list[Any]]:
@@ -207,23 +206,23 @@ class Explanation:
             result.append((Edge(self.graph, at, which), own))
         return result
 
-    # ---- sweeps ----------------------------------------------------------------------------------------------------------
+    # ---- sweeps ------------------------------------------------------------------------------------------------------
 
-    def forward_trace(self, x: Which = None) -> Trace:
-        """Forward mode by an input, step by step.
+    def forward_trace(self, x: Which = None, most: int | None = None) -> Trace:
+        """Forward mode by an input, step by step; with `most`, so many of its first steps.
 
         Raises
         ------
         NotImplementedError
-            In a graph of tensors; `fastbp.func.jvp` computes such sweeps.
+            In a graph of tensors.
         """
         if not self.graph.is_scalar:
-            raise NotImplementedError("explain: forward traces are of graphs of numbers; see reverse_trace(), or func.jvp")
-        return _traces.forward_trace(self.graph, self._find(x))
+            raise NotImplementedError("explain: forward traces are of graphs of numbers; see reverse_trace()")
+        return _traces.forward_trace(self.graph, self._find(x), most)
 
-    def reverse_trace(self) -> Trace:
-        """Reverse mode, step by step: derivatives of `y` by every node, last node first."""
-        return _traces.reverse_trace(self.graph, self.adjoints())
+    def reverse_trace(self, most: int | None = None) -> Trace:
+        """Reverse mode, step by step: derivatives of `y` by every node, last node first; with `most`, so many."""
+        return _traces.reverse_trace(self.graph, self.adjoints(), most)
 
     def costs(self) -> Costs:
         """What the derivatives cost in multiplications, by forward and by reverse mode."""
@@ -238,13 +237,14 @@ class Explanation:
         found = {i: np.asarray(one) for i, one in self.adjoints().items()}
         return find_layers(self.graph, found)
 
-    # ---- shown -------------------------------------------------------------------------------------------------------------
+    # ---- shown -------------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
         """All of it as text: what `print` shows."""
         from .text import explanation_text
 
-        return explanation_text(self)
+        with no_collection():
+            return explanation_text(self)
 
     def __str__(self) -> str:
         return self.text()
@@ -285,126 +285,13 @@ class Explanation:
             return None
 
 
-# ---- arguments ---------------------------------------------------------------------------------------------------------------
-
-
-def _as_tensor(x: object, what: str) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"explain: {what} must be a Tensor, got {type(x).__name__}")
-    return x
-
-
-def read_names(names: object, model: Module | None) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
-    """(name, tensor) pairs that were given one by one, and those of a model's parameters."""
-    from ..nn import Module
-
-    modules = [one for one in (names, model) if one is not None and isinstance(one, Module)]
-    if model is not None and not isinstance(model, Module):
-        raise TypeError(f"explain: model must be a Module, got {type(model).__name__}")
-    of_models: list[tuple[str, Tensor]] = [pair for one in modules for pair in one.named_parameters()]
-    if names is None or isinstance(names, Module):
-        return [], of_models
-    if not isinstance(names, Mapping):
-        raise TypeError(f"explain: names must be a dict or a Module, got {type(names).__name__}")
-    pairs = []
-    for key, value in names.items():
-        name, x = (value, key) if isinstance(key, Tensor) else (key, value)
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"explain: names maps strings to Tensors, or Tensors to strings, got {name!r}")
-        pairs.append((name, _as_tensor(x, f"names[{name!r}]")))
-    return pairs, of_models
-
-
-def read_wrt(wrt: object) -> list[tuple[str, Tensor]] | None:
-    """(name or "", tensor) pairs; None where all leaves are meant."""
-    if wrt is None:
-        return None
-    if isinstance(wrt, Tensor):
-        return [("", wrt)]
-    if isinstance(wrt, Mapping):
-        pairs = [(str(name), _as_tensor(x, f"wrt[{name!r}]")) for name, x in wrt.items()]
-    elif isinstance(wrt, Sequence) and not isinstance(wrt, str):
-        pairs = [("", _as_tensor(x, f"wrt[{n}]")) for n, x in enumerate(wrt)]
-    else:
-        raise TypeError(f"explain: wrt must be a Tensor, or a list or dict of Tensors, got {type(wrt).__name__}")
-    if not pairs:
-        raise ValueError("explain: wrt is empty; leave it out to explain by all leaves that require grad")
-    return pairs
-
-
-def make_explanation(
-    y: object, wrt: object, names: object, max_paths: int, grad_output: object, model: Module | None
-) -> Explanation:
-    """What `fastbp.explain` does."""
-    y = _as_tensor(y, "y")
-    if isinstance(max_paths, bool) or not isinstance(max_paths, int) or max_paths < 1:
-        raise ValueError(f"explain: max_paths must be a positive integer, got {max_paths!r}")
-    if not y.requires_grad or y.is_leaf:
-        raise RuntimeError(
-            f"explain: y, of shape {tuple(y.shape)}, does not require grad and does not have a grad_fn: no graph was "
-            "recorded. Make an input with requires_grad=True, outside of no_grad(); a compiled function that runs "
-            "backward() itself returns plain values"
-        )
-    chosen = read_wrt(wrt)
-    given, of_models = read_names(names, model)
-    asked = [x for _, x in chosen or []] + [x for _, x in given] + [x for _, x in of_models]
-    record, root, stand_ins = record_of(y, asked)
-    by_id = {id(x): record.find(other) for x, other in zip(asked, stand_ins, strict=True)}
-    for n, (name, x) in enumerate(chosen or []):
-        if by_id[id(x)] < 0 or not x.requires_grad:
-            why = "is not in the graph of y" if x.requires_grad else "does not require grad"
-            raise RuntimeError(
-                f"explain: wrt[{name or n!r}], of shape {tuple(x.shape)}, {why}; pass a tensor with requires_grad=True "
-                "that y was computed from"
-            )
-    for name, x in given:
-        if by_id[id(x)] < 0:
-            raise ValueError(f"explain: names: {name!r}, of shape {tuple(x.shape)}, is not in the graph of y")
-    if chosen is None:
-        ops, _, _, _, required = record.facts()
-        places = [i for i, op in enumerate(ops) if op == "leaf" and required[i]]
-    else:
-        places = list(dict.fromkeys(by_id[id(x)] for _, x in chosen))
-    graph = Graph(record, record.find(root), places)
-    seed = _read_cotangent(grad_output, graph)
-    known = [(name, by_id[id(x)]) for name, x in of_models if by_id[id(x)] >= 0]
-    known += [(name, by_id[id(x)]) for name, x in [*given, *(chosen or [])] if name]
-    name_nodes(graph, known)
-    tensors = {by_id[id(x)]: x for _, x in chosen or []}
-    return Explanation(graph, {graph.names[i]: tensors.get(i) for i in places}, max_paths, seed)
-
-
-def _read_cotangent(given: object, graph: Graph) -> Numbers | None:
-    if given is None:
-        return None
-    shape = graph.shapes[graph.root]
-    array = np.asarray(given.detach().numpy() if isinstance(given, Tensor) else given, np.float64)
-    if array.shape != tuple(shape):
-        raise RuntimeError(f"explain: grad_output has shape {array.shape}, y has shape {tuple(shape)}")
-    return array
-
-
-def name_nodes(graph: Graph, known: list[tuple[str, int]]) -> None:
-    """Name every node: as asked, then inputs x1, x2, ..., intermediate results v1, v2, ..., the root y."""
-    taken: dict[str, int] = {}
-    for name, i in known:
-        if taken.setdefault(name, i) != i:
-            raise ValueError(f"explain: two tensors are called {name!r}")
-        graph.names[i] = name
-    if not graph.names[graph.root]:
-        graph.names[graph.root] = next(name for name in ("y", "out", "root", "root_") if name not in taken)
-        taken[graph.names[graph.root]] = graph.root
-    numbers, inputs = {"x": 0, "v": 0, "c": 0}, set(graph.wrt)
-    for i, op in enumerate(graph.ops):
-        if graph.names[i]:
-            continue
-        kind = "x" if i in inputs else "v" if graph.on_path[i] and op != "leaf" else "c"
-        if kind == "x" and len(graph.wrt) == 1 and "x" not in taken:
-            graph.names[i] = "x"
-            continue
-        while True:
-            numbers[kind] += 1
-            name = f"{kind}{numbers[kind]}"
-            if name not in taken:
-                break
-        graph.names[i] = name
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python from searching for garbage among the many small objects of a long graph, which hold no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -7,7 +7,6 @@ topological order, forwards or backwards, and no walk here recurses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 KEEP = "record under `with fastbp.autograd.keep_values():` to keep every value"
 ROWS = {row["name"]: row for row in op_table()}
+REMEMBERED_MOST = 64  # inputs for which it is remembered which nodes they reach
 
 
 class Graph:
@@ -40,6 +40,8 @@ class Graph:
         1 for nodes on a path from a node of `wrt` to the root.
     slopes : list
         By node: None, or for each input the local derivative where both ends have one element.
+    is_scalar : bool
+        Whether all nodes on paths have one element: local derivatives are numbers.
     """
 
     def __init__(self, record: GraphRecord, root: int, wrt: list[int]) -> None:
@@ -48,11 +50,20 @@ class Graph:
         self.root = root
         self.wrt = wrt
         self.names = [""] * len(self.ops)
+        self._reached: dict[int, bytearray] = {}
         self.on_path = self.reached_from(wrt)
+        self._into: list[list[tuple[int, int]]] = [
+            [(n, k) for n, k in enumerate(self.inputs[i]) if k is not None and self.on_path[k] and self.required[k]]
+            if on
+            else []
+            for i, on in enumerate(self.on_path)
+        ]
         self._values: dict[int, Tensor | None] = {}
         self._locals: dict[tuple[int, int], Jacobian] = {}
+        self._costs: list[list[int]] | None = None
         self._consumers: dict[int, list[int]] | None = None
         self._numbers = record.numbers()
+        self.is_scalar = all(math.prod(shape) == 1 for shape, on in zip(self.shapes, self.on_path, strict=True) if on)
         self._revive()
         self.slopes: list[tuple[float | None, ...] | None] = record.slopes(self.on_path)
 
@@ -63,6 +74,10 @@ class Graph:
 
     def reached_from(self, starts: list[int]) -> bytearray:
         """1 for the nodes to which a derivative by one of `starts` flows, those included."""
+        if starts == self.wrt and hasattr(self, "on_path"):
+            return self.on_path
+        if len(starts) == 1 and starts[0] in self._reached:
+            return self._reached[starts[0]]
         reached = bytearray(len(self.ops))
         for i in starts:
             reached[i] = 1
@@ -72,14 +87,14 @@ class Graph:
                     if k is not None and reached[k] and self.required[k]:
                         reached[i] = 1
                         break
+        if len(starts) == 1 and len(self._reached) < REMEMBERED_MOST:
+            self._reached[starts[0]] = reached
         return reached
 
-    def edges_into(self, i: int, among: bytearray | None = None) -> Iterator[tuple[int, int]]:
-        """(position, input) of the inputs of node i that lie on a path, or among other marked nodes."""
-        marked = self.on_path if among is None else among
-        for which, k in enumerate(self.inputs[i]):
-            if k is not None and marked[k] and self.required[k]:
-                yield which, k
+    def edges_into(self, i: int, among: bytearray | None = None) -> list[tuple[int, int]]:
+        """(position, input) of the inputs of node i that lie on a path, or on one and among other marked nodes."""
+        edges = self._into[i]
+        return edges if among is None or among is self.on_path else [edge for edge in edges if among[edge[1]]]
 
     def consumers(self, i: int) -> list[int]:
         """Nodes on paths that read node i, once for each use."""
@@ -94,11 +109,6 @@ class Graph:
     def size(self, i: int) -> int:
         """Elements of node i."""
         return math.prod(self.shapes[i])
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether all nodes on paths have one element: local derivatives are numbers."""
-        return all(math.prod(shape) == 1 for shape, on in zip(self.shapes, self.on_path, strict=True) if on)
 
     # ---- values ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +141,7 @@ class Graph:
         return self._numbers[i]
 
     def constant(self, i: int, of: int) -> float | None:
-        """A number that its sum or difference did not keep: what is missing between the other operand and the result."""
+        """A number that its sum or difference did not keep: what lies between the other operand and the result."""
         if self.number(i) is not None:
             return self.number(i)
         if self.ops[of] not in ("add", "sub") or self.inputs[of].count(i) != 1 or self.size(of) != 1:
@@ -178,7 +188,7 @@ class Graph:
                 )
             self._values[i] = self.record.revive(i, values)
 
-    # ---- local derivatives ----------------------------------------------------------------------------------------------
+    # ---- local derivatives -------------------------------------------------------------------------------------------
 
     def slope(self, i: int, which: int) -> float | None:
         """Local derivative of the edge into input `which` of node i, where both ends have one element."""
@@ -193,17 +203,24 @@ class Graph:
             self._locals[i, which] = find_structure(self, i, which)
         return self._locals[i, which]
 
-    def passes_on(self, i: int, which: int) -> bool:
-        """Whether the edge multiplies by nothing: the rule reads no value, and the derivative is 1 or -1."""
-        row = ROWS.get(self.ops[i])
-        slope = self.slope(i, which)
-        return row is not None and which < 3 and row["needs"][which] == 0 and slope is not None and abs(slope) == 1.0
+    def edge_costs(self) -> list[list[int]]:
+        """Multiplications to take a tangent, or a cotangent, across each edge of `edges_into`, by node.
 
-    def multiplications(self, i: int, which: int) -> int:
-        """Multiplications to take a tangent, or a cotangent, across the edge."""
-        if self.slope(i, which) is None:
-            return self.local(i, which).multiplications
-        return 0 if self.passes_on(i, which) else 1
+        An edge that multiplies by nothing, since its rule reads no value and the derivative is 1 or -1, costs none.
+        """
+        if self._costs is None:
+            needs = {op: ROWS[op]["needs"] if op in ROWS else (1, 1, 1) for op in set(self.ops)}
+            self._costs = []
+            for i, edges in enumerate(self._into):
+                own, slopes, reads = [], self.slopes[i], needs[self.ops[i]]
+                for which, _ in edges:
+                    slope = None if slopes is None else slopes[which]
+                    if slope is None:
+                        own.append(self.local(i, which).multiplications)
+                    else:
+                        own.append(0 if abs(slope) == 1.0 and which < 3 and not reads[which] else 1)
+                self._costs.append(own)
+        return self._costs
 
 
 class Node:
@@ -307,7 +324,7 @@ class Edge:
         return f"Edge({self.source.name} -> {self.target.name}: {self.local})"
 
 
-# ---- from what the user gives ------------------------------------------------------------------------------------------
+# ---- from what the user gives ----------------------------------------------------------------------------------------
 
 
 def record_of(y: Tensor, others: list[Tensor]) -> tuple[GraphRecord, Tensor, list[Tensor]]:
@@ -337,7 +354,8 @@ def record_of(y: Tensor, others: list[Tensor]) -> tuple[GraphRecord, Tensor, lis
             if isinstance(sweep, Sweep):
                 moved[i] = sweep.replay()
         elif any(k in moved for k in inputs[i] if k is not None):
-            moved[i] = record.apply(i, [None if k is None else moved[k] if k in moved else record.tensor(k) for k in inputs[i]], True)
+            operands = [None if k is None else moved[k] if k in moved else record.tensor(k) for k in inputs[i]]
+            moved[i] = record.apply(i, operands, True)
     if not moved:
         return record, y, others
     places = [record.find(x) for x in others]

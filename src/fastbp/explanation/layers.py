@@ -131,6 +131,10 @@ def _is_weight(graph: Graph, i: int | None, found: dict[int, Numbers]) -> bool:
     return i is not None and i in found and graph.ops[i] == "leaf" and len(graph.shapes[i]) == 2
 
 
+def _is_bias(graph: Graph, i: int, product: int, found: dict[int, Numbers]) -> bool:
+    return i in found and graph.ops[i] == "leaf" and graph.shapes[i] == graph.shapes[product][-1:]
+
+
 def _place_of(graph: Graph, i: int, found: dict[int, Numbers]) -> _Place | None:
     """The layer whose product is node i, if it is one."""
     op, inputs = graph.ops[i], graph.inputs[i]
@@ -150,9 +154,8 @@ def _place_of(graph: Graph, i: int, found: dict[int, Numbers]) -> _Place | None:
     after = graph.consumers(i)
     if len(after) == 1 and graph.ops[after[0]] == "add":
         others = [k for k in graph.inputs[after[0]] if k is not None and k != i]
-        if len(others) == 1 and others[0] in found and graph.ops[others[0]] == "leaf" and second:
-            if graph.shapes[others[0]] == graph.shapes[i][-1:]:
-                total, bias = after[0], others[0]
+        if second and len(others) == 1 and _is_bias(graph, others[0], i, found):
+            total, bias = after[0], others[0]
     return _Place(i, total, weight, a, bias, False, not second)
 
 

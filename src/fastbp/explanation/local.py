@@ -124,7 +124,7 @@ def find_structure(graph: Graph, i: int, which: int) -> Jacobian:
     return found or _of_any(graph, i, which, rows, columns)
 
 
-# ---- matrices with one entry a row, or one a column ---------------------------------------------------------------------
+# ---- matrices with one entry a row, or one a column ------------------------------------------------------------------
 
 
 def _diagonal(entries: Numbers, free: bool) -> Jacobian:
@@ -254,7 +254,7 @@ def _push(graph: Graph, i: int, which: int, source: int) -> Any:
     return push
 
 
-# ---- products -----------------------------------------------------------------------------------------------------------------
+# ---- products --------------------------------------------------------------------------------------------------------
 
 
 def _of_product(graph: Graph, i: int, which: int, rows: int, columns: int) -> Jacobian | None:
@@ -297,7 +297,7 @@ def _of_summand(graph: Graph, i: int, which: int, rows: int, columns: int) -> Ja
     return Jacobian("broadcast", rows, columns, f"{scale}broadcast ({rows} x {columns})", cost)
 
 
-# ---- any op ---------------------------------------------------------------------------------------------------------------------
+# ---- any op ----------------------------------------------------------------------------------------------------------
 
 
 def _of_any(graph: Graph, i: int, which: int, rows: int, columns: int) -> Jacobian:

@@ -1,15 +1,14 @@
 """Paths from an input to the root: their number, the largest of them, and what each contributes.
 
-All paths are counted, by adding Python's integers once over the graph. Listed are the largest: for a graph of numbers by
-keeping, for every node, the best few ways to reach it from the input, which is exact and linear in the graph; for
+All paths are counted, by adding Python's integers once over the graph. Listed are the largest: for a graph of numbers
+by keeping, for every node, the best few ways to reach it from the input, which is exact and linear in the graph; for
 tensors by pulling the cotangent along every path, as long as there are not too many.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from .local import pull
 
 if TYPE_CHECKING:
     from .graph import Graph
-    from .local import Numbers
+    from .local import Jacobian, Numbers
 
 WALKED_MOST = 512  # paths of tensors that are all walked, to find the largest
 KEPT_MOST = 2_000_000  # best ways kept over all nodes of a graph of numbers
@@ -48,30 +47,29 @@ class Path:
         Which use of the input the path begins with, from 1.
     """
 
-    edges: list[Edge]
+    graph: Graph = field(repr=False)
+    steps: list[tuple[int, int]] = field(repr=False)  # (node, position) of each edge, from the root
     product: float | Numbers | None
     share: float | None
     use: int
 
     @property
-    def factors(self) -> list[object]:
+    def edges(self) -> list[Edge]:
+        return [Edge(self.graph, i, which) for i, which in reversed(self.steps)]
+
+    @property
+    def factors(self) -> list[float | Jacobian]:
         return [edge.local for edge in self.edges]
 
     @property
     def nodes(self) -> list[str]:
         """Names from the input to the root."""
-        return [edge.source.name for edge in self.edges] + ([self.edges[-1].target.name] if self.edges else [])
+        return [edge.source.name for edge in self.edges] + [self.graph.names[self.graph.root]]
 
 
 def list_uses(graph: Graph, x: int) -> list[tuple[int, int]]:
     """(node, position) of the edges out of node x that lead to the root, in the order of recording."""
-    return [
-        (i, which)
-        for i in range(x + 1, len(graph))
-        if graph.on_path[i] and x in graph.inputs[i]
-        for which, k in enumerate(graph.inputs[i])
-        if k == x
-    ]
+    return [(i, which) for i in dict.fromkeys(graph.consumers(x)) for which, k in graph.edges_into(i) if k == x]
 
 
 def count_paths(graph: Graph, x: int) -> int:
@@ -96,37 +94,38 @@ def count_paths(graph: Graph, x: int) -> int:
     return counts[graph.root]
 
 
-# ---- graphs of numbers ------------------------------------------------------------------------------------------------
+# ---- graphs of numbers -----------------------------------------------------------------------------------------------
 
 
 def largest_paths(graph: Graph, x: int, most: int) -> list[list[tuple[int, int]]]:
-    """The paths from x to the root with the largest absolute products, largest first, as (node, position) from the root.
+    """The paths from x to the root with the largest absolute products, as (node, position) from the root.
 
     For every node its `most` best ways from x are kept, as the logarithm of the product and where it came from.
     """
     most = max(1, min(most, KEPT_MOST // len(graph)))
     among = graph.reached_from([x])
-    sizes: dict[int, list[float]] = {x: [0.0]}
-    origins: dict[int, list[tuple[int, int]]] = {x: [(-1, 0)]}  # position of the input, rank among its ways
+    # Minus the logarithm of the product, position of the last edge, rank among the ways of that edge's source.
+    ways: dict[int, list[tuple[float, int, int]]] = {x: [(0.0, -1, 0)]}
     for i in range(x + 1, len(graph)):
         if not among[i]:
             continue
-        ways: list[tuple[float, int, int]] = []
-        for which, k in graph.edges_into(i, among):
-            slope = abs(graph.slope(i, which) or 0.0)
-            step = math.inf if math.isnan(slope) else math.log(slope) if slope > 0 else -math.inf
-            ways.extend((_sum(size, step), which, rank) for rank, size in enumerate(sizes[k]))
-        if len(ways) > most:
-            ways = heapq.nsmallest(most, ways, key=_rank)
-        elif len(ways) > 1:
-            ways.sort(key=_rank)
-        sizes[i] = [way[0] for way in ways]
-        origins[i] = [(which, rank) for _, which, rank in ways]
+        edges = graph.edges_into(i, among)
+        own: list[tuple[float, int, int]] = []
+        for which, k in edges:
+            step = _cost(graph.slope(i, which) or 0.0)
+            if step == 0.0:
+                own += [(way[0], which, rank) for rank, way in enumerate(ways[k])]
+            else:
+                own += [(_sum(way[0], step), which, rank) for rank, way in enumerate(ways[k])]
+        if len(edges) > 1:
+            own.sort()
+            del own[most:]
+        ways[i] = own
     found = []
-    for rank in range(len(sizes[graph.root])):
+    for rank in range(len(ways[graph.root])):
         at, path = graph.root, []
         while at != x:
-            which, rank = origins[at][rank]
+            _, which, rank = ways[at][rank]
             path.append((at, which))
             source = graph.inputs[at][which]
             assert source is not None
@@ -135,13 +134,15 @@ def largest_paths(graph: Graph, x: int, most: int) -> list[list[tuple[int, int]]
     return found
 
 
-def _rank(way: tuple[float, int, int]) -> tuple[float, int, int]:
-    return -way[0], way[1], way[2]
+def _cost(slope: float) -> float:
+    """Minus the logarithm of a factor's size, so that small sums are large products; NaN counts as the largest."""
+    size = abs(slope)
+    return -math.log(size) if size > 0 else -math.inf if math.isnan(size) else math.inf
 
 
 def _sum(a: float, b: float) -> float:
-    """Sum of logarithms, where zero times anything is zero."""
-    return -math.inf if -math.inf in (a, b) else a + b
+    """Sum of two costs, where zero times anything is zero."""
+    return math.inf if math.inf in (a, b) else a + b
 
 
 def product_of(graph: Graph, path: list[tuple[int, int]], seed: float) -> float:
@@ -152,7 +153,7 @@ def product_of(graph: Graph, path: list[tuple[int, int]], seed: float) -> float:
     return product
 
 
-# ---- graphs of tensors ---------------------------------------------------------------------------------------------------
+# ---- graphs of tensors -----------------------------------------------------------------------------------------------
 
 
 def walk_paths(graph: Graph, x: int, most: int) -> list[list[tuple[int, int]]]:
@@ -160,7 +161,7 @@ def walk_paths(graph: Graph, x: int, most: int) -> list[list[tuple[int, int]]]:
     among = graph.reached_from([x])
     found: list[list[tuple[int, int]]] = []
     path: list[tuple[int, int]] = []
-    pending = [iter(list(graph.edges_into(graph.root, among)))] if graph.root != x else []
+    pending = [iter(graph.edges_into(graph.root, among))] if graph.root != x else []
     if not pending:
         return [[]]
     at = [graph.root]
@@ -179,7 +180,7 @@ def walk_paths(graph: Graph, x: int, most: int) -> list[list[tuple[int, int]]]:
             path.pop()
             continue
         at.append(k)
-        pending.append(iter(list(graph.edges_into(k, among))))
+        pending.append(iter(graph.edges_into(k, among)))
     return found
 
 

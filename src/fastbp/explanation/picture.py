@@ -51,14 +51,13 @@ def _label(e: Explanation, i: int, adjoint: object) -> str:
     """A node's label: HTML as Graphviz reads it."""
     graph = e.graph
     name, value = escape(graph.names[i]), escape(_value(graph, i))
-    is_number = graph.size(i) <= VALUES_MOST
+    equals = "=&#160;" if graph.size(i) <= VALUES_MOST else ""
     if graph.ops[i] == "leaf":
-        lines = [f"<b>{name}&#160;</b>{'=&#160;' if is_number else ''}{value}"]
+        lines = [f"<b>{name}&#160;</b>{equals}{value}"]
     else:
-        lines = [f"<b>{name}&#160;</b>=&#160;{escape(short(formula(graph, i)))}", f"{'=&#160;' if is_number else ''}{value}"]
+        lines = [f"<b>{name}&#160;</b>=&#160;{escape(short(formula(graph, i)))}", f"{equals}{value}"]
     if adjoint is not None and i != graph.root:
-        shown = escape(_shown(adjoint, np.shape(adjoint)))
-        equals = "=&#160;" if np.size(adjoint) <= VALUES_MOST else ""
+        shown = escape(_shown(adjoint, graph.shapes[i]))
         lines.append(f'<font color="{REVERSE}">d{escape(e.y.name)}/d{name}&#160;{equals}{shown}</font>')
     return "<" + "<br/>".join(lines) + ">"
 
@@ -128,7 +127,8 @@ def _constant(e: Explanation, k: int, reader: int) -> str:
 
 
 def _faint() -> str:
-    return f'fillcolor="{CONSTANT}", color="#d8d8d8", fontcolor="{FAINT}", fontsize=10, height=0.25, width=0.3, margin="0.08,0.03"'
+    small = 'fontsize=10, height=0.25, width=0.3, margin="0.08,0.03"'
+    return f'fillcolor="{CONSTANT}", color="#d8d8d8", fontcolor="{FAINT}", {small}'
 
 
 def _quoted(text: str) -> str:
@@ -138,11 +138,11 @@ def _quoted(text: str) -> str:
 def svg_text(dot: str, path: str | None) -> str:
     """Lay out with Graphviz; returns the SVG, and writes it to `path` too where that is given."""
     try:
-        import graphviz
+        import graphviz  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise ImportError(
-            "explain: pictures need the Python package graphviz: `pip install fastbp[viz]`; to_dot() gives the graph as "
-            "text without it"
+            "explain: pictures need the Python package graphviz: `pip install fastbp[viz]`; to_dot() gives the graph "
+            "as text without it"
         ) from error
     try:
         svg: str = graphviz.Source(dot).pipe(format="svg", encoding="utf-8")

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .graph import Edge
+from .local import Jacobian
+
 if TYPE_CHECKING:
     from .explained import Explanation
     from .graph import Graph
+    from .local import Numbers
     from .paths import Path
     from .traces import Trace
 
@@ -91,7 +95,7 @@ def left_out(count: int, what: str) -> list[str]:
     return [f"  ... {count} more {what}"] if count > 0 else []
 
 
-# ---- parts -----------------------------------------------------------------------------------------------------------------
+# ---- parts -----------------------------------------------------------------------------------------------------------
 
 
 def nodes_text(e: Explanation) -> list[str]:
@@ -117,29 +121,37 @@ def nodes_text(e: Explanation) -> list[str]:
     return lines
 
 
-def path_text(path: Path, seed: object, number: str) -> list[str]:
-    """Nodes, factors, product and share of a path; factors that are matrices stand as they are multiplied, root first."""
-    names, plain = path.nodes, all(np.isscalar(f) for f in path.factors)
-    factors = [number_text(f) if np.isscalar(f) else f.short for f in path.factors]  # type: ignore[attr-defined]
+def path_text(path: Path, seed: Numbers | None, number: str) -> list[str]:
+    """Nodes, factors, product and share of a path; factors that are matrices stand as in a product, root first."""
+    steps, graph = path.steps[::-1], path.graph
+    missing, half = len(steps) + 1 > STEPS_MOST, STEPS_MOST // 2
+    shown = [*steps[: half - 1], *steps[len(steps) - half + 1 :]] if missing else steps
+    edges = [Edge(graph, i, which) for i, which in shown]
+    names = [*(edge.source.name for edge in edges), graph.names[graph.root]]
+    factors = [_factor(edge.local) for edge in edges]
+    if missing:
+        names.insert(half - 1, f"... {len(steps) + 2 - STEPS_MOST} nodes ...")
+        factors.insert(half - 1, "...")
     names[0] += number
+    plain = all(not isinstance(edge.local, Jacobian) for edge in edges)
     if seed is not None:
         factors.append(f"{number_text(seed)} from above" if np.ndim(seed) == 0 else "grad_output")
     if not plain:
         factors.reverse()
-    if len(names) > STEPS_MOST:
-        half = STEPS_MOST // 2
-        names = [*names[:half], f"... {len(names) - 2 * half} nodes ...", *names[-half:]]
-        factors = [*factors[:half], "...", *factors[-half:]]
     product = "" if path.product is None else f"= {number_text(path.product)}"
     share = "" if path.share is None else f"{100 * path.share:.4g}%"
     return [" -> ".join(names), (" * " if plain else " · ").join(factors), product, share]
+
+
+def _factor(local: float | Jacobian) -> str:
+    return local.short if isinstance(local, Jacobian) else number_text(local)
 
 
 def paths_text(e: Explanation, name: str) -> list[str]:
     """All about one input: its derivative, uses and paths."""
     graph, i = e.graph, e.wrt[name].index
     count, listed = e.path_count(name), e.paths(name)
-    uses = len({(at, which) for at in set(graph.consumers(i)) for which, k in enumerate(graph.inputs[at]) if k == i})
+    uses = len(graph.consumers(i))
     head = f"d{e.y.name}/d{name}"
     if e.cotangent is not None or graph.size(graph.root) * graph.size(i) <= 36:
         head += f" = {number_text(_plain(e.derivative(name)))}"
@@ -166,12 +178,11 @@ def _plain(x: Any) -> Any:
 
 def trace_text(trace: Trace) -> list[str]:
     """A sweep as a table."""
-    shown = trace.rows if len(trace.rows) <= NODES_MOST else trace.rows[:NODES_MOST]
     rows = []
-    for row in shown:
+    for row in trace.rows:
         terms = [f"{_term(a)} * {_term(b)}" for a, b in row.terms]
         rows.append([row.derivative, "= " + " + ".join(terms) if terms else "", f"= {number_text(row.value)}"])
-    return table(rows) + left_out(len(trace.rows) - len(shown), "steps")
+    return table(rows) + left_out(trace.steps - len(trace.rows), "steps")
 
 
 def _term(x: object) -> str:
@@ -187,7 +198,8 @@ def costs_text(e: Explanation) -> list[str]:
     whole = "" if len(costs.forward) < len(e.graph.wrt) else f", {total} in all"
     lines = [
         "cost in multiplications beside the values",
-        f"  forward mode: {forward} sweep{'s' if forward != 1 else ''}, one for each number that goes in: {each}{whole}",
+        f"  forward mode: {forward} sweep{'s' if forward != 1 else ''}, one for each number that goes in: "
+        f"{each}{whole}",
         f"  reverse mode: {reverse} sweep{'s' if reverse != 1 else ''}, one for each number that comes out: "
         f"{costs.reverse} for all inputs at once",
     ]
@@ -227,19 +239,19 @@ def explanation_text(e: Explanation) -> str:
     inputs = list(e.wrt)
     shown = ", ".join(inputs[:INPUTS_MOST]) + (", ..." if len(inputs) > INPUTS_MOST else "")
     on = sum(graph.on_path)
-    lines = [f"{e.y.name} = {value_text(graph, graph.root)} by {shown}: {on} nodes on paths of {len(graph)} in the graph", ""]
-    lines += nodes_text(e)
+    value = value_text(graph, graph.root)
+    lines = [f"{e.y.name} = {value} by {shown}: {on} nodes on paths of {len(graph)} in the graph", "", *nodes_text(e)]
     for name in inputs[:INPUTS_MOST]:
         lines += ["", *paths_text(e, name)]
     if len(inputs) > INPUTS_MOST:
         lines += ["", f"... {len(inputs) - INPUTS_MOST} more inputs: `paths(name)` lists theirs"]
     if graph.is_scalar:
         for name in inputs[:2]:
-            lines += ["", f"forward mode by {name}", *trace_text(e.forward_trace(name))]
+            lines += ["", f"forward mode by {name}", *trace_text(e.forward_trace(name, NODES_MOST))]
         if len(inputs) > 2:
             lines += left_out(len(inputs) - 2, "forward sweeps, one for each other input")
     if e.cotangent is not None:
-        lines += ["", "reverse mode", *trace_text(e.reverse_trace())]
+        lines += ["", "reverse mode", *trace_text(e.reverse_trace(NODES_MOST))]
     lines += ["", *costs_text(e)]
     layers = layers_text(e)
     if layers:

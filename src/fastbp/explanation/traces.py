@@ -6,6 +6,7 @@ computes the derivative of every node by one input; reverse mode, last node firs
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ class Trace:
     by : str
         Name of the input, or of the root.
     rows : list of TraceRow
+    steps : int
+        Of the whole sweep, of which `rows` may be the beginning.
     multiplications : int
         What the sweep costs beside the values; sums of local derivatives 1 and -1 cost none.
     """
@@ -57,6 +60,7 @@ class Trace:
     mode: str
     by: str
     rows: list[TraceRow]
+    steps: int
     multiplications: int
 
     def __str__(self) -> str:
@@ -90,39 +94,34 @@ def number_adjoints(graph: Graph, seed: float) -> dict[int, float]:
     return found
 
 
-def forward_trace(graph: Graph, x: int) -> Trace:
-    """The forward-mode trace of a graph of numbers, by node x."""
+def forward_trace(graph: Graph, x: int, most: int | None = None) -> Trace:
+    """The forward-mode trace of a graph of numbers, by node x; its first rows where `most` are asked for."""
     found, among, by = tangents(graph, x), graph.reached_from([x]), graph.names[x]
-    rows, cost = [], 0
-    for i, value in found.items():
+    rows = []
+    for i in itertools.islice(found, most):
+        edges = graph.edges_into(i, among) if i != x else []
+        terms: list[tuple[object, object]] = [(graph.slope(i, which), found[k]) for which, k in edges]
+        rows.append(TraceRow(graph.names[i], f"d{graph.names[i]}/d{by}", terms, found[i]))
+    costs = graph.edge_costs()
+    total = sum(costs[i][n] for i in found if i != x for n, edge in enumerate(graph.edges_into(i)) if among[edge[1]])
+    return Trace("forward", by, rows, len(found), total)
+
+
+def reverse_trace(graph: Graph, found: dict[int, float] | dict[int, Numbers], most: int | None = None) -> Trace:
+    """The reverse-mode trace, or its first rows; `found` are the adjoints."""
+    root, rows = graph.names[graph.root], []
+    order = sorted(found, reverse=True)
+    for i in order[:most]:
         terms: list[tuple[object, object]] = []
-        if i != x:
-            for which, k in graph.edges_into(i, among):
-                terms.append((graph.slope(i, which), found[k]))
-                cost += graph.multiplications(i, which)
-        rows.append(TraceRow(graph.names[i], f"d{graph.names[i]}/d{by}", terms, value))
-    return Trace("forward", by, rows, cost)
-
-
-def reverse_trace(graph: Graph, found: dict[int, float] | dict[int, Numbers]) -> Trace:
-    """The reverse-mode trace: found are the adjoints."""
-    terms: dict[int, list[tuple[object, object]]] = {}
-    root, cost = graph.names[graph.root], 0
-    for i in sorted(found, reverse=True):
-        if graph.ops[i] == "leaf":
-            continue
-        for which, k in graph.edges_into(i):
-            slope = graph.slope(i, which)
-            own = found[i]
-            number = slope is not None and np.ndim(own) == 0
-            local = slope if slope is not None else graph.local(i, which).short
-            terms.setdefault(k, []).append((own if number else f"d{root}/d{graph.names[i]}", local))
-            cost += graph.multiplications(i, which)
-    rows = [
-        TraceRow(graph.names[i], f"d{root}/d{graph.names[i]}", terms.get(i, []), found[i])
-        for i in sorted(found, reverse=True)
-    ]
-    return Trace("reverse", root, rows, cost)
+        for at in sorted(set(graph.consumers(i)), reverse=True) if i != graph.root else ():
+            for which, k in graph.edges_into(at):
+                if k == i:
+                    slope = graph.slope(at, which)
+                    number = slope is not None and np.ndim(found[at]) == 0
+                    own = found[at] if number else f"d{root}/d{graph.names[at]}"
+                    terms.append((own, slope if slope is not None else graph.local(at, which).short))
+        rows.append(TraceRow(graph.names[i], f"d{root}/d{graph.names[i]}", terms, found[i]))
+    return Trace("reverse", root, rows, len(order), sum(map(sum, graph.edge_costs())))
 
 
 @dataclass(frozen=True)
@@ -153,15 +152,14 @@ def count_costs(graph: Graph, seeds: int) -> Costs:
             for _, k in graph.edges_into(i):
                 waiting[k] += 1
     reaching: dict[int, int] = {}
-    reverse = 0
+    reverse, prices = 0, graph.edge_costs()
     forward = [0] * len(place)
     groups: dict[int, int] = {}  # set of inputs -> multiplications done for all of them
     for i, on in enumerate(graph.on_path):
         if not on:
             continue
         mask = 1 << place[i] if i in place else 0
-        for which, k in graph.edges_into(i):
-            cost = graph.multiplications(i, which)
+        for (_, k), cost in zip(graph.edges_into(i), prices[i], strict=True):
             reverse += cost
             groups[reaching[k]] = groups.get(reaching[k], 0) + cost
             mask |= reaching[k]
