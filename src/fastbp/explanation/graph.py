@@ -64,7 +64,12 @@ class Graph:
         self._consumers: dict[int, list[int]] | None = None
         self._numbers = record.numbers()
         self.is_scalar = all(math.prod(shape) == 1 for shape, on in zip(self.shapes, self.on_path, strict=True) if on)
-        self._revive()
+        for i, op in enumerate(self.ops):
+            if op != "leaf":
+                if self.on_path[i]:
+                    self.make_usable(i)
+            elif self._numbers[i] is not None:  # held, so that a backward() to come cannot take away what is so small
+                self.value(i)
         self.slopes: list[tuple[float | None, ...] | None] = record.slopes(self.on_path)
 
     def __len__(self) -> int:
@@ -154,39 +159,36 @@ class Graph:
         found = result - known if self.ops[of] == "add" else result + known if first else known - result
         return float(np.dtype(self.dtypes[i]).type(found))
 
-    def _revive(self) -> None:
-        """Make the rules of all nodes on paths usable, where what they need can be computed again.
+    def make_usable(self, i: int) -> None:
+        """See that the rule of node i finds the values that it reads, computed again where they were let go of.
 
         Raises
         ------
         RuntimeError
             Naming the op whose values are gone, and the mend.
         """
-        for i, on in enumerate(self.on_path):
-            if not on or self.ops[i] == "leaf":
-                continue
-            state = self.record.state(i)
-            if state == "intact":
-                continue
-            if state == "symbolic":
-                raise RuntimeError(
-                    "explain: y belongs to a function that is being compiled, where tensors have no values; call the "
-                    "compiled function and explain its result"
-                )
-            values = [None if k is None else self.value(k) for k in self.inputs[i]]
-            lost = any(k is not None and v is None for k, v in zip(self.inputs[i], values, strict=True))
-            if lost or self.ops[i] == "custom":
-                why = "a backward() has freed" if state == "released" else "an in-place operation has changed"
-                mend = (
-                    "explain before backward(), or run backward(retain_graph=True)"
-                    if state == "released"
-                    else "explain before the change (an optimizer's step is one), or clone() what is changed"
-                )
-                raise RuntimeError(
-                    f"explain: {why} values that the derivative of {self.ops[i]} needs, of shape "
-                    f"{tuple(self.shapes[i])}, {self.dtypes[i]}; {mend}"
-                )
-            self._values[i] = self.record.revive(i, values)
+        state = self.record.state(i)
+        if state == "intact":
+            return
+        if state == "symbolic":
+            raise RuntimeError(
+                "explain: y belongs to a function that is being compiled, where tensors have no values; call the "
+                "compiled function and explain its result"
+            )
+        values = [None if k is None else self.value(k) for k in self.inputs[i]]
+        lost = any(k is not None and v is None for k, v in zip(self.inputs[i], values, strict=True))
+        if lost or self.ops[i] == "custom":
+            why = "a backward() has freed" if state == "released" else "an in-place operation has changed"
+            mend = (
+                "explain before backward(), or run backward(retain_graph=True)"
+                if state == "released"
+                else "explain before the change (an optimizer's step is one), or clone() what is changed"
+            )
+            raise RuntimeError(
+                f"explain: {why} values that the derivative of {self.ops[i]} needs, of shape "
+                f"{tuple(self.shapes[i])}, {self.dtypes[i]}; {mend}"
+            )
+        self._values[i] = self.record.revive(i, values)
 
     # ---- local derivatives -------------------------------------------------------------------------------------------
 

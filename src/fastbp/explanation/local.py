@@ -79,6 +79,7 @@ def few(numbers: Numbers) -> str:
 
 def pull(graph: Graph, i: int, which: int, cotangent: Numbers, fit: bool = True) -> Numbers:
     """What a cotangent of node i contributes to its input, as an array; zeros where the rule has nothing."""
+    graph.make_usable(i)
     given = tensor(np.asarray(cotangent, graph.dtypes[i]).reshape(graph.shapes[i]))
     part = graph.record.pull(i, which, given, fit)
     source = graph.inputs[i][which]
@@ -172,8 +173,12 @@ def _from_rows(index: Numbers, weights: Numbers, columns: int) -> Jacobian:
     scale = "" if plain else f"diag{few(weights)} * "
     if columns == 1 and used.size == rows:
         return Jacobian("broadcast", rows, 1, f"{scale}column of {rows} ones", cost)
-    if np.unique(used).size < used.size:
+    different = np.unique(used).size
+    if different < used.size and different == columns:
         return Jacobian("broadcast", rows, columns, f"{scale}broadcast ({rows} x {columns})", cost)
+    if different < used.size:
+        text = f"selection of {rows} of {columns}, some repeated"
+        return Jacobian("selection", rows, columns, f"{scale}{text}", cost)
     if used.size == rows == columns:
         return Jacobian("permutation", rows, columns, f"{scale}permutation of {rows}", cost)
     text = f"selection of {rows} of {columns}" if used.size == rows else f"{columns} placed among {rows}"
@@ -290,6 +295,8 @@ def _of_product(graph: Graph, i: int, which: int, rows: int, columns: int) -> Ja
 def _of_summand(graph: Graph, i: int, which: int, rows: int, columns: int) -> Jacobian:
     """The bias of a product: repeated along the batch."""
     beta = graph.record.attributes(i)["p"][0] if graph.ops[i] == "addmm" else 1.0
+    if beta == 0.0:
+        return Jacobian("zero", rows, columns, f"0 ({rows} x {columns})", 0)
     scale = "" if beta == 1.0 else f"{beta:.4g} * "
     cost = rows if scale else 0
     if rows == columns:
