@@ -59,7 +59,8 @@ def fits(kind: str, matrix: Numbers) -> bool:
     if kind == "permutation":
         return rows == columns and at_most_one(matrix, 0) and at_most_one(matrix, 1) and bool(matrix.any(axis=1).all())
     if kind == "selection":
-        return at_most_one(matrix, 1) and not is_diagonal(matrix) and not matrix.any(axis=0).all() or rows > columns
+        some_left = at_most_one(matrix, 0) or not matrix.any(axis=0).all()
+        return at_most_one(matrix, 1) and not is_diagonal(matrix) and some_left
     if kind == "broadcast":
         return at_most_one(matrix, 1) and rows > columns
     if kind == "sum":
@@ -195,7 +196,7 @@ def net() -> tuple[nn.Module, Tensor, Tensor]:
 def recursion(model: nn.Module, x: Numbers, target: Numbers) -> list[dict[str, Numbers]]:
     """The classical recursion for that net and the loss sum((y - t)^2) / 2, in NumPy."""
     layers = [m for m in model if isinstance(m, nn.Linear)]
-    weights, biases = ([p.detach().numpy() for p in ps] for ps in zip(*((m.weight, m.bias) for m in layers)))
+    weights, biases = [m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers]
     a0 = x
     a1 = np.tanh(a0 @ weights[0].T + biases[0])
     a2 = 1 / (1 + np.exp(-(a1 @ weights[1].T + biases[1])))
