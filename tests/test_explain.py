@@ -201,7 +201,8 @@ def test_the_sum_over_paths_is_the_gradient_on_random_graphs(seed: int, ops: int
         # Sums of the same terms in another order: some roundings of the largest term each.
         bound = 1e-13 * len(products) * max(map(abs, products), default=0.0) + 1e-300
         assert abs(sum(products) - gradient.item()) <= bound
-        assert e.derivative(name) == gradient.item()  # the same terms in the same order
+        # The rule of div divides, where an explanation multiplies by the local derivative 1 / b.
+        assert abs(e.derivative(name) - gradient.item()) <= bound
         assert e.path_count(name) == len(products)
         listed = [abs(path.product) for path in e.paths(name)]
         best = sorted(map(abs, products), reverse=True)[:5]
