@@ -38,12 +38,13 @@ indexing are made of. [adding-an-op.md](adding-an-op.md) shows how a row comes t
 - **vmap**: `class`: batched by the row's class and the axes that its attribute names; `rule`: by a rule of its own;
   `source`: no inputs, so the same for all examples, or drawn as `randomness` says; `refused`: the shape of the result
   depends on values. [`tests/test_vmap_ops.py`](../tests/test_vmap_ops.py) tries all.
-- **compiled**: whether plans of `fastbp.compile` have it ([`tests/test_compile_ops.py`](../tests/test_compile_ops.py)).
+- **compiled**: whether plans of `fastbp.compile` have it ([the test](../tests/test_compile_ops.py)).
 - **keeps**: what the reverse rule reads, and the graph therefore keeps: the inputs `a`, `b`, `c`, the output `y`.
 - **domain**: where the tests draw inputs from, because the row is smooth there.
 - **reference**: whether `fastbp.reference` has it too, as an independent text in plain Python.
 """
 
+COLUMNS = "op,inputs,what it computes,types,vjp,jvp,2nd,vmap,compiled,keeps,domain,reference".split(",")
 CLASSES = {
     "pointwise": "Elementwise. Inputs broadcast; written as text that is read as kernels and as derivative rules.",
     "predicate": "Elementwise, with a bool result and no derivative.",
@@ -140,8 +141,7 @@ def generate() -> str:
     text = HEADER.format(count=len(rows))
     for name, explanation in CLASSES.items():
         text += f"\n## {name.capitalize()}\n\n{explanation}\n\n"
-        text += "| op | inputs | what it computes | types | vjp | jvp | 2nd | vmap | compiled | keeps | domain | reference |\n"
-        text += "|---" * 12 + "|\n"
+        text += f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
         text += "".join(line(row, types.get(row["name"], set())) for row in rows if row["class"] == name)
     unknown = {row["class"] for row in rows} - set(CLASSES)
     if unknown:
