@@ -17,6 +17,7 @@
 #include "kernels/kernels.h"
 
 fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) = NULL;
+fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) = NULL;
 fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bool create_graph, bool last, fbp_tensor **out) = NULL;
 
 fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out) {
@@ -37,6 +38,7 @@ typedef struct pass {
     fbp_tensor **heap; /* each holds a reference: a hook may drop the user's last one */
     int count, capacity;
     struct pass *outer;       /* the pass during whose hook this one was started */
+    fbp_node_list list;       /* with request->inputs: nodes that carry this pass's marks */
     fbp_tensor **stashed;     /* cotangents of heap[] put aside while an inner pass runs */
     fbp_tensor *inside[32];
 } pass;
@@ -160,7 +162,7 @@ static fbp_status saved_check(const fbp_tensor *node) {
     if (node->flags & FBP_RELEASED)
         return fbp_fail(FBP_ERROR_RUNTIME,
                         "Trying to backward through the graph a second time: the values that %s saved have been freed. Specify "
-                        "retain_graph=True in the first backward() if you need to go through it again", node->flags & FBP_HOST_RULE ? "a compiled function" : fbp_ops[node->op].name);
+                        "retain_graph=True in the first backward() if you need to go through it again", node->flags & FBP_HOST_RULE ? "a compiled or custom function" : fbp_ops[node->op].name);
     /* Values may be held for other reasons (fbp_mode.keep_values): only those that a rule reads matter. */
     const fbp_edge *edges = fbp_edges(node);
     int needs = 0;
@@ -304,6 +306,8 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
     if (status == FBP_OK && (node->flags & FBP_RETAINS_GRAD)) status = fbp_gradient_accumulate(node, g, true);
     if (status == FBP_OK && node->edge_count == 0) {
         if (request->input_count == 0) status = fbp_gradient_accumulate(node, g, request->create_graph);
+        if (status == FBP_OK && node->autograd && node->autograd->hooks && (request->input_count == 0 || request->accumulate))
+            status = fbp_host_accumulated(node->autograd->hooks, node);
     } else if (status == FBP_OK && (status = saved_check(node)) == FBP_OK) {
         int last = -1;
         if (!request->create_graph) status = make_flat(node, &g);
@@ -319,22 +323,48 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
 
 /* ---- which nodes lead to the requested inputs -------------------------------------------------------------------------------------- */
 
-/* Mark every node from which a requested input can be reached; *list holds all nodes visited, for the marks' removal. */
-static fbp_status mark_wanted(const fbp_backward_request *request, fbp_node_list *list) {
-    FBP_TRY(fbp_walk(request->root_count, request->roots, true, list));
+/* Mark the nodes of *list from which a requested input can be reached. */
+static void mark(const fbp_backward_request *request, const fbp_node_list *list) {
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags |= FBP_WANTED;
     for (int64_t at = 0; at < list->count; at++)
         for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
             fbp_tensor *input = fbp_input(list->nodes[at], (int)i);
             if (input && (input->flags & FBP_WANTED)) list->nodes[at]->flags |= FBP_WANTED;
         }
+}
+
+static void unmark(const fbp_backward_request *request, const fbp_node_list *list) {
+    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_WANTED;
+    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
+}
+
+/* The pass around this one whose marks are set. */
+static const pass *marking_outer(const pass *p) {
+    const pass *outer = p->outer;
+    while (outer && !outer->request->input_count) outer = outer->outer;
+    return outer;
+}
+
+/* All nodes of a pass with requested inputs, marked.  A pass around it takes its own marks away meanwhile. */
+static fbp_status marks_begin(pass *p) {
+    const pass *outer = marking_outer(p);
+    if (outer) {
+        const fbp_node_list *list = &outer->list;
+        unmark(outer->request, list);
+        for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_VISITED;
+    }
+    FBP_TRY(fbp_walk(p->request->root_count, p->request->roots, true, &p->list));
+    mark(p->request, &p->list);
     return FBP_OK;
 }
 
-static void unmark(const fbp_backward_request *request, fbp_node_list *list) {
-    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_WANTED;
-    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
-    fbp_walk_end(list);
+static void marks_end(pass *p) {
+    unmark(p->request, &p->list);
+    fbp_walk_end(&p->list);
+    const pass *outer = marking_outer(p);
+    if (!outer) return;
+    for (int64_t i = 0; i < outer->list.count; i++) outer->list.nodes[i]->flags |= FBP_VISITED;
+    mark(outer->request, &outer->list);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */
@@ -393,14 +423,13 @@ static void pass_end(pass *p) {
 
 fbp_status fbp_backward(const fbp_backward_request *request) {
     pass p = {.request = request, .capacity = sizeof p.inside / sizeof *p.inside, .outer = active};
-    fbp_node_list list = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
     p.heap = p.inside;
     FBP_TRY(stash(active));
     active = &p;
     mode->grad_enabled = request->create_graph;
-    fbp_status status = request->input_count ? mark_wanted(request, &list) : FBP_OK;
+    fbp_status status = request->input_count ? marks_begin(&p) : FBP_OK;
     for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
     while (p.count && status == FBP_OK) {
         fbp_tensor *node = heap_pop(&p);
@@ -409,7 +438,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     }
     mode->grad_enabled = grad_enabled;
     pass_end(&p);
-    if (request->input_count) unmark(request, &list);
+    if (request->input_count) marks_end(&p);
     active = p.outer;
     unstash(active);
     return status;

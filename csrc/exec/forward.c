@@ -10,6 +10,28 @@
 #include "exec/apply.h"
 #include "graph/walk.h"
 
+fbp_status (*fbp_host_push)(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out) = NULL;
+
+static fbp_status push_host(fbp_tensor *node, fbp_tensor *const *tangents) {
+    bool any = false;
+    for (uint32_t i = 0; i < node->edge_count; i++) any |= tangents[i] != NULL;
+    if (!any) return FBP_OK;
+    if (node->flags & FBP_RELEASED)
+        return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: the values that a compiled or custom function saved have been freed by backward(); "
+                                           "specify retain_graph=True there");
+    return fbp_host_push(*(void **)fbp_attributes(node), (int)node->edge_count, tangents, &node->cotangent);
+}
+
+static fbp_status push_op(fbp_tensor *node, fbp_tensor *const *tangents) {
+    fbp_builder g;
+    fbp_builder_begin(&g, fbp_apply);
+    fbp_tensor *tangent = fbp_node_jvp(&g, node, tangents);
+    fbp_status status = g.status;
+    if (tangent && status == FBP_OK) node->cotangent = fbp_retain(tangent);
+    fbp_builder_end(&g);
+    return status;
+}
+
 /* The tangent of one node from those that wait in its inputs. */
 static fbp_status push(fbp_tensor *node) {
     enum { INSIDE = 16 };
@@ -17,12 +39,7 @@ static fbp_status push(fbp_tensor *node) {
     if (node->edge_count > INSIDE && !(tangents = malloc(node->edge_count * sizeof *tangents)))
         return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate a list of tangents");
     for (uint32_t i = 0; i < node->edge_count; i++) tangents[i] = fbp_input(node, (int)i) ? fbp_input(node, (int)i)->cotangent : NULL;
-    fbp_builder g;
-    fbp_builder_begin(&g, fbp_apply);
-    fbp_tensor *tangent = fbp_node_jvp(&g, node, tangents);
-    fbp_status status = g.status;
-    if (tangent && status == FBP_OK) node->cotangent = fbp_retain(tangent);
-    fbp_builder_end(&g);
+    fbp_status status = node->flags & FBP_HOST_RULE ? push_host(node, tangents) : push_op(node, tangents);
     if (tangents != inside) free(tangents);
     return status;
 }

@@ -9,4 +9,8 @@
 fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
                                 fbp_tensor *const *tangents, fbp_tensor **results);
 
+/* Nodes whose rule the host has (FBP_HOST_RULE): the node's tangent, NULL for zero, from those of its inputs (NULL: zero), of which at
+ * least one is there.  Set once by the binding. */
+extern fbp_status (*fbp_host_push)(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out);
+
 #endif

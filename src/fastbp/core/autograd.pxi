@@ -377,7 +377,7 @@ cdef class GradFunction:
         if self.node.edge_count == 0:
             return "AccumulateGrad"
         if self.node.flags & FBP_HOST_RULE:
-            return "CompiledBackward0"
+            return (<HostRule>(<void **>fbp_attributes(self.node))[0]).name()
         return "".join([part.capitalize() for part in fbp_ops[<int>self.node.op].name.decode().split("_")]) + "Backward0"
 
     @property
@@ -386,7 +386,7 @@ cdef class GradFunction:
         result = []
         for i in range(self.node.edge_count):
             input = fbp_input(self.node, i)
-            result.append((make_grad_fn(input) if input != NULL and fbp_requires_grad(input) else None, 0))
+            result.append((make_grad_fn(input) if input != NULL and fbp_requires_grad(input) else None, output_number(input)))
         return tuple(result)
 
     @property
@@ -407,7 +407,10 @@ cdef class GradFunction:
 
 
 cdef object make_grad_fn(fbp_tensor *node):
+    """The function behind a node; of one output among several, that of all."""
     cdef GradFunction result = GradFunction.__new__(GradFunction)
+    if is_output(node):
+        node = fbp_input(node, 0)
     node.references += 1
     result.node = node
     return result

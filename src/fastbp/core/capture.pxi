@@ -64,8 +64,6 @@ cdef extern from "graph/walk.h" nogil:
     void fbp_walk_end(fbp_node_list *list)
 
 cdef extern from "exec/backward.h" nogil:
-    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
-    fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
     fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bint create_graph)
 
 cdef extern from "exec/capture.h" nogil:

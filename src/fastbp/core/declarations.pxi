@@ -64,7 +64,6 @@ cdef extern from "base/cpu.h" nogil:
 cdef extern from "graph/tensor.h" nogil:
     enum: FBP_MAX_NDIM
     enum: FBP_HOST_RULE
-    enum: FBP_RELEASED
     enum: FBP_SYMBOLIC
     ctypedef struct fbp_storage:
         int32_t references
@@ -97,6 +96,7 @@ cdef extern from "graph/tensor.h" nogil:
         int64_t numel
         fbp_autograd *autograd
         void *handle
+        fbp_tensor *cotangent
         uint16_t op
         uint8_t dtype
         uint8_t ndim
@@ -138,6 +138,7 @@ cdef extern from "graph/tensor.h" nogil:
     bint fbp_broadcast(int *ndim, int64_t *shape, int other_ndim, const int64_t *other)
     fbp_status fbp_dim_wrap(const char *op, int64_t dim, int ndim, int *out)
     void (*fbp_host_release)(void *object) noexcept
+    void (*fbp_host_let_go)(void *rule) noexcept
     void (*fbp_host_adopt)(void *handle, fbp_tensor *t) noexcept
 
 cdef extern from "ops/attributes.h" nogil:
@@ -242,10 +243,21 @@ cdef extern from "exec/backward.h" nogil:
         bint unhooked, accumulate
     fbp_status fbp_backward(const fbp_backward_request *request)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
+    fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) noexcept
+    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
+    fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
 
 cdef extern from "exec/forward.h" nogil:
     fbp_status fbp_forward_gradient(int output_count, fbp_tensor *const *outputs, int input_count, fbp_tensor *const *inputs,
                                     fbp_tensor *const *tangents, fbp_tensor **results)
+    fbp_status (*fbp_host_push)(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out) noexcept
+
+cdef extern from "exec/views.h" nogil:
+    bint fbp_view_is_stale(const fbp_tensor *t)
+    fbp_status fbp_view_refresh(fbp_tensor *t, fbp_tensor **out)
+    void fbp_view_adopt(fbp_tensor *origin, fbp_tensor *to, fbp_tensor **at)
+    fbp_status fbp_view_rebase_check(const char *op, const fbp_tensor *target)
+    fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **target_at)
 
 cdef extern from "exec/update.h" nogil:
     ctypedef struct fbp_sgd:
