@@ -8,6 +8,7 @@
 typedef struct fbp_mode {
     bool grad_enabled; /* record ops on tensors that require a gradient */
     struct fbp_capture *capture; /* ops become lines of its program; NULL: they run */
+    uint8_t anomaly;   /* fbp_anomaly_level */
     bool keep_values;  /* recorded nodes hold every input and output: for replay, explanation and forward mode */
 } fbp_mode;
 fbp_mode *fbp_mode_get(void);

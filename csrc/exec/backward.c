@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "diff/rules.h"
+#include "exec/anomaly.h"
 #include "exec/apply.h"
 #include "exec/capture.h"
 #include "graph/walk.h"
@@ -37,6 +38,7 @@ typedef struct pass {
     const fbp_backward_request *request;
     fbp_tensor **heap; /* each holds a reference: a hook may drop the user's last one */
     int count, capacity;
+    const fbp_tensor *watched; /* the node whose rule runs, where what it returns must be finite */
     struct pass *outer;       /* the pass during whose hook this one was started */
     fbp_node_list list;       /* with request->inputs: nodes that carry this pass's marks */
     fbp_tensor **stashed;     /* cotangents of heap[] put aside while an inner pass runs */
@@ -96,6 +98,8 @@ static void add_into(fbp_tensor *target, const fbp_tensor *g) {
 
 /* Add `part` (owned by the caller) to node's pending cotangent. */
 static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
+    double value;
+    if (p->watched && fbp_not_finite(part, &value) >= 0) return fbp_host_anomaly(p->watched->op, 0, NULL, part, p->watched);
     if (!node->cotangent) {
         FBP_TRY(heap_push(p, node));
         node->cotangent = fbp_retain(part);
@@ -289,10 +293,30 @@ static bool is_input(const fbp_backward_request *request, const fbp_tensor *node
     return false;
 }
 
+/* The last input to which the sweep goes on; -1 at a requested input with nothing wanted behind it, which is then left as it is. */
+static int last_wanted(const pass *p, const fbp_tensor *node) {
+    int i = (int)node->edge_count - 1;
+    while (i >= 0 && !(fbp_input(node, i) && is_wanted(p, fbp_input(node, i)))) i--;
+    return i;
+}
+
+/* While anomalies are looked for: what the rule of `node` makes of a finite cotangent must be finite.  The rule is judged as a whole and
+ * not op by op, but for the host's, whose ops have lines of their own.  Returns the mode to go back to. */
+static uint8_t watch(pass *p, const fbp_tensor *node, const fbp_tensor *g) {
+    fbp_mode *mode = fbp_mode_get();
+    const uint8_t before = mode->anomaly;
+    double value;
+    if (before != FBP_ANOMALY_CHECK || mode->capture) return before;
+    if (fbp_not_finite(g, &value) < 0) p->watched = node;
+    if (!(node->flags & FBP_HOST_RULE)) mode->anomaly = FBP_ANOMALY_LINES;
+    return before;
+}
+
 static fbp_status visit(pass *p, fbp_tensor *node) {
     const fbp_backward_request *request = p->request;
     fbp_tensor *g = node->cotangent;
     fbp_status status = FBP_OK;
+    int last;
     node->cotangent = NULL;
     if (node->autograd && node->autograd->hooks && !(request->unhooked && is_input(request, node))) {
         fbp_tensor *replaced = NULL;
@@ -308,13 +332,13 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
         if (request->input_count == 0) status = fbp_gradient_accumulate(node, g, request->create_graph);
         if (status == FBP_OK && node->autograd && node->autograd->hooks && (request->input_count == 0 || request->accumulate))
             status = fbp_host_accumulated(node->autograd->hooks, node);
-    } else if (status == FBP_OK && (status = saved_check(node)) == FBP_OK) {
-        int last = -1;
+    } else if (status == FBP_OK && (last = last_wanted(p, node)) >= 0 && (status = saved_check(node)) == FBP_OK) {
         if (!request->create_graph) status = make_flat(node, &g);
-        for (int i = (int)node->edge_count - 1; i >= 0 && last < 0; i--)
-            if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) last = i;
+        uint8_t anomaly = watch(p, node, g);
         for (int i = 0; i <= last && status == FBP_OK; i++)
             if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) status = propagate(p, node, i, g, i == last);
+        fbp_mode_get()->anomaly = anomaly;
+        p->watched = NULL;
         if (!request->retain_graph && status == FBP_OK) fbp_saved_release(node);
     }
     fbp_release(g);

@@ -139,18 +139,7 @@ cdef extern from "exec/run.h" nogil:
 
 cdef int refuse_value(str wanted) except -1:
     """RuntimeError that names the user's line which asks a symbolic tensor for its value."""
-    import linecache
-    import os
-    import sys
-    package = os.path.dirname(__file__)
-    frame = sys._getframe()
-    while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)).startswith(package):
-        frame = frame.f_back
-    place = ""
-    if frame is not None:
-        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        place = f" at {frame.f_code.co_filename}:{frame.f_lineno}" + (f", `{text}`" if text else "")
-    raise RuntimeError(f"compile: the value of a tensor is asked for by {wanted}{place}; while a function is captured its tensors have no "
+    raise RuntimeError(f"compile: the value of a tensor is asked for by {wanted}{place_text(user_line())}; while a function is captured its tensors have no "
                        "values. Return the tensor and look at it outside, choose between values with fastbp.where(), or leave "
                        "this part out of the compiled function")
 

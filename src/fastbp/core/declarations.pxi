@@ -218,6 +218,7 @@ cdef extern from "exec/apply.h" nogil:
     ctypedef struct fbp_mode:
         bint grad_enabled
         fbp_capture *capture
+        uint8_t anomaly
         bint keep_values
     fbp_mode *fbp_mode_get()
     fbp_status fbp_apply(int op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes, fbp_tensor **out)
@@ -229,6 +230,12 @@ cdef extern from "exec/apply.h" nogil:
     fbp_status fbp_writable(const char *op, const fbp_tensor *t)
     fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out)
     void fbp_elements_copy(fbp_tensor *target, const fbp_tensor *source)
+
+cdef extern from "exec/anomaly.h" nogil:
+    enum: FBP_ANOMALY_CHECK
+    int64_t fbp_not_finite(const fbp_tensor *t, double *value)
+    fbp_status (*fbp_host_anomaly)(int op, int count, fbp_tensor *const *inputs, const fbp_tensor *made, const fbp_tensor *node) noexcept
+    void (*fbp_host_line)(const fbp_tensor *node) noexcept
 
 cdef extern from "exec/backward.h" nogil:
     ctypedef struct fbp_backward_request:

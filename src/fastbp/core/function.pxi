@@ -159,7 +159,7 @@ cdef class FunctionContext(HostRule):
         cdef Py_ssize_t i, n = len(self.edge_of)
         cdef list result
         given = list(found) if isinstance(found, tuple) else [found]
-        while len(given) > n and given[-1] is None:
+        while len(given) > n and given[len(given) - 1] is None:
             given.pop()
         if len(given) != n:
             raise RuntimeError(f"function {self.name()} returned an incorrect number of gradients (expected {n}, got {len(given)})")

@@ -145,6 +145,8 @@ cdef fbp_tensor *new_host_node(HostRule rule, list edges, Tensor value) except N
     for i in range(n):
         if (<Tensor>edges[i]).node.storage == node.storage:
             node.flags |= FBP_VIEW
+    if fbp_mode_get().anomaly:
+        note_line(node)
     return node
 
 

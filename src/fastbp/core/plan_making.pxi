@@ -276,7 +276,7 @@ cdef class CompiledCall:
     def __call__(self, *args, **kwargs):
         cdef list given
         cdef list made
-        if fbp_mode_get().capture != NULL:
+        if fbp_mode_get().capture != NULL or fbp_mode_get().anomaly:
             return self.owner()._function(*args, **kwargs)
         given = None
         if self.plan is not None and self.flat and not kwargs:
