@@ -318,7 +318,12 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
     fbp_status status = FBP_OK;
     int last;
     node->cotangent = NULL;
-    if (node->autograd && node->autograd->hooks && !(request->unhooked && is_input(request, node))) {
+    if (request->ends_there && is_input(request, node)) {
+        status = deliver(p, node, g);
+        fbp_release(g);
+        return status;
+    }
+    if (node->autograd && node->autograd->hooks) {
         fbp_tensor *replaced = NULL;
         status = fbp_host_hook(node->autograd->hooks, g, &replaced);
         if (replaced) {
@@ -347,19 +352,20 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
 
 /* ---- which nodes lead to the requested inputs -------------------------------------------------------------------------------------- */
 
-/* Mark the nodes of *list from which a requested input can be reached. */
-static void mark(const fbp_backward_request *request, const fbp_node_list *list) {
+/* Mark the nodes of p->list from which a requested input can be reached. */
+static void mark(const pass *p) {
+    const fbp_backward_request *request = p->request;
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags |= FBP_WANTED;
-    for (int64_t at = 0; at < list->count; at++)
-        for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
-            fbp_tensor *input = fbp_input(list->nodes[at], (int)i);
-            if (input && (input->flags & FBP_WANTED)) list->nodes[at]->flags |= FBP_WANTED;
-        }
+    for (int64_t at = 0; at < p->list.count; at++) {
+        fbp_tensor *node = p->list.nodes[at];
+        for (uint32_t i = 0; i < node->edge_count; i++)
+            if (fbp_input(node, (int)i) && (fbp_input(node, (int)i)->flags & FBP_WANTED)) node->flags |= FBP_WANTED;
+    }
 }
 
-static void unmark(const fbp_backward_request *request, const fbp_node_list *list) {
-    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_WANTED;
-    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
+static void unmark(const pass *p) {
+    for (int64_t i = 0; i < p->list.count; i++) p->list.nodes[i]->flags &= (uint16_t)~(FBP_WANTED | FBP_VISITED);
+    for (int i = 0; i < p->request->input_count; i++) p->request->inputs[i]->flags &= (uint16_t)~(FBP_WANTED | FBP_VISITED);
 }
 
 /* The pass around this one whose marks are set. */
@@ -371,24 +377,22 @@ static const pass *marking_outer(const pass *p) {
 
 /* All nodes of a pass with requested inputs, marked.  A pass around it takes its own marks away meanwhile. */
 static fbp_status marks_begin(pass *p) {
+    const fbp_backward_request *request = p->request;
     const pass *outer = marking_outer(p);
-    if (outer) {
-        const fbp_node_list *list = &outer->list;
-        unmark(outer->request, list);
-        for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_VISITED;
-    }
-    FBP_TRY(fbp_walk(p->request->root_count, p->request->roots, true, &p->list));
-    mark(p->request, &p->list);
+    if (outer) unmark(outer);
+    for (int i = 0; i < request->input_count && request->ends_there; i++) request->inputs[i]->flags |= FBP_VISITED; /* no way past them */
+    FBP_TRY(fbp_walk(request->root_count, request->roots, true, &p->list));
+    mark(p);
     return FBP_OK;
 }
 
 static void marks_end(pass *p) {
-    unmark(p->request, &p->list);
+    unmark(p);
     fbp_walk_end(&p->list);
     const pass *outer = marking_outer(p);
     if (!outer) return;
     for (int64_t i = 0; i < outer->list.count; i++) outer->list.nodes[i]->flags |= FBP_VISITED;
-    mark(outer->request, &outer->list);
+    mark(outer);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */

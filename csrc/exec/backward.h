@@ -13,7 +13,8 @@ typedef struct fbp_backward_request {
     int input_count;                /* 0: accumulate into the .grad of every leaf reached */
     fbp_tensor *const *inputs;      /* else: their cotangents alone are wanted, in results[] (owned by the caller; NULL: not reached) */
     fbp_tensor **results;
-    bool unhooked;                  /* hooks of `inputs` do not run: their cotangents will be accumulated elsewhere */
+    bool ends_there;                /* `inputs` are independent of each other: the sweep ends at them, and their hooks do not run, since */
+                                    /* their cotangents go on elsewhere */
     bool accumulate;                /* with inputs: add into their .grad instead of results */
 } fbp_backward_request;
 

@@ -213,7 +213,9 @@ def __dir__() -> list[str]:
 # The names that `from ._core import *` brings are public, but for what only this package needs.
 _PRIVATE = """rebuild forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
 BatchPass Capture CompiledCall Plan Sweep UpdateLink capturing current_capture is_symbolic
-make_plan paused_capture"""
+make_plan paused_capture
+HostRule HostOutput HookTable Recompute SavedTensor FunctionContext apply_function sequence_now forget_graph
+set_anomaly anomaly_level"""
 for _name in [*_PRIVATE.split(), *(_name for _name in dir(_core) if _name.startswith("builtin_"))]:
     globals().pop(_name, None)
 del _name

@@ -10,11 +10,11 @@ __all__ = ["detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
 class set_detect_anomaly:
     """Look for anomalies or not, from now on; as a context manager, until its end.
 
-    While it is on, the first operation, forward or backward, that makes a NaN or an infinity out of finite inputs raises
-    RuntimeError with its name, the shapes and dtypes of its inputs, and your line; for one in backward, the line where
-    the operation ran forward. Operations whose inputs are not finite already are not reported, and neither are sources
-    (``full(..., inf)``), infinite bounds and fill values, and views. Every number is looked at: expect a slower program.
-    A compiled function runs eagerly meanwhile. The mode belongs to the calling thread.
+    While it is on, the first operation, forward or backward, that makes a NaN or an infinity out of finite inputs
+    raises RuntimeError with its name, the shapes and dtypes of its inputs, and your line; for one in backward, the line
+    where the operation ran forward. Operations whose inputs are not finite already are not reported, and neither are
+    sources (``full(..., inf)``), infinite bounds and fill values, and views. Every number is looked at: expect a slower
+    program. A compiled function runs eagerly meanwhile. The mode belongs to the calling thread.
 
     Parameters
     ----------

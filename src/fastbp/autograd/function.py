@@ -20,8 +20,9 @@ class Function:
 
     A subclass defines static methods and is called by `apply`:
 
-    - ``forward(ctx, *args)``, or ``forward(*args)`` together with ``setup_context(ctx, inputs, output)``: the value. Its
-      operations are not recorded. It returns a tensor or a tuple of tensors; what else is in the tuple is passed on.
+    - ``forward(ctx, *args)``, or ``forward(*args)`` together with ``setup_context(ctx, inputs, output)``: the value.
+      Its operations are not recorded. It returns a tensor or a tuple of tensors; what else is in the tuple is passed
+      on.
     - ``backward(ctx, *grad_outputs)`` (or ``vjp``, the same under another name): one gradient an argument of
       `forward`, None where there is none to give. It is run recorded under ``create_graph=True``, so that one that is
       made of differentiable operations can be differentiated again.
@@ -33,8 +34,8 @@ class Function:
     Raises
     ------
     RuntimeError
-        When `backward` returns another number of gradients than `forward` has arguments, or one of a wrong shape; when a
-        saved tensor was changed in place; in a second `backward()` without ``retain_graph=True``.
+        When `backward` returns another number of gradients than `forward` has arguments, or one of a wrong shape; when
+        a saved tensor was changed in place; in a second `backward()` without ``retain_graph=True``.
     NotImplementedError
         When a method is wanted that the subclass does not define.
 
@@ -122,7 +123,9 @@ class Function:
         bound = parameters.bind(*first, *args, **kwargs)
         bound.apply_defaults()
         if bound.kwargs:
-            raise TypeError(f"{cls.__name__}.forward: parameters by keyword alone are not supported: {list(bound.kwargs)}")
+            raise TypeError(
+                f"{cls.__name__}.forward: parameters by keyword alone are not supported: {list(bound.kwargs)}"
+            )
         return bound.args[len(first) :]
 
     @classmethod

@@ -24,7 +24,8 @@ def _as_tuple(given: Any, what: str, of: str) -> tuple[bool, Tensors]:
         if not isinstance(one, Tensor):
             where = f"Value {i} of the {what}" if isinstance(given, tuple) else f"The {what}"
             raise TypeError(
-                f"{where} given to {of} must be either a Tensor or a tuple of Tensors but the given {what} has type {type(one)}."
+                f"{where} given to {of} must be either a Tensor or a tuple of Tensors but the given {what} has type "
+                f"{type(one)}."
             )
     return isinstance(given, tuple), listed
 
@@ -44,7 +45,9 @@ def _vectors(v: Any, like: Tensors, was_tuple: bool, what: str, of: str) -> Tens
     """v, of the shapes of `like`; 1 where it was left out and there is one number."""
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:
-            raise RuntimeError(f"{of}: the vector v can only be None if {what} is a single Tensor with a single element.")
+            raise RuntimeError(
+                f"{of}: the vector v can only be None if {what} is a single Tensor with a single element."
+            )
         return (ones_like(like[0].detach()),)
     _, vectors = _as_tuple(v, "v", of)
     if len(vectors) != len(like):
@@ -53,7 +56,9 @@ def _vectors(v: Any, like: Tensors, was_tuple: bool, what: str, of: str) -> Tens
     for i, (one, x) in enumerate(zip(vectors, like, strict=True)):
         if tuple(one.shape) != tuple(x.shape):
             entry = f"Entry {i} in v" if was_tuple else "v"
-            raise RuntimeError(f"{of}: {entry} has invalid size: should be {tuple(x.shape)} but got {tuple(one.shape)}.")
+            raise RuntimeError(
+                f"{of}: {entry} has invalid size: should be {tuple(x.shape)} but got {tuple(one.shape)}."
+            )
     return vectors
 
 
@@ -69,25 +74,36 @@ def _require(outputs: Sequence[Tensor], strict: bool, what: str) -> None:
     for i, y in enumerate(outputs):
         if strict and not y.requires_grad:
             raise RuntimeError(
-                f"Output {i} of {what} does not require gradients. The outputs must be computed in a differentiable manner from the "
-                "input when running in strict mode."
+                f"Output {i} of {what} does not require gradients. The outputs must be computed in a differentiable "
+                "manner from the input when running in strict mode."
             )
 
 
 def _pull(
-    outputs: Tensors, inputs: Tensors, cotangents: Tensors, create_graph: bool, strict: bool, what: str, retain: bool = False
+    outputs: Tensors,
+    inputs: Tensors,
+    cotangents: Tensors,
+    create_graph: bool,
+    strict: bool,
+    what: str,
+    retain: bool = False,
 ) -> Tensors:
     """Gradients; zeros where nothing leads to an input, which `strict` refuses."""
     known = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if y.requires_grad]
     found: tuple[Tensor | None, ...] = (None,) * len(inputs)
     if known:
         roots, seeds = zip(*known, strict=True)
-        found = grad(roots, inputs, seeds, retain_graph=retain or create_graph, create_graph=create_graph, allow_unused=True)
+        found = grad(
+            roots, inputs, seeds, retain_graph=retain or create_graph, create_graph=create_graph, allow_unused=True
+        )
     for i, g in enumerate(found):
         if strict and g is None:
             raise RuntimeError(f"{what} is independent of input {i}. This is not allowed in strict mode.")
         if strict and create_graph and g is not None and not g.requires_grad:
-            raise RuntimeError(f"The derivative of {what} is independent of input {i}. This is not allowed in strict mode when create_graph=True.")
+            raise RuntimeError(
+                f"The derivative of {what} is independent of input {i}. This is not allowed in strict mode when "
+                "create_graph=True."
+            )
     return tuple(zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True))
 
 
@@ -191,7 +207,9 @@ def jvp(
             pushed = _push(outputs, variables, vectors)
     for i, t in enumerate(pushed):
         if strict and t is None:
-            raise RuntimeError(f"Output {i} of {_USER} is independent of the inputs. This is not allowed in strict mode.")
+            raise RuntimeError(
+                f"Output {i} of {_USER} is independent of the inputs. This is not allowed in strict mode."
+            )
     products = tuple(zeros_like(y.detach()) if t is None else t for t, y in zip(pushed, outputs, strict=True))
     return (
         _finish(_shaped(outputs, outputs_tuple), create_graph),
@@ -331,7 +349,9 @@ def _rows(outputs: Tensors, inputs: Tensors, create_graph: bool, strict: bool) -
         rows = [_pull((y,), inputs, (seed,), create_graph, strict, _USER, retain=True) for seed in seeds.unbind(0)]
         blocks.append(
             tuple(
-                stack([row[i] for row in rows]).reshape(*y.shape, *x.shape) if rows else zeros(*y.shape, *x.shape, dtype=y.dtype)
+                stack([row[i] for row in rows]).reshape(*y.shape, *x.shape)
+                if rows
+                else zeros(*y.shape, *x.shape, dtype=y.dtype)
                 for i, x in enumerate(inputs)
             )
         )
@@ -348,7 +368,9 @@ def _columns(outputs: Tensors, inputs: Tensors, create_graph: bool, strict: bool
                 columns[k][i].append(zeros_like(y.detach()) if t is None else t)
     return [
         tuple(
-            stack(columns[k][i], -1).reshape(*y.shape, *x.shape) if columns[k][i] else zeros(*y.shape, *x.shape, dtype=y.dtype)
+            stack(columns[k][i], -1).reshape(*y.shape, *x.shape)
+            if columns[k][i]
+            else zeros(*y.shape, *x.shape, dtype=y.dtype)
             for i, x in enumerate(inputs)
         )
         for k, y in enumerate(outputs)

@@ -200,8 +200,9 @@ def _column(numeric: list[Array], k: int, x: Tensor, y: Tensor) -> Array:
 def _compare_again(again: Array, first: Array, tolerance: float) -> None:
     if again.size and not np.abs(again - first).max() <= tolerance:
         raise GradcheckError(
-            "Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives different "
-            f"values, although analytical gradient matches numerical gradient. The tolerance for nondeterminism was {tolerance}."
+            "Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives "
+            "different values, although analytical gradient matches numerical gradient. The tolerance for "
+            f"nondeterminism was {tolerance}."
         )
 
 
@@ -213,14 +214,15 @@ def _check_inputs(inputs: tuple[Any, ...]) -> None:
         any_wanted = True
         if x.dtype.name != "float64":
             warnings.warn(
-                f"Input #{i} requires gradient and is not a double precision floating point. This check will likely fail if all "
-                "the inputs are not of double precision floating point.",
+                f"Input #{i} requires gradient and is not a double precision floating point. This check will likely "
+                "fail if all the inputs are not of double precision floating point.",
                 stacklevel=4,
             )
         if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
             raise RuntimeError(
-                f"The {i}th input has a dimension with stride 0. gradcheck only supports inputs that are non-overlapping to be able "
-                "to compute the numerical gradients correctly. You should call .contiguous on the input before passing it to gradcheck."
+                f"The {i}th input has a dimension with stride 0. gradcheck only supports inputs that are "
+                "non-overlapping to be able to compute the numerical gradients correctly. You should call .contiguous "
+                "on the input before passing it to gradcheck."
             )
     if not any_wanted:
         raise ValueError(

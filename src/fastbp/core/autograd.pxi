@@ -141,7 +141,7 @@ cdef void free_array(fbp_tensor **array, Py_ssize_t n) noexcept:
 
 
 cdef list run_backward(object roots, object gradients, bint retain_graph, bint create_graph, object inputs, bint accumulate=True,
-                       bint unhooked=False):
+                       bint ends_there=False):
     """One sweep; with inputs and not accumulate, their gradients (None where not reached)."""
     cdef fbp_backward_request request
     cdef Py_ssize_t i, n = len(roots), m = 0
@@ -163,7 +163,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
             if not x.requires_grad:
                 raise RuntimeError("One of the differentiated Tensors does not require grad")
     cotangents = [as_cotangent(roots[i], gradients[i]) for i in range(n)]
-    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, unhooked, accumulate)
+    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, ends_there, accumulate)
     request.roots = tensor_array(roots, n)
     request.cotangents = tensor_array(cotangents, n)
     if m:

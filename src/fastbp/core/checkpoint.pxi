@@ -22,7 +22,7 @@ cdef class Recompute(HostRule):
         known = [(y, g) for y, g in zip(outputs, cotangents) if g is not None and y.requires_grad]
         if not known:
             return [None] * self.node.edge_count
-        return list(grad([y for y, _ in known], self.inputs(), [g for _, g in known], create_graph=create_graph, allow_unused=True))
+        return run_backward([y for y, _ in known], [g for _, g in known], create_graph, create_graph, self.inputs(), False, True)
 
     cdef list push(self, list tangents):
         with make_switch(True), keep_values():

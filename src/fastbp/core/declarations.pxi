@@ -247,7 +247,7 @@ cdef extern from "exec/backward.h" nogil:
         int input_count
         fbp_tensor *const *inputs
         fbp_tensor **results
-        bint unhooked, accumulate
+        bint ends_there, accumulate
     fbp_status fbp_backward(const fbp_backward_request *request)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
     fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) noexcept

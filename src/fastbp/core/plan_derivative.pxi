@@ -140,7 +140,7 @@ cdef class Sweep(HostRule):
         """The gradients as tensors that can be differentiated."""
         roots = self.run_eagerly("create_graph=True")
         with make_switch(True):
-            return list(grad(roots, self.edges(), cotangents, create_graph=True, allow_unused=True))
+            return run_backward(roots, cotangents, True, True, self.edges(), False, True)
 
     cdef list push(self, list tangents):
         with keep_values():

@@ -1,4 +1,4 @@
-"""Trading time for memory: functions whose intermediate values are computed again in backward (torch.utils.checkpoint)."""
+"""Trading time for memory: intermediate values are computed again in backward (torch.utils.checkpoint)."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def _compare(found: list[Any], expected: list[Any]) -> None:
     if found != expected:
         raise CheckpointError(
             "checkpoint: recomputed values have different metadata than during the forward pass: "
-            f"{len(expected)} results {expected} then, {len(found)} results {found} now; the function must do the same when it is "
-            "called again"
+            f"{len(expected)} results {expected} then, {len(found)} results {found} now; the function must do the same "
+            "when it is called again"
         )
 
 
@@ -174,7 +174,9 @@ def checkpoint_sequential(
         raise TypeError(f"checkpoint_sequential: Unexpected keyword arguments: {', '.join(kwargs)}")
     listed = list(functions.children()) if hasattr(functions, "children") else list(functions)
     if isinstance(segments, bool) or not isinstance(segments, int) or not 1 <= segments <= max(len(listed), 1):
-        raise ValueError(f"checkpoint_sequential: segments must be from 1 to the {len(listed)} functions, got {segments!r}")
+        raise ValueError(
+            f"checkpoint_sequential: segments must be from 1 to the {len(listed)} functions, got {segments!r}"
+        )
     size = len(listed) // segments
     for number in range(segments - 1):
         part = _in_turn(listed[number * size : (number + 1) * size])
