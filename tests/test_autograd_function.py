@@ -1,4 +1,4 @@
-"""autograd.Function: the contract of its methods and its context, in both modes, eager and compiled, and what is refused."""
+"""autograd.Function: the contract of its methods and its context, in both modes, eager and compiled; bad input."""
 
 from __future__ import annotations
 
@@ -332,7 +332,8 @@ def test_a_saved_tensor_that_was_changed_is_noticed(which: str) -> None:
         y = Mixed.apply(h, 3, x)[0]
         with fastbp.no_grad():
             y.mul_(2)
-    with pytest.raises(RuntimeError, match=r"modified by an inplace operation: float64 \(2,\), saved by \w+.*version 1; expected version 0"):
+    message = r"modified by an inplace operation: float64 \(2,\), saved by \w+.*version 1; expected version 0"
+    with pytest.raises(RuntimeError, match=message):
         y.sum().backward()
 
 
@@ -434,7 +435,7 @@ def test_once_differentiable_refuses_the_second_derivative_only() -> None:
     w = leaf(1)
     (g,) = autograd.grad(Cube.apply(x) * w, x, create_graph=True)
     assert g.tolist() == [12]
-    with pytest.raises(RuntimeError, match="trying to differentiate twice a function that was marked with @once_differentiable"):
+    with pytest.raises(RuntimeError, match="trying to differentiate twice a function that was marked"):
         g.backward()
 
 
@@ -480,13 +481,14 @@ def test_a_pass_inside_of_a_hook_leaves_the_marks_of_the_outer_one() -> None:
     h = x * 3
     y = h * h
     z = x * x
+    other = z * h.detach()
 
     def hook(g: Tensor) -> None:
-        assert autograd.grad(z * h.detach(), x, retain_graph=True)[0].tolist() == [24]
+        assert autograd.grad(other, x, retain_graph=True)[0].tolist() == [24]
         assert autograd.grad(y, x, retain_graph=True)[0].tolist() == [36]
 
-    y.register_hook(hook)
     y2 = y * z
+    y2.register_hook(hook)
     (g,) = autograd.grad(y2, x, retain_graph=True)
     assert g.tolist() == [9 * 4 * 8]
 
@@ -518,12 +520,12 @@ class Returns(Function):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda: fastbp.ones(3), r"function ReturnsBackward returned an incorrect number of gradients \(expected 2, got 1\)"),
+        (lambda: fastbp.ones(3), r"function ReturnsBackward returned an incorrect number .* \(expected 2, got 1\)"),
         (lambda: (fastbp.ones(3),) * 3, r"incorrect number of gradients \(expected 2, got 3\)"),
         (lambda: [fastbp.ones(3), None], r"incorrect number of gradients \(expected 2, got 1\)"),
         (
             lambda: (fastbp.ones(2), None),
-            r"Function ReturnsBackward returned an invalid gradient at index 0 - got \[2\] but expected shape compatible with \[3\]",
+            r"Function ReturnsBackward returned an invalid gradient at index 0 - got \[2\] but expected .* \[3\]",
         ),
         (lambda: (fastbp.ones(()), None), r"invalid gradient at index 0 - got \[\]"),
         (lambda: (fastbp.ones(3), fastbp.ones(3)), "returned a gradient different than None at position 2"),
@@ -551,11 +553,11 @@ def function_with(**methods: Any) -> Any:
 @pytest.mark.parametrize(
     ("forward", "error", "message"),
     [
-        (lambda ctx, x: 5.0, TypeError, r"Planted.forward: expected Tensor or tuple of Tensor \(got float\) for return value 0"),
+        (lambda ctx, x: 5.0, TypeError, r"Planted.forward: expected Tensor or tuple of Tensor \(got float\)"),
         (lambda ctx, x: [x * 2], TypeError, r"\(got list\)"),
         (lambda ctx, x: (), TypeError, "empty tuple"),
-        (lambda ctx, x: ctx.save_for_backward(3), TypeError, "save_for_backward can only save variables, but argument 0 is of type int"),
-        (lambda ctx, x: ctx.mark_dirty("x"), TypeError, "mark_dirty can only mark variables, but argument 0 is of type str"),
+        (lambda ctx, x: ctx.save_for_backward(3), TypeError, "can only save variables, but argument 0 is of type int"),
+        (lambda ctx, x: ctx.mark_dirty("x"), TypeError, "can only mark variables, but argument 0 is of type str"),
         (lambda ctx, x: (ctx.mark_dirty(x), x * 2)[1], RuntimeError, "Some elements marked as dirty"),
     ],
 )
@@ -587,7 +589,7 @@ def test_methods_that_are_missing() -> None:
     ("jvp", "error", "message"),
     [
         (lambda ctx, t: (t, t), RuntimeError, r"incorrect number of tangents \(expected 1, got 2\)"),
-        (lambda ctx, t: fastbp.ones(2), RuntimeError, r"invalid tangent at index 0 - got \[2\] but expected shape compatible with \[1\]"),
+        (lambda ctx, t: fastbp.ones(2), RuntimeError, r"invalid tangent at index 0 - got \[2\] but expected .* \[1\]"),
         (lambda ctx, t: 1.0, TypeError, r"expected Tensor or None \(got float\)"),
     ],
 )

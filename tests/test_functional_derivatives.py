@@ -157,7 +157,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: jacobian(lambda x: x, 3), TypeError, "The inputs given to jacobian must be"),
     (lambda: jacobian(lambda x, y: x, (X, 3)), TypeError, "Value 1 of the inputs"),
     (lambda: jacobian(lambda x: x, X, strategy="sideways"), ValueError, "strategy must be"),
-    (lambda: jacobian(lambda x: x, X, strict=True, strategy="forward-mode"), NotImplementedError, "not supported together"),
+    (lambda: jacobian(abs, X, strict=True, strategy="forward-mode"), NotImplementedError, "not supported together"),
     (lambda: jacobian(lambda x: X * 2, X, strict=True), RuntimeError, "does not require gradients"),
     (lambda: jacobian(lambda x, y: x * 2, (X, Y), strict=True), RuntimeError, "independent of input 1"),
     (lambda: hessian(lambda x: x, X), RuntimeError, "should contain a single element"),

@@ -1,4 +1,4 @@
-"""gradcheck and gradgradcheck accept right derivatives, object to planted wrong ones, and refuse what they cannot judge."""
+"""gradcheck and gradgradcheck accept right derivatives, object to planted wrong ones, refuse what they cannot judge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAST = pytest.mark.parametrize("fast_mode", [False, True])
     [
         lambda x, y: x.exp() * y,
         lambda x, y: (x @ y.T, x.sum(), x.argmax()),
-        lambda x, y: (x.detach() * 2, y * 1),
+        lambda x, y: (x * y, x.floor(), y.detach() > 1),
         lambda x, y: x[:, 1:] * y[:, :2].T.reshape(2, 2),
     ],
 )
@@ -83,7 +83,7 @@ def test_wrong_backwards_are_found(name: str, fast_mode: bool) -> None:
 def test_wrong_tangents_are_found(fast_mode: bool) -> None:
     function = planted(jvp=lambda x, t: 3 * x * t)
     assert gradcheck(function, reals(3), fast_mode=fast_mode)
-    with pytest.raises(GradcheckError, match="Jacobian computed with forward mode mismatch for output 0 with respect to input 0"):
+    with pytest.raises(GradcheckError, match="Jacobian computed with forward mode mismatch for output 0 with"):
         gradcheck(function, reals(3), fast_mode=fast_mode, check_forward_ad=True)
 
 

@@ -45,7 +45,7 @@ def _evaluate(func: Function, inputs: Sequence[Any]) -> list[Array]:
 
 def _like(values: Array, t: Tensor) -> Tensor:
     """Numbers in the shape and dtype of a tensor."""
-    return from_numpy(np.ascontiguousarray(values.reshape(tuple(t.shape)))).to(t.dtype)
+    return from_numpy(np.array(values.reshape(tuple(t.shape)))).to(t.dtype)
 
 
 def _moved(func: Function, inputs: Sequence[Any], x: Tensor, step: Array) -> list[Array]:
