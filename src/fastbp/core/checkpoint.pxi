@@ -9,9 +9,9 @@ cdef class Recompute(HostRule):
     cdef str name(self):
         return "CheckpointBackward"
 
-    cdef int let_go(self) except -1:
+    cdef void let_go(self) noexcept:
+        HostRule.let_go(self)
         self.again = None
-        return 0
 
     cdef list inputs(self):
         return [wrap(fbp_retain(fbp_input(self.node, i))) for i in range(self.node.edge_count)]
@@ -32,7 +32,7 @@ cdef class Recompute(HostRule):
 
 def sequence_now():
     """A number below those of all nodes that will be recorded, and above those of all that were."""
-    cdef fbp_tensor *t = new_token()
+    cdef fbp_tensor *t = new_token(None)
     cdef uint64_t now = t.sequence
     fbp_release(t)
     return now

@@ -134,10 +134,10 @@ cdef class FunctionContext(HostRule):
                 return i
         return None if x is None else SavedTensor(x, self.function.__name__)
 
-    cdef int let_go(self) except -1:
+    cdef void let_go(self) noexcept:
+        HostRule.let_go(self)
         self.freed = True
         self.saved = self.saved_forward = self.kept_outputs = None
-        return 0
 
     cdef str name(self):
         return self.function.__name__ + "Backward"
@@ -231,7 +231,10 @@ cdef object fitted_to(object g, tuple shape, dtype, str what, bint may_sum=True)
 # ---- a call -------------------------------------------------------------------------------------------------------------------
 
 def apply_function(function, tuple args):
-    """Call a Function: its forward() unrecorded, then a node with its rules over what that returned."""
+    """Call a Function: its forward() unrecorded, then a node with its rules over what that returned.
+
+    `function.vmap` and `function.generate_vmap_rule` are for arguments that func.vmap has batched: they are to be asked here, first.
+    """
     cdef FunctionContext ctx = FunctionContext.__new__(FunctionContext)
     cdef bint recorded = False
     ctx.function = function
@@ -259,7 +262,7 @@ cdef int refresh_view(Tensor x) except -1:
 
 
 cdef list record_edges(FunctionContext ctx, tuple args):
-    """SavedTensors of nothing: the inputs' nodes as they are before forward() may change them in place."""
+    """The floating tensors among the arguments: the inputs of the node."""
     cdef list edges = []
     ctx.edge_of = []
     for x in args:

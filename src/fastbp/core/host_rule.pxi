@@ -1,8 +1,9 @@
 # Nodes whose derivative rules are in Python: compiled functions, autograd.Function, checkpoints.
 #
 # A rule with one output is one node. With several there is a hub, which has the inputs and the rule, and over each output's elements a
-# light node whose only input is the hub. In the reverse sweep these put their cotangents into the hub's rule and pass a token on, so
-# that the hub is visited once, after all of them; in forward mode the hub is visited first and they take their tangents from it.
+# light node whose only input is the hub. What passes between them is a token, a tensor without elements that carries a list: in the
+# reverse sweep the outputs put their cotangents into it, so that the hub is visited once, after all of them; in forward mode the hub is
+# visited first and they take their tangents from it. The list lives as long as the pass.
 
 cdef class HostRule:
     """What stands in a node in place of an op: subclasses answer pull and push."""
@@ -12,8 +13,6 @@ cdef class HostRule:
     cdef Py_ssize_t output_count
     cdef fbp_tensor *cotangent   # that `gradients` belong to (held)
     cdef list gradients          # of the present sweep, by edge
-    cdef dict pending            # of a hub: cotangents by output, under the address of the token that stands for them
-    cdef list tangents           # of a hub: by output, from the latest push
 
     def __dealloc__(self):
         if self.cotangent != NULL:
@@ -31,17 +30,14 @@ cdef class HostRule:
         """Tangents of the outputs (None: zero) from those of the edges (None: zero)."""
         raise NotImplementedError
 
-    cdef int let_go(self) except -1:
-        """Backward has run: drop what was saved for it."""
-        return 0
+    cdef void let_go(self) noexcept:
+        """Backward has run, or the node goes: drop what was saved."""
+        self.gradients = None
 
     cdef void forsaken(self) noexcept:
         """The node is being destroyed."""
         self.node = NULL
-        try:
-            self.let_go()
-        except Exception:
-            pass  # dropping references does not fail
+        self.let_go()
 
     cdef list attach(self, list edges, list values):
         """Tensors over the elements of `values` whose history is this rule, with the tensors `edges` as its inputs."""
@@ -51,8 +47,7 @@ cdef class HostRule:
             self.node = new_host_node(self, edges, <Tensor>values[0])
             return [wrap(self.node)]
         self.is_hub = True
-        self.pending = {}
-        self.node = new_host_node(self, edges, wrap(new_token()))
+        self.node = new_host_node(self, edges, wrap(new_token(None)))
         hub = wrap(self.node)  # until the outputs hold it
         return [self.output(i, <Tensor>value) for i, value in enumerate(values)]
 
@@ -68,7 +63,7 @@ cdef class HostRule:
     cdef int pull_edge(self, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) except -1:
         """What the reverse sweep asks: the gradient of one edge. The first question of a sweep computes all."""
         if self.cotangent != cotangent:
-            cotangents = self.pending.pop(<size_t>cotangent) if self.is_hub else [wrap(fbp_retain(cotangent))]
+            cotangents = token_list(cotangent) if self.is_hub else [wrap(fbp_retain(cotangent))]
             gradients = self.pull(cotangents, create_graph)
             if self.cotangent != NULL:
                 fbp_release(self.cotangent)
@@ -87,8 +82,7 @@ cdef class HostRule:
         """What forward mode asks."""
         results = self.push(tangents)
         if self.is_hub:
-            self.tangents = results
-            out[0] = new_token()
+            out[0] = new_token(results)
         elif results[0] is not None:
             out[0] = fbp_retain((<Tensor>results[0]).node)
         return 0
@@ -108,28 +102,37 @@ cdef class HostOutput(HostRule):
         cdef HostRule hub = self.hub
         cdef fbp_tensor *token = hub.node.cotangent
         if token == NULL:
-            token = out[0] = new_token()
-            hub.pending[<size_t>token] = [None] * hub.output_count
-        found = <list>hub.pending[<size_t>token]
+            token = out[0] = new_token([None] * hub.output_count)
+        found = token_list(token)
         g = wrap(fbp_retain(cotangent))
         found[self.which] = g if found[self.which] is None else found[self.which] + g
         return 0
 
     cdef int push_edges(self, list tangents, fbp_tensor **out) except -1:
-        tangent = self.hub.tangents[self.which]
+        tangent = token_list((<Tensor>tangents[0]).node)[self.which]
         if tangent is not None:
             out[0] = fbp_retain((<Tensor>tangent).node)
         return 0
 
 
-cdef fbp_tensor *new_token() except NULL:
-    """A tensor without elements, even while a function is captured."""
+cdef fbp_tensor *new_token(list carried) except NULL:
+    """A tensor without elements, even while a function is captured; the list hangs where a node has its hooks."""
     cdef fbp_layout layout
     cdef fbp_tensor *token
     cdef int64_t none = 0
     check(fbp_layout_contiguous(&layout, FBP_FLOAT32, 1, &none))
     check(fbp_tensor_empty(&layout, 0, 0, &token))
+    if carried is not None:
+        if fbp_autograd_get(token) == NULL:
+            fbp_release(token)
+            raise MemoryError("cannot allocate a list of cotangents")
+        Py_INCREF(carried)
+        token.autograd.hooks = <void *>carried
     return token
+
+
+cdef list token_list(const fbp_tensor *token):
+    return <list>token.autograd.hooks
 
 
 cdef fbp_tensor *new_host_node(HostRule rule, list edges, Tensor value) except NULL:
@@ -195,10 +198,7 @@ cdef fbp_status push_host(void *object, int count, fbp_tensor *const *tangents, 
 
 
 cdef void let_go_host(void *rule) noexcept with gil:
-    try:
-        (<HostRule>rule).let_go()
-    except Exception:
-        pass  # dropping references does not fail
+    (<HostRule>rule).let_go()
 
 
 fbp_host_pull = pull_host

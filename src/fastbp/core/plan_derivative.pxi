@@ -88,9 +88,10 @@ cdef class Sweep(HostRule):
     cdef str name(self):
         return "CompiledBackward0"
 
-    cdef int let_go(self) except -1:
+    cdef void let_go(self) noexcept:
+        HostRule.let_go(self)
         self.block = None
-        return 0
+        self.given = None
 
     cdef list whole(self, list cotangents):
         """With zeros where a result has no cotangent."""
