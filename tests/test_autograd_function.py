@@ -376,6 +376,45 @@ def test_saved_values_are_freed_by_backward() -> None:
         b.sum().backward()
 
 
+def pushed(x: Tensor, z: Tensor) -> None:
+    with keep_values():
+        outputs = Mixed.apply(x, 3, z)[:1]
+    forward_gradient(outputs, [x, z], [fastbp.ones_like(x), fastbp.ones_like(z)])
+
+
+def failed(x: Tensor, z: Tensor) -> None:
+    def backward(ctx: Any, a: Tensor, b: Tensor) -> Any:
+        raise KeyError("planted")
+
+    a, b = function_with(forward=lambda ctx, x: (x * 1, x * 2), backward=backward).apply(x)
+    with pytest.raises(KeyError):
+        (a + b).sum().backward()
+
+
+COMPILED = fastbp.compile(lambda x, z: (x.sin() * z, (x * z).sum()))
+ENDINGS: dict[str, Any] = {
+    "backward": lambda x, z: mixed(x, z).sum().backward(),
+    "graph of the sweep": lambda x, z: autograd.grad(mixed(x, z).sum(), (x, z), create_graph=True),
+    "no sweep": mixed,
+    "forward mode": pushed,
+    "failure": failed,
+    "compiled": lambda x, z: sum(COMPILED(x, z)).sum().backward(),  # type: ignore[arg-type]
+    "graph of a compiled sweep": lambda x, z: autograd.grad(sum(COMPILED(x, z)).sum(), (x, z), create_graph=True),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_nothing_is_left_behind(how: str) -> None:
+    def blocks_after(calls: int) -> int:
+        for _ in range(calls):
+            ENDINGS[how](leaf(*X), leaf(*Z))
+        gc.collect()
+        return fastbp._core.memory_statistics()["live_blocks"]
+
+    before = blocks_after(3)
+    assert blocks_after(20) - before < 20  # less than a block a call
+
+
 def test_marked_outputs_have_no_derivative() -> None:
     class Parts(Function):
         @staticmethod

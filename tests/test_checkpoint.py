@@ -99,8 +99,8 @@ def test_intermediate_values_are_not_kept() -> None:
     kept.clear()
     held = bytes_of(8, lambda y: checkpoint(block, y))
     assert all(one() is None for one in kept)
-    # A block keeps the results of exp, sin and tanh: three arrays of 8000 bytes; a checkpoint its argument. There is the
-    # last result, too.
+    # A block keeps the results of exp, sin and tanh: three arrays of 8000 bytes; a checkpoint its argument. There is
+    # the last result, too.
     assert plain > 8 * 3 * 8000 * 0.9 and held < 9 * 8000 * 1.05
 
 
