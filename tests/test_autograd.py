@@ -704,3 +704,70 @@ def test_threads_over_one_leaf():
     for thread in threads:
         thread.join()
     assert x.grad.tolist() == [24, 24]
+
+
+# ---- the order of hooks, and hooks after accumulation ----
+
+
+def test_hooks_run_in_order_and_see_what_those_before_returned():
+    x = leaf(1, 2)
+    h = x * 2
+    log = []
+    h.register_hook(lambda g: log.append(("first", g.tolist())))
+    h.register_hook(lambda g: g * 10)
+    h.retain_grad()
+    third = h.register_hook(lambda g: log.append(("third", g.tolist())))
+    x.register_hook(lambda g: log.append(("leaf", g.tolist())))
+    x.register_post_accumulate_grad_hook(lambda t: log.append(("after", t.grad.tolist())))
+    x.register_hook(lambda g: g + 1)
+    y = (h * h).sum() + x.sum()
+    y.backward(retain_graph=True)
+    assert log == [
+        ("first", [4, 8]),
+        ("third", [40, 80]),
+        ("leaf", [81, 161]),
+        ("after", [82, 162]),
+    ]
+    assert h.grad.tolist() == [40, 80], "retain_grad keeps what the hooks made, whenever it was asked for"
+    log.clear()
+    third.remove()
+    y.backward()
+    assert log == [("first", [4, 8]), ("leaf", [81, 161]), ("after", [164, 324])]
+
+
+def test_hooks_after_accumulation_run_for_accumulated_gradients_alone():
+    x = leaf(3)
+    seen = []
+    handle = x.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.item()))
+    autograd.grad(x * 2, x)
+    assert seen == []
+    autograd.backward(x * 2, inputs=[x])
+    (x * x * 2).backward()
+    assert seen == [2, 14]
+    handle.remove()
+    (x * 2).backward()
+    assert seen == [2, 14]
+
+
+def test_a_hook_after_accumulation_may_use_the_gradient_up():
+    w = leaf(3)
+
+    def step(t):
+        with fastbp.no_grad():
+            t.sub_(t.grad * 0.5)
+        t.grad = None
+
+    w.register_post_accumulate_grad_hook(step)
+    (w * w).sum().backward()
+    assert w.tolist() == [0] and w.grad is None
+
+
+def test_hooks_after_accumulation_are_refused_elsewhere():
+    x = leaf(1)
+    with pytest.raises(RuntimeError, match="post accumulate grad hooks cannot be registered on non-leaf tensors"):
+        (x * 2).register_post_accumulate_grad_hook(print)
+    with pytest.raises(RuntimeError, match="cannot register a hook on a tensor that doesn't require gradient"):
+        x.detach().register_post_accumulate_grad_hook(print)
+    x.register_post_accumulate_grad_hook(lambda t: {}["planted"])
+    with pytest.raises(KeyError, match="planted"):
+        (x * 2).sum().backward()

@@ -112,7 +112,7 @@ class Plan:
     ) -> BatchPass: ...
 """,
     "Sweep": """\
-class Sweep:
+class Sweep(HostRule):
     def again(self, cotangent: Tensor) -> list[Tensor | None]: ...
     def replay(self) -> Tensor: ...
 """,
@@ -142,6 +142,36 @@ class GraphRecord:
     def apply(self, i: builtins.int, inputs: Sequence[Tensor | None], record: builtins.bool = False) -> Tensor: ...
     def revive(self, i: builtins.int, inputs: Sequence[Tensor | None]) -> Tensor: ...
     def sweep(self, i: builtins.int) -> Any: ...
+""",
+    "HostRule": """\
+class HostRule: ...
+""",
+    "HostOutput": """\
+class HostOutput(HostRule): ...
+""",
+    "HookTable": """\
+class HookTable: ...
+""",
+    "Recompute": """\
+class Recompute(HostRule): ...
+""",
+    "SavedTensor": """\
+class SavedTensor:
+    def __init__(self, x: Tensor, what: builtins.str) -> None: ...
+    def unpack(self) -> Tensor: ...
+""",
+    "FunctionContext": """\
+class FunctionContext(HostRule):
+    needs_input_grad: tuple[builtins.bool, ...]
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]: ...
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+    def save_for_forward(self, *tensors: Tensor | None) -> None: ...
+    def mark_dirty(self, *args: Tensor) -> None: ...
+    def mark_non_differentiable(self, *args: Tensor) -> None: ...
+    def set_materialize_grads(self, value: builtins.bool) -> None: ...
+    def __getattr__(self, name: builtins.str) -> Any: ...
+    def __setattr__(self, name: builtins.str, value: Any) -> None: ...
 """,
     "UpdateLink": """\
 class UpdateLink: ...
@@ -435,6 +465,13 @@ PARAMETERS = {
     "lerp.weight": "_Operand",
     "lerp_.weight": "_Operand",
     "make_generator.state": "Any",
+    "apply_function.function": "Any",
+    "apply_function.args": "tuple[Any, ...]",
+    "forget_graph.outputs": "list[Tensor]",
+    "forget_graph.since": "_int",
+    "forget_graph.again": "Callable[[], list[Tensor]]",
+    "set_anomaly.level": "_int",
+    "register_post_accumulate_grad_hook.hook": "Callable[[Tensor], object]",
     "masked_fill.value": "_Number | Tensor",
     "max.dim": "_int | Tensor | None",
     "max.other": "_Operand | None",
@@ -557,6 +594,12 @@ RETURNS = {
     "tolist": "Any",
     "numpy": "_Array",
     "register_hook": "RemovableHandle",
+    "register_post_accumulate_grad_hook": "RemovableHandle",
+    "apply_function": "Any",
+    "forget_graph": "list[Tensor]",
+    "sequence_now": "_int",
+    "anomaly_level": "_int",
+    "set_anomaly": "None",
     "size": "Any",
     "stride": "Any",
     "type": "Any",

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "exec/anomaly.h"
 #include "exec/batched.h"
 #include "exec/capture.h"
 #include "exec/views.h"
@@ -274,12 +275,16 @@ fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void
     const fbp_call call = {op, count, inputs, attributes, attribute_bytes};
     if (is_plain(&call)) {
         const fbp_mode *mode = fbp_mode_get();
-        if (!mode->capture) return apply_plain(&call, mode, out);
+        if (!mode->capture && !mode->anomaly) return apply_plain(&call, mode, out);
     }
     prepared p;
     fbp_call ready;
     fbp_status status = prepare(&call, &p, &ready);
     if (status == FBP_OK) status = apply_prepared(&ready, out);
+    if (status == FBP_OK && fbp_mode_get()->anomaly) {
+        status = fbp_anomaly_made(&ready, !fbp_ops[op].view && fbp_anomaly_watches(&ready), *out);
+        if (status != FBP_OK) fbp_release(*out);
+    }
     prepared_end(&p);
     return status;
 }
@@ -314,7 +319,9 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
         fbp_release(result);
         FBP_TRY(status);
     } else {
+        bool watched = fbp_anomaly_watches(&call);
         FBP_TRY(run(&call, out));
+        if (watched) FBP_TRY(fbp_anomaly_made(&call, true, out));
     }
     out->storage->version++;
     return FBP_OK;
@@ -467,12 +474,14 @@ static fbp_status in_place_prepared(const fbp_call *call, fbp_tensor **target_at
     FBP_TRY(row->infer(call, &layout, &is_view));
     FBP_TRY(write_check(call, &layout, target));
     bool recorded = fbp_dtype_is_float((fbp_dtype)target->dtype) && wants_record(call, mode);
-    if (!recorded) {
+    bool watched = fbp_anomaly_watches(call);
+    if (recorded) {
+        FBP_TRY(in_place_recorded(call, &layout, target, target_at));
+    } else {
         FBP_TRY(write(call, &layout, target));
         target->storage->version++;
-        return FBP_OK;
     }
-    return in_place_recorded(call, &layout, target, target_at);
+    return mode->anomaly ? fbp_anomaly_made(call, watched, *target_at) : FBP_OK;
 }
 
 fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, const void *attributes, int attribute_bytes,

@@ -17,6 +17,7 @@ typedef struct fbp_vmap {
 typedef struct fbp_mode {
     bool grad_enabled; /* record ops on tensors that require a gradient */
     struct fbp_capture *capture; /* ops become lines of its program; NULL: they run */
+    uint8_t anomaly;   /* fbp_anomaly_level */
     bool keep_values;  /* recorded nodes hold every input and output: for replay, explanation and forward mode */
     uint64_t quiet_level; /* ops of this level (graph/batched.h) and above are not recorded: a sweep over that level runs */
     int vmap_count;

@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "diff/rules.h"
+#include "exec/anomaly.h"
 #include "exec/apply.h"
 #include "exec/capture.h"
 #include "exec/pull.h"
@@ -19,6 +20,7 @@
 #include "kernels/kernels.h"
 
 fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) = NULL;
+fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) = NULL;
 fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bool create_graph, bool last, fbp_tensor **out) = NULL;
 
 fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out) {
@@ -38,7 +40,9 @@ typedef struct pass {
     const fbp_backward_request *request;
     fbp_tensor **heap; /* each holds a reference: a hook may drop the user's last one */
     int count, capacity;
+    const fbp_tensor *watched; /* the node whose rule runs, where what it returns must be finite */
     struct pass *outer;       /* the pass during whose hook this one was started */
+    fbp_node_list list;       /* with request->inputs: nodes that carry this pass's marks */
     fbp_tensor **stashed;     /* cotangents of heap[] put aside while an inner pass runs */
     fbp_tensor *inside[32];
 } pass;
@@ -91,6 +95,8 @@ static void add_into(fbp_tensor *target, const fbp_tensor *g) {
 
 /* Add `part` (owned by the caller) to node's pending cotangent. */
 static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
+    double value;
+    if (p->watched && fbp_not_finite(part, &value) >= 0) return fbp_host_anomaly(p->watched->op, 0, NULL, part, p->watched);
     if (!node->cotangent) {
         FBP_TRY(heap_push(p, node));
         node->cotangent = fbp_retain(part);
@@ -160,7 +166,7 @@ static fbp_status saved_check(const fbp_tensor *node) {
     if (node->flags & FBP_RELEASED)
         return fbp_fail(FBP_ERROR_RUNTIME,
                         "Trying to backward through the graph a second time: the values that %s saved have been freed. Specify "
-                        "retain_graph=True in the first backward() if you need to go through it again", node->flags & FBP_HOST_RULE ? "a compiled function" : fbp_ops[node->op].name);
+                        "retain_graph=True in the first backward() if you need to go through it again", node->flags & FBP_HOST_RULE ? "a compiled or custom function" : fbp_ops[node->op].name);
     /* Values may be held for other reasons (fbp_mode.keep_values): only those that a rule reads matter. */
     const fbp_edge *edges = fbp_edges(node);
     int needs = 0;
@@ -265,12 +271,37 @@ static bool is_input(const fbp_backward_request *request, const fbp_tensor *node
     return false;
 }
 
+/* The last input to which the sweep goes on; -1 at a requested input with nothing wanted behind it, which is then left as it is. */
+static int last_wanted(const pass *p, const fbp_tensor *node) {
+    int i = (int)node->edge_count - 1;
+    while (i >= 0 && !(fbp_input(node, i) && is_wanted(p, fbp_input(node, i)))) i--;
+    return i;
+}
+
+/* While anomalies are looked for: what the rule of `node` makes of a finite cotangent must be finite.  The rule is judged as a whole and
+ * not op by op, but for the host's, whose ops have lines of their own.  Returns the mode to go back to. */
+static uint8_t watch(pass *p, const fbp_tensor *node, const fbp_tensor *g) {
+    fbp_mode *mode = fbp_mode_get();
+    const uint8_t before = mode->anomaly;
+    double value;
+    if (before != FBP_ANOMALY_CHECK || mode->capture) return before;
+    if (fbp_not_finite(g, &value) < 0) p->watched = node;
+    if (!(node->flags & FBP_HOST_RULE)) mode->anomaly = FBP_ANOMALY_LINES;
+    return before;
+}
+
 static fbp_status visit(pass *p, fbp_tensor *node) {
     const fbp_backward_request *request = p->request;
     fbp_tensor *g = node->cotangent;
     fbp_status status = FBP_OK;
+    int last;
     node->cotangent = NULL;
-    if (node->autograd && node->autograd->hooks && !(request->unhooked && is_input(request, node))) {
+    if (request->ends_there && is_input(request, node)) {
+        status = deliver(p, node, g);
+        fbp_release(g);
+        return status;
+    }
+    if (node->autograd && node->autograd->hooks) {
         fbp_tensor *replaced = NULL;
         status = fbp_host_hook(node->autograd->hooks, g, &replaced);
         if (replaced) {
@@ -282,13 +313,15 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
     if (status == FBP_OK && (node->flags & FBP_RETAINS_GRAD)) status = fbp_gradient_accumulate(node, g, true);
     if (status == FBP_OK && node->edge_count == 0) {
         if (request->input_count == 0) status = fbp_gradient_accumulate(node, g, request->create_graph);
-    } else if (status == FBP_OK && (status = saved_check(node)) == FBP_OK) {
-        int last = -1;
+        if (status == FBP_OK && node->autograd && node->autograd->hooks && (request->input_count == 0 || request->accumulate))
+            status = fbp_host_accumulated(node->autograd->hooks, node);
+    } else if (status == FBP_OK && (last = last_wanted(p, node)) >= 0 && (status = saved_check(node)) == FBP_OK) {
         if (!request->create_graph) status = make_flat(node, &g);
-        for (int i = (int)node->edge_count - 1; i >= 0 && last < 0; i--)
-            if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) last = i;
+        uint8_t anomaly = watch(p, node, g);
         for (int i = 0; i <= last && status == FBP_OK; i++)
             if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) status = propagate(p, node, i, g, i == last);
+        fbp_mode_get()->anomaly = anomaly;
+        p->watched = NULL;
         if (!request->retain_graph && status == FBP_OK) fbp_saved_release(node);
     }
     fbp_release(g);
@@ -297,23 +330,47 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
 
 /* ---- which nodes lead to the requested inputs -------------------------------------------------------------------------------------- */
 
-/* Mark every node from which a requested input can be reached; *list holds all nodes visited, for the marks' removal. */
-static fbp_status mark_wanted(const fbp_backward_request *request, fbp_node_list *list) {
-    const uint64_t oldest = fbp_walk_oldest(request->input_count, request->inputs);
-    FBP_TRY(fbp_walk(request->root_count, request->roots, true, oldest, list));
+/* Mark the nodes of p->list from which a requested input can be reached. */
+static void mark(const pass *p) {
+    const fbp_backward_request *request = p->request;
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags |= FBP_WANTED;
-    for (int64_t at = 0; at < list->count; at++)
-        for (uint32_t i = 0; i < list->nodes[at]->edge_count; i++) {
-            fbp_tensor *input = fbp_input(list->nodes[at], (int)i);
-            if (input && (input->flags & FBP_WANTED)) list->nodes[at]->flags |= FBP_WANTED;
-        }
+    for (int64_t at = 0; at < p->list.count; at++) {
+        fbp_tensor *node = p->list.nodes[at];
+        for (uint32_t i = 0; i < node->edge_count; i++)
+            if (fbp_input(node, (int)i) && (fbp_input(node, (int)i)->flags & FBP_WANTED)) node->flags |= FBP_WANTED;
+    }
+}
+
+static void unmark(const pass *p) {
+    for (int64_t i = 0; i < p->list.count; i++) p->list.nodes[i]->flags &= (uint16_t)~(FBP_WANTED | FBP_VISITED);
+    for (int i = 0; i < p->request->input_count; i++) p->request->inputs[i]->flags &= (uint16_t)~(FBP_WANTED | FBP_VISITED);
+}
+
+/* The pass around this one whose marks are set. */
+static const pass *marking_outer(const pass *p) {
+    const pass *outer = p->outer;
+    while (outer && !outer->request->input_count) outer = outer->outer;
+    return outer;
+}
+
+/* All nodes of a pass with requested inputs, marked.  A pass around it takes its own marks away meanwhile. */
+static fbp_status marks_begin(pass *p) {
+    const fbp_backward_request *request = p->request;
+    const pass *outer = marking_outer(p);
+    if (outer) unmark(outer);
+    for (int i = 0; i < request->input_count && request->ends_there; i++) request->inputs[i]->flags |= FBP_VISITED; /* no way past them */
+    FBP_TRY(fbp_walk(request->root_count, request->roots, true, fbp_walk_oldest(request->input_count, request->inputs), &p->list));
+    mark(p);
     return FBP_OK;
 }
 
-static void unmark(const fbp_backward_request *request, fbp_node_list *list) {
-    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_WANTED;
-    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
-    fbp_walk_end(list);
+static void marks_end(pass *p) {
+    unmark(p);
+    fbp_walk_end(&p->list);
+    const pass *outer = marking_outer(p);
+    if (!outer) return;
+    for (int64_t i = 0; i < outer->list.count; i++) outer->list.nodes[i]->flags |= FBP_VISITED;
+    mark(outer);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */
@@ -372,7 +429,6 @@ static void pass_end(pass *p) {
 
 fbp_status fbp_backward(const fbp_backward_request *request) {
     pass p = {.request = request, .capacity = sizeof p.inside / sizeof *p.inside, .outer = active};
-    fbp_node_list list = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
     const uint64_t quiet_level = mode->quiet_level, level = fbp_level_of(request->root_count, request->roots);
@@ -383,7 +439,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     if (request->create_graph) mode->quiet_level = UINT64_MAX;
     else if (level > 0 && level < quiet_level) mode->quiet_level = level;
     mode->grad_enabled = request->create_graph || (level > 0 && grad_enabled);
-    fbp_status status = request->input_count ? mark_wanted(request, &list) : FBP_OK;
+    fbp_status status = request->input_count ? marks_begin(&p) : FBP_OK;
     for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
     while (p.count && status == FBP_OK) {
         fbp_tensor *node = heap_pop(&p);
@@ -393,7 +449,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     mode->grad_enabled = grad_enabled;
     mode->quiet_level = quiet_level;
     pass_end(&p);
-    if (request->input_count) unmark(request, &list);
+    if (request->input_count) marks_end(&p);
     active = p.outer;
     unstash(active);
     return status;

@@ -13,7 +13,8 @@ typedef struct fbp_backward_request {
     int input_count;                /* 0: accumulate into the .grad of every leaf reached */
     fbp_tensor *const *inputs;      /* else: their cotangents alone are wanted, in results[] (owned by the caller; NULL: not reached) */
     fbp_tensor **results;
-    bool unhooked;                  /* hooks of `inputs` do not run: their cotangents will be accumulated elsewhere */
+    bool ends_there;                /* `inputs` are independent of each other: the sweep ends at them, and their hooks do not run, since */
+                                    /* their cotangents go on elsewhere */
     bool accumulate;                /* with inputs: add into their .grad instead of results */
 } fbp_backward_request;
 
@@ -22,6 +23,9 @@ fbp_status fbp_backward(const fbp_backward_request *request);
 
 /* Tensor hooks live in the host: `g` may be replaced.  Set once by the binding. */
 extern fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced);
+
+/* Hooks of a leaf after its gradient was accumulated, of the same object. */
+extern fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf);
 
 /* Nodes whose rule the host has (FBP_HOST_RULE): the cotangent of input `which`, NULL for none, for the node's own; `last`: no
  * other input of this sweep will ask.  Set once by the binding. */

@@ -12,6 +12,15 @@
 #include "graph/batched.h"
 #include "graph/walk.h"
 
+fbp_status (*fbp_host_push)(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out) = NULL;
+
+static fbp_status push_host(const fbp_tensor *node, fbp_tensor *const *tangents, fbp_tensor **out) {
+    if (node->flags & FBP_RELEASED)
+        return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: the values that a compiled or custom function saved have been freed by backward(); "
+                                           "specify retain_graph=True there");
+    return fbp_host_push(*(void **)fbp_attributes(node), (int)node->edge_count, tangents, out);
+}
+
 /* Values that the node's rule reads, for the inputs that have a tangent. */
 static int needs_of(const fbp_tensor *node, fbp_tensor *const *tangents) {
     const fbp_op_row *row = &fbp_ops[node->op];
@@ -101,7 +110,8 @@ static fbp_status push(const fbp_forward_request *request, fbp_tensor *node) {
         any |= tangents[i] != NULL;
     }
     fbp_status status = any ? values_check(node, tangents) : FBP_OK;
-    if (any && status == FBP_OK && (request->create_graph || !push_fused(node, tangents, &tangent, &status)))
+    if (any && node->flags & FBP_HOST_RULE) status = push_host(node, tangents, &tangent);
+    else if (any && status == FBP_OK && (request->create_graph || !push_fused(node, tangents, &tangent, &status)))
         status = push_built(node, tangents, &tangent);
     if (tangents != inside) free(tangents);
     if (status == FBP_OK) node->cotangent = tangent;

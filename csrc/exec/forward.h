@@ -18,4 +18,8 @@ typedef struct fbp_forward_request {
  * value.  RuntimeError where one of them was given up or overwritten; no scratch is left then. */
 fbp_status fbp_forward_gradient(const fbp_forward_request *request);
 
+/* Nodes whose rule the host has (FBP_HOST_RULE): the node's tangent, NULL for zero, from those of its inputs (NULL: zero), of which at
+ * least one is there.  Set once by the binding. */
+extern fbp_status (*fbp_host_push)(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out);
+
 #endif

@@ -31,8 +31,16 @@ static fbp_status replay(fbp_tensor *root, const fbp_tensor **chain, int depth, 
     return FBP_OK;
 }
 
+/* What a custom function returned over elements of its inputs has one history, and the inputs another. */
+static fbp_status custom_view_error(const char *op, const fbp_tensor *t) {
+    return fbp_fail(FBP_ERROR_RUNTIME, "%s: an output of shape %s of a custom Function is a view and is being modified inplace: it shares its "
+                                       "elements with an input (a view, or the input returned as it was); clone() it in the Function",
+                    op, fbp_tensor_shape_text(t));
+}
+
 fbp_status fbp_view_refresh(fbp_tensor *t, fbp_tensor **out) {
     const fbp_tensor *chain[DEPTH_MAX];
+    if (t->flags & FBP_HOST_RULE) return custom_view_error("an operation", t);
     int depth = view_chain(t, chain);
     if (depth < 0 || !t->storage->latest)
         return fbp_fail(FBP_ERROR_RUNTIME, "a view of shape %s is used whose elements were changed in place through another tensor "
@@ -43,6 +51,7 @@ fbp_status fbp_view_refresh(fbp_tensor *t, fbp_tensor **out) {
 fbp_status fbp_view_rebase_check(const char *op, const fbp_tensor *target) {
     const fbp_tensor *chain[DEPTH_MAX];
     if (!(target->flags & FBP_VIEW)) return FBP_OK;
+    if (target->flags & FBP_HOST_RULE) return custom_view_error(op, target);
     if (!target->edge_count && target->storage->references > 1)
         return fbp_fail(FBP_ERROR_RUNTIME, "%s_: writing a value that requires grad through a view of a tensor that does not record "
                                            "history; write base[...] = value instead", op);

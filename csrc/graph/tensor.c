@@ -7,6 +7,7 @@
 #include "base/memory.h"
 
 void (*fbp_host_release)(void *object) = NULL;
+void (*fbp_host_let_go)(void *rule) = NULL;
 void (*fbp_host_adopt)(void *handle, fbp_tensor *t) = NULL;
 
 /* ---- layouts --------------------------------------------------------------------------------- */
@@ -202,14 +203,6 @@ void fbp_value_release(fbp_tensor *t) {
     fbp_storage_release(storage);
 }
 
-/* Let go of the host's rule, and with it of what it saved. */
-static void host_rule_release(fbp_tensor *t) {
-    void **object = fbp_attributes(t);
-    if (!(t->flags & FBP_HOST_RULE) || !*object) return;
-    fbp_host_release(*object);
-    *object = NULL;
-}
-
 /* Free one node whose references are gone; inputs left without references are chained onto *pending
  * through their `cotangent` field (free then), so that no chain of nodes costs stack. */
 static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
@@ -240,7 +233,7 @@ static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
         if (extra->hooks) fbp_host_release(extra->hooks);
         fbp_block_free(extra, sizeof *extra);
     }
-    host_rule_release(t);
+    if (t->flags & FBP_HOST_RULE) fbp_host_release(*(void **)fbp_attributes(t));
     fbp_block_free(t, tensor_bytes(t->ndim, t->edge_count, t->attribute_bytes));
 }
 
@@ -275,7 +268,7 @@ void fbp_saved_release(fbp_tensor *t) {
         }
     if (t->flags & FBP_HOST_RULE) {
         t->flags |= FBP_RELEASED;
-        host_rule_release(t);
+        fbp_host_let_go(*(void **)fbp_attributes(t));
     }
     if (t->flags & FBP_HOLDS_OWN_VALUE) {
         t->flags = (uint16_t)((t->flags & ~FBP_HOLDS_OWN_VALUE) | FBP_RELEASED);

@@ -52,7 +52,7 @@ typedef struct fbp_edge {
 /* What only few tensors have: leaves that collect a gradient, and tensors with hooks. */
 typedef struct fbp_autograd {
     struct fbp_tensor *gradient; /* accumulated; NULL until the first backward */
-    void *hooks;                 /* the host's object (tensor hooks), NULL when none */
+    void *hooks;                 /* the host's object (tensor hooks, and those of leaves after accumulation), NULL when none */
 } fbp_autograd;
 
 enum fbp_tensor_flag {
@@ -161,6 +161,7 @@ fbp_autograd *fbp_autograd_get(fbp_tensor *t);
 /* Callbacks into the binding, set once by it: drop an object hung on a node (hooks);
  * make a live wrapper stand for another tensor. */
 extern void (*fbp_host_release)(void *object);
+extern void (*fbp_host_let_go)(void *rule); /* of what the rule saved: it will not be asked again */
 extern void (*fbp_host_adopt)(void *handle, fbp_tensor *t);
 
 /* "(2, 3)" into a ring of per-thread buffers, for messages. */

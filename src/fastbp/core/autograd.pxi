@@ -153,7 +153,7 @@ cdef void free_array(fbp_tensor **array, Py_ssize_t n) noexcept:
 
 
 cdef list run_backward(object roots, object gradients, bint retain_graph, bint create_graph, object inputs, bint accumulate=True,
-                       bint unhooked=False):
+                       bint ends_there=False):
     """One sweep; with inputs and not accumulate, their gradients (None where not reached)."""
     cdef fbp_backward_request request
     cdef Py_ssize_t i, n = len(roots), m = 0
@@ -175,7 +175,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
             if not x.requires_grad:
                 raise RuntimeError("One of the differentiated Tensors does not require grad")
     cotangents = [as_cotangent(roots[i], gradients[i]) for i in range(n)]
-    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, unhooked, accumulate)
+    request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, ends_there, accumulate)
     request.roots = tensor_array(roots, n)
     request.cotangents = tensor_array(cotangents, n)
     if m:
@@ -327,72 +327,6 @@ cdef class recording:
         fbp_mode_get().keep_values = self.keep_before
 
 
-# ---- hooks ---------------------------------------------------------------------------------------------------------------------
-
-cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil:
-    """The core's callback: run a tensor's hooks on its gradient, in order."""
-    global pending_error
-    cdef Tensor current
-    try:
-        current = wrap(fbp_retain(g))
-        changed = False
-        for hook in list((<dict>hooks).values()):
-            result = hook(current)
-            if result is None:
-                continue
-            if not isinstance(result, Tensor):
-                raise TypeError(f"expected a hook to return None or a Tensor, but got {builtin_type(result).__name__}")
-            if not fbp_same_shape((<Tensor>result).node, g):
-                raise RuntimeError(f"a hook must return a gradient of shape {shape_tuple(g)}, got {shape_tuple((<Tensor>result).node)}")
-            current = result
-            changed = True
-        if changed:
-            replaced[0] = fbp_retain(current.node)
-        return FBP_OK
-    except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
-
-
-fbp_host_hook = call_hooks
-
-
-class RemovableHandle:
-    """What register_hook() returns: remove() takes the hook away."""
-
-    def __init__(self, hooks, key):
-        self.hooks = hooks
-        self.id = key
-
-    def remove(self):
-        """Take the hook away; twice does no harm."""
-        self.hooks.pop(self.id, None)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.remove()
-
-
-cdef object hook_count = 0
-
-
-cdef object add_hook(Tensor x, object hook):
-    global hook_count
-    cdef fbp_autograd *extra = fbp_autograd_get(x.node)
-    if extra == NULL:
-        raise MemoryError("cannot allocate a hook")
-    if extra.hooks == NULL:
-        hooks = {}
-        Py_INCREF(hooks)
-        extra.hooks = <void *>hooks
-    hooks = <dict>extra.hooks
-    hook_count += 1
-    hooks[hook_count] = hook
-    return RemovableHandle(hooks, hook_count)
-
-
 # ---- grad_fn ---------------------------------------------------------------------------------------------------------------------
 
 cdef class GradFunction:
@@ -414,7 +348,7 @@ cdef class GradFunction:
         if self.node.edge_count == 0:
             return "AccumulateGrad"
         if self.node.flags & FBP_HOST_RULE:
-            return "CompiledBackward0"
+            return (<HostRule>(<void **>fbp_attributes(self.node))[0]).name()
         return "".join([part.capitalize() for part in fbp_ops[<int>self.node.op].name.decode().split("_")]) + "Backward0"
 
     @property
@@ -423,7 +357,7 @@ cdef class GradFunction:
         result = []
         for i in range(self.node.edge_count):
             input = fbp_input(self.node, i)
-            result.append((make_grad_fn(input) if input != NULL and fbp_requires_grad(input) else None, 0))
+            result.append((make_grad_fn(input) if input != NULL and fbp_requires_grad(input) else None, output_number(input)))
         return tuple(result)
 
     @property
@@ -444,7 +378,10 @@ cdef class GradFunction:
 
 
 cdef object make_grad_fn(fbp_tensor *node):
+    """The function behind a node; of one output among several, that of all."""
     cdef GradFunction result = GradFunction.__new__(GradFunction)
+    if is_output(node):
+        node = fbp_input(node, 0)
     node.references += 1
     result.node = node
     return result

@@ -64,8 +64,6 @@ cdef extern from "graph/walk.h" nogil:
     void fbp_walk_end(fbp_node_list *list)
 
 cdef extern from "exec/backward.h" nogil:
-    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
-    fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
     fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bint create_graph)
 
 cdef extern from "exec/capture.h" nogil:
@@ -139,24 +137,9 @@ cdef extern from "exec/run.h" nogil:
 
 # ---- what a function may not ask for ----------------------------------------------------------------------------------------
 
-cdef str user_place():
-    """The line of the user's that is running, " at file:line, `text`"; nothing where there is none."""
-    import linecache
-    import os
-    import sys
-    package = os.path.dirname(__file__)
-    frame = sys._getframe()
-    while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)).startswith(package):
-        frame = frame.f_back
-    if frame is None:
-        return ""
-    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    return f" at {frame.f_code.co_filename}:{frame.f_lineno}" + (f", `{text}`" if text else "")
-
-
 cdef int refuse_value(const fbp_tensor *t, str wanted) except -1:
     """RuntimeError that names the user's line which asks a symbolic tensor for its value."""
-    place = user_place()
+    place = place_text(user_line())
     if fbp_is_batched(t):
         raise RuntimeError(f"vmap: the value of a tensor is asked for by {wanted}{place}; inside of vmap a tensor stands for a whole batch of "
                            "values. Return the tensor and look at it outside, or choose between values with fastbp.where()")

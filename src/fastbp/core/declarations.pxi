@@ -64,7 +64,6 @@ cdef extern from "base/cpu.h" nogil:
 cdef extern from "graph/tensor.h" nogil:
     enum: FBP_MAX_NDIM
     enum: FBP_HOST_RULE
-    enum: FBP_RELEASED
     enum: FBP_SYMBOLIC
     ctypedef struct fbp_storage:
         int32_t references
@@ -97,6 +96,7 @@ cdef extern from "graph/tensor.h" nogil:
         int64_t numel
         fbp_autograd *autograd
         void *handle
+        fbp_tensor *cotangent
         uint16_t op
         uint8_t dtype
         uint8_t ndim
@@ -138,6 +138,7 @@ cdef extern from "graph/tensor.h" nogil:
     bint fbp_broadcast(int *ndim, int64_t *shape, int other_ndim, const int64_t *other)
     fbp_status fbp_dim_wrap(const char *op, int64_t dim, int ndim, int *out)
     void (*fbp_host_release)(void *object) noexcept
+    void (*fbp_host_let_go)(void *rule) noexcept
     void (*fbp_host_adopt)(void *handle, fbp_tensor *t) noexcept
 
 cdef extern from "ops/attributes.h" nogil:
@@ -224,6 +225,7 @@ cdef extern from "exec/apply.h" nogil:
     ctypedef struct fbp_mode:
         bint grad_enabled
         fbp_capture *capture
+        uint8_t anomaly
         bint keep_values
         uint64_t quiet_level
         int vmap_count
@@ -239,6 +241,12 @@ cdef extern from "exec/apply.h" nogil:
     fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out)
     void fbp_elements_copy(fbp_tensor *target, const fbp_tensor *source)
 
+cdef extern from "exec/anomaly.h" nogil:
+    enum: FBP_ANOMALY_CHECK
+    int64_t fbp_not_finite(const fbp_tensor *t, double *value)
+    fbp_status (*fbp_host_anomaly)(int op, int count, fbp_tensor *const *inputs, const fbp_tensor *made, const fbp_tensor *node) noexcept
+    void (*fbp_host_line)(const fbp_tensor *node) noexcept
+
 cdef extern from "exec/backward.h" nogil:
     ctypedef struct fbp_backward_request:
         int root_count
@@ -249,10 +257,13 @@ cdef extern from "exec/backward.h" nogil:
         int input_count
         fbp_tensor *const *inputs
         fbp_tensor **results
-        bint unhooked, accumulate
+        bint ends_there, accumulate
     fbp_status fbp_backward(const fbp_backward_request *request)
     fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bint fit, fbp_tensor **out)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
+    fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) noexcept
+    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
+    fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
 
 cdef extern from "exec/forward.h" nogil:
     ctypedef struct fbp_forward_request:
@@ -264,6 +275,7 @@ cdef extern from "exec/forward.h" nogil:
         bint create_graph
         fbp_tensor **results
     fbp_status fbp_forward_gradient(const fbp_forward_request *request)
+    fbp_status (*fbp_host_push)(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out) noexcept
 
 cdef extern from "graph/batched.h" nogil:
     ctypedef struct fbp_batch:
@@ -289,6 +301,13 @@ cdef extern from "exec/batched.h" nogil:
 
 cdef extern from "diff/batching.h" nogil:
     void (*fbp_host_slow)(fbp_op op) noexcept with gil
+
+cdef extern from "exec/views.h" nogil:
+    bint fbp_view_is_stale(const fbp_tensor *t)
+    fbp_status fbp_view_refresh(fbp_tensor *t, fbp_tensor **out)
+    void fbp_view_adopt(fbp_tensor *origin, fbp_tensor *to, fbp_tensor **at)
+    fbp_status fbp_view_rebase_check(const char *op, const fbp_tensor *target)
+    fbp_status fbp_view_rebase(fbp_tensor *target, fbp_tensor *result, fbp_tensor **target_at)
 
 cdef extern from "exec/update.h" nogil:
     ctypedef struct fbp_sgd:

@@ -19,7 +19,7 @@ cdef class GraphRecord:
         self.places = {}
         self.replaced = []
         memset(&found, 0, sizeof(found))
-        status = fbp_walk(1, &root.node, False, &found)
+        status = fbp_walk(1, &root.node, False, 0, &found)
         if status == FBP_OK:
             self.nodes = <fbp_tensor **>fbp_block_get(found.count * sizeof(fbp_tensor *))
             if self.nodes != NULL:

@@ -54,23 +54,15 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
 
 
 @cython.final
-cdef class Sweep:
+cdef class Sweep(HostRule):
     """One call of a function that was compiled with its derivative: what the reverse sweep needs of it."""
 
     cdef Plan plan
     cdef list given          # the arguments
-    cdef list gradients      # of the present sweep, by edge
     cdef Tensor block        # saved values
-    cdef fbp_tensor *cotangent  # that `gradients` belong to (held)
     cdef list versions       # of arguments and state when the function ran
     cdef list places
-    cdef list results        # layouts of the differentiated results
-    cdef list pieces         # offsets in elements of the results in a shared node, None for a single one
-    cdef object sizes
-
-    def __dealloc__(self):
-        if self.cotangent != NULL:
-            fbp_release(self.cotangent)
+    cdef list likes          # shapes and dtypes of the differentiated results
 
     cdef list read_versions(self):
         cdef Py_ssize_t i
@@ -83,53 +75,42 @@ cdef class Sweep:
     cdef int record(self, list made) except -1:
         """Give the results their history."""
         cdef Plan plan = self.plan
-        cdef list edges = []
-        cdef fbp_tensor *node
-        cdef fbp_tensor **inputs
-        cdef Tensor flat, first
         self.versions = self.read_versions()  # after the function's own writes
-        for kind, x in plan.edges:
-            edges.append(self.given[x] if kind == "argument" else x)
         results = [made[i] for i in plan.differentiated]
-        first = results[0]
-        self.sizes = [x.numel() for x in results]
-        if len(results) > 1:
-            for x in results:
-                if x.dtype is not first.dtype:
-                    raise RuntimeError("compile: results that require grad must have one dtype; cast them in the function, or return them "
-                                       "from two functions")
-            with make_switch(False):
-                flat = cat([x.reshape(-1) for x in results])
-        else:
-            flat = first
-        inputs = tensor_array(edges, len(edges))
-        Py_INCREF(self)
-        status = fbp_host_node(<void *>self, <int>len(edges), inputs, flat.node, &node)
-        free_array(inputs, len(edges))
-        if status != FBP_OK:
-            Py_DECREF(self)
-            raise_status(status)
-        whole = wrap(node)
-        if len(results) == 1:
-            made[plan.differentiated[0]] = whole
-            return 0
-        start = 0
-        for i, x, size in zip(plan.differentiated, results, self.sizes):
-            made[i] = whole[start:start + size].reshape(x.shape).clone()  # no views of one another
-            start += size
+        self.likes = [(tuple(x.shape), x.dtype) for x in results]
+        for i, x in zip(plan.differentiated, self.attach(self.edges(), results)):
+            made[i] = x
         return 0
 
-    cdef int sweep(self, fbp_tensor *cotangent) except -1:
-        """Run the derivative for this cotangent."""
+    cdef list edges(self):
+        return [self.given[x] if kind == "argument" else x for kind, x in self.plan.edges]
+
+    cdef str name(self):
+        return "CompiledBackward0"
+
+    cdef void let_go(self) noexcept:
+        HostRule.let_go(self)
+        self.block = None
+        self.given = None
+
+    cdef list whole(self, list cotangents):
+        """With zeros where a result has no cotangent."""
+        return [zeros(like[0], dtype=like[1]) if g is None else g for g, like in zip(cotangents, self.likes)]
+
+    cdef list pull(self, list cotangents, bint create_graph):
+        cotangents = self.whole(cotangents)
+        if create_graph or builtin_any([fbp_is_batched((<Tensor>g).node) for g in cotangents]):
+            return self.again(cotangents, create_graph)
+        return self.sweep(cotangents)
+
+    cdef list sweep(self, list cotangents):
+        """Run the derivative for these cotangents."""
         cdef Plan plan = self.plan, derivative = self.plan.derivative
         cdef Py_ssize_t i
-        cdef Tensor whole
         if self.read_versions() != self.versions:
             raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation: an argument "
                                "or a parameter of a compiled function changed between its call and backward()")
-        whole = wrap(fbp_retain(cotangent))
-        whole = whole.detach().contiguous()
-        pieces = [whole] if len(self.sizes) == 1 else list(whole.reshape(-1).split(self.sizes))
+        pieces = [g.detach().contiguous() for g in cotangents]
         derivative.acquire()
         try:
             for i in range(derivative.state_count):
@@ -140,30 +121,34 @@ cdef class Sweep:
                 derivative.places[i].seed, derivative.places[i].offset = x
             for buffer, at in plan.saved:
                 fbp_plan_bind(derivative.plan, buffer, self.block.node.data + <int64_t>at)
-            self.gradients = derivative.prepare(pieces + self.given)
+            gradients = derivative.prepare(pieces + self.given)
             status = derivative.execute()
             if status != FBP_OK:
                 raise_status(status)
         finally:
             derivative.release()
-        if self.cotangent != NULL:
-            fbp_release(self.cotangent)
-        self.cotangent = fbp_retain(cotangent)
-        return 0
+        return gradients
 
-    def again(self, cotangent):
-        """The gradients as tensors that can be differentiated: the function is run eagerly once more."""
+    cdef list run_eagerly(self, str wanted):
+        """The differentiated results with a graph of single operations."""
         from fastbp import compiler
         if self.plan.written_inputs or self.places:
-            raise RuntimeError("compile: create_graph=True through a compiled function that draws random numbers or writes in place is not "
+            raise RuntimeError(f"compile: {wanted} through a compiled function that draws random numbers or writes in place is not "
                                "supported; call the function itself")
-        edges = [self.given[x] if kind == "argument" else x for kind, x in self.plan.edges]
-        pieces = [cotangent] if len(self.sizes) == 1 else list(cotangent.reshape(-1).split(self.sizes))
         with make_switch(True):
             results = compiler.call_flat(self.plan.function, self.given)
-            roots = [results[i] for i in self.plan.differentiated]
-            pieces = [piece.reshape(root.shape) for piece, root in zip(pieces, roots)]
-            return list(grad(roots, edges, pieces, create_graph=True, allow_unused=True))
+        return [results[i] for i in self.plan.differentiated]
+
+    cdef list again(self, list cotangents, bint create_graph):
+        """The gradients as tensors that can be differentiated, or for cotangents that are a batch."""
+        roots = self.run_eagerly("create_graph=True" if create_graph else "a batched derivative")
+        with make_switch(True):
+            return run_backward(roots, cotangents, True, create_graph, self.edges(), False, True)
+
+    cdef list push(self, list tangents):
+        with keep_values():
+            roots = self.run_eagerly("forward mode")
+        return push_again(roots, self.edges(), tangents)
 
     def replay(self):
         """The value of the node that this belongs to, computed eagerly once more and recorded with every value kept."""
@@ -193,33 +178,3 @@ cdef Sweep begin_sweep(Plan plan, list given):
     for i in range(plan.derivative.place_count):
         sweep.places.append((plan.plan.draws[i].generator.seed, plan.plan.draws[i].generator.offset))
     return sweep
-
-
-cdef fbp_status pull_compiled(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept with gil:
-    """The core's callback: the cotangent of one input of a compiled function."""
-    global pending_error
-    cdef Sweep sweep
-    try:
-        sweep = <Sweep>object
-        if create_graph:
-            if sweep.cotangent != cotangent:
-                sweep.gradients = sweep.again(wrap(fbp_retain(cotangent)))
-                if sweep.cotangent != NULL:
-                    fbp_release(sweep.cotangent)
-                sweep.cotangent = fbp_retain(cotangent)
-        elif sweep.cotangent != cotangent:
-            sweep.sweep(cotangent)
-        gradient = sweep.gradients[which]
-        out[0] = fbp_retain((<Tensor>gradient).node) if gradient is not None else NULL
-        sweep.gradients[which] = None  # its only holder is the sweep now, which may then add in place
-        if last:
-            fbp_release(sweep.cotangent)
-            sweep.cotangent = NULL
-            sweep.gradients = None
-        return FBP_OK
-    except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
-
-
-fbp_host_pull = pull_compiled

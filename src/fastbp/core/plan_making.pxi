@@ -276,8 +276,8 @@ cdef class CompiledCall:
     def __call__(self, *args, **kwargs):
         cdef list given
         cdef list made
-        # Within another capture, a vmap or forward mode, the function is part of what is under way.
-        if fbp_mode_get().capture != NULL or fbp_mode_get().vmap_count or fbp_mode_get().keep_values:
+        # Within another capture, a vmap, forward mode or anomaly mode, the function is part of what is under way.
+        if fbp_mode_get().capture != NULL or fbp_mode_get().vmap_count or fbp_mode_get().keep_values or fbp_mode_get().anomaly:
             return self.owner()._function(*args, **kwargs)
         given = None
         if self.plan is not None and self.flat and not kwargs:

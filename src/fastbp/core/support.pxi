@@ -1,6 +1,7 @@
 # Conversions between Python and the core: errors, types, wrappers, operands.
 
 cdef class Tensor  # core/tensor.pxi
+cdef class HostRule  # core/host_rule.pxi
 
 cdef dict STATUS_ERRORS = {
     FBP_ERROR_VALUE: ValueError,
@@ -133,6 +134,8 @@ cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept with gil:
 
 
 cdef void release_object(void *held) noexcept with gil:
+    if isinstance(<object>held, HostRule):
+        (<HostRule>held).forsaken()
     Py_DECREF(<object>held)
 
 

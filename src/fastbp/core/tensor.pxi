@@ -219,7 +219,18 @@ cdef class Tensor:
         """
         if not fbp_requires_grad(self.node):
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
-        return add_hook(self, hook)
+        return add_hook(self, hook, False)
+
+    def register_post_accumulate_grad_hook(self, hook):
+        """Call `hook(self)` whenever backward() has added to this leaf's `.grad`; what it returns is ignored.
+
+        Returns a handle whose remove() takes the hook away.
+        """
+        if not fbp_requires_grad(self.node):
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if self.node.edge_count:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        return add_hook(self, hook, True)
 
     def backward(self, gradient=None, retain_graph=None, create_graph=False, inputs=None):
         """Accumulate the derivatives of this tensor into the `.grad` of the leaves it was computed from.

@@ -1,7 +1,7 @@
-"""utils: loading data."""
+"""utils: loading data, trading time for memory."""
 
 from __future__ import annotations
 
-from . import data
+from . import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]

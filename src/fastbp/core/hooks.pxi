@@ -1,0 +1,88 @@
+# Hooks of tensors: on a gradient before it goes on, and on a leaf after its gradient was accumulated.
+
+@cython.final
+cdef class HookTable:
+    """The hooks of one tensor, by number, in the order of their registration."""
+
+    cdef dict before  # called with the gradient; what they return replaces it
+    cdef dict after   # called with the leaf
+
+
+cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil:
+    """The core's callback: run a tensor's hooks on its gradient, in order."""
+    global pending_error
+    cdef Tensor current
+    try:
+        current = wrap(fbp_retain(g))
+        changed = False
+        for hook in list((<HookTable>hooks).before.values()):
+            result = hook(current)
+            if result is None:
+                continue
+            if not isinstance(result, Tensor):
+                raise TypeError(f"expected a hook to return None or a Tensor, but got {builtin_type(result).__name__}")
+            if not fbp_same_shape((<Tensor>result).node, g):
+                raise RuntimeError(f"a hook must return a gradient of shape {shape_tuple(g)}, got {shape_tuple((<Tensor>result).node)}")
+            current = result
+            changed = True
+        if changed:
+            replaced[0] = fbp_retain(current.node)
+        return FBP_OK
+    except BaseException as error:
+        pending_error = error
+        return FBP_ERROR_CALLBACK
+
+
+cdef fbp_status call_accumulated(void *hooks, fbp_tensor *leaf) noexcept with gil:
+    """The core's callback: a leaf has its gradient."""
+    global pending_error
+    try:
+        for hook in list((<HookTable>hooks).after.values()):
+            hook(wrap(fbp_retain(leaf)))
+        return FBP_OK
+    except BaseException as error:
+        pending_error = error
+        return FBP_ERROR_CALLBACK
+
+
+fbp_host_hook = call_hooks
+fbp_host_accumulated = call_accumulated
+
+
+class RemovableHandle:
+    """What register_hook() returns: remove() takes the hook away."""
+
+    def __init__(self, hooks, key):
+        self.hooks = hooks
+        self.id = key
+
+    def remove(self):
+        """Take the hook away; twice does no harm."""
+        self.hooks.pop(self.id, None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.remove()
+
+
+cdef object hook_count = 0
+
+
+cdef object add_hook(Tensor x, object hook, bint after):
+    global hook_count
+    cdef fbp_autograd *extra = fbp_autograd_get(x.node)
+    cdef HookTable table
+    if extra == NULL:
+        raise MemoryError("cannot allocate a hook")
+    if extra.hooks == NULL:
+        table = HookTable.__new__(HookTable)
+        table.before, table.after = {}, {}
+        Py_INCREF(table)
+        extra.hooks = <void *>table
+    table = <HookTable>extra.hooks
+    hooks = table.after if after else table.before
+    hook_count += 1
+    hooks[hook_count] = hook
+    return RemovableHandle(hooks, hook_count)
