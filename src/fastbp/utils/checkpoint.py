@@ -73,10 +73,10 @@ def checkpoint(
     Examples
     --------
     >>> x = fastbp.tensor(2.0, requires_grad=True)
-    >>> y = fastbp.utils.checkpoint.checkpoint(lambda x: (x * x).exp().log(), x)
+    >>> y = fastbp.utils.checkpoint.checkpoint(lambda x: x * x * x, x)
     >>> y.backward()
     >>> x.grad
-    tensor(4.)
+    tensor(12.)
     """
     if determinism_check not in ("default", "none"):
         raise ValueError(f'checkpoint: determinism_check must be "default" or "none", got {determinism_check!r}')
