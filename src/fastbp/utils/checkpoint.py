@@ -167,7 +167,7 @@ def checkpoint_sequential(
     --------
     >>> layers = fastbp.nn.Sequential(*[fastbp.nn.Linear(3, 3) for _ in range(4)])
     >>> fastbp.utils.checkpoint.checkpoint_sequential(layers, 2, fastbp.ones(1, 3)).shape
-    (1, 3)
+    fastbp.Size([1, 3])
     """
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
