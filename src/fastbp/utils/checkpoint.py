@@ -73,10 +73,10 @@ def checkpoint(
     Examples
     --------
     >>> x = fastbp.tensor(2.0, requires_grad=True)
-    >>> y = fastbp.utils.checkpoint.checkpoint(lambda x: (x * x).exp().log(), x)
+    >>> y = fastbp.utils.checkpoint.checkpoint(lambda x: x * x * x, x)
     >>> y.backward()
     >>> x.grad
-    tensor(4.)
+    tensor(12.)
     """
     if determinism_check not in ("default", "none"):
         raise ValueError(f'checkpoint: determinism_check must be "default" or "none", got {determinism_check!r}')
@@ -167,7 +167,7 @@ def checkpoint_sequential(
     --------
     >>> layers = fastbp.nn.Sequential(*[fastbp.nn.Linear(3, 3) for _ in range(4)])
     >>> fastbp.utils.checkpoint.checkpoint_sequential(layers, 2, fastbp.ones(1, 3)).shape
-    (1, 3)
+    fastbp.Size([1, 3])
     """
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
