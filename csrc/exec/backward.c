@@ -396,10 +396,12 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     fbp_node_list list = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
+    fbp_program *program = mode->capture ? mode->capture->program : NULL;
     p.heap = p.inside;
     FBP_TRY(stash(active));
     active = &p;
     mode->grad_enabled = request->create_graph;
+    if (program) program->sweep++;
     fbp_status status = request->input_count ? mark_wanted(request, &list) : FBP_OK;
     for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
     while (p.count && status == FBP_OK) {
@@ -408,6 +410,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
         node_release(node);
     }
     mode->grad_enabled = grad_enabled;
+    if (program) program->sweep--;
     pass_end(&p);
     if (request->input_count) unmark(request, &list);
     active = p.outer;
