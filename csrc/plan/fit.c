@@ -1,6 +1,6 @@
 /* fit.c -- a plan within a budget of memory: recompute.c chooses by an estimate, what it comes to is seen by shaping a copy.
  *
- * The bits stay those of the plan without a budget: that one is made first, and how it adds up (fbp_order) binds the others.
+ * The bits stay those of the plan without a budget: that one is made first, and how it adds up (fbp_value.order) binds the others.
  */
 #include <stdlib.h>
 
@@ -12,7 +12,7 @@ enum { TRIALS_MOST = 8 };
 
 typedef struct ordering {
     const fbp_program *program;
-    uint8_t *order; /* per value */
+    int64_t *order; /* per value */
 } ordering;
 
 static void note_written(void *context, int32_t value, bool written) {
@@ -21,13 +21,14 @@ static void note_written(void *context, int32_t value, bool written) {
 }
 
 static void note_chain(ordering *o, const fbp_fused *fused) {
-    for (int32_t t = 0; t < fused->tail_count; t++)
-        if (!fused->tails[t].rows) o->order[fused->tails[t].output] = fused->dtype == FBP_FLOAT64 ? FBP_ORDER_CHAIN64 : FBP_ORDER_CHAIN32;
+    for (int32_t t = 0; t < fused->tail_count; t++) /* sums of rows have the bits of eager code */
+        o->order[fused->tails[t].output] =
+            fused->tails[t].rows ? FBP_ORDER_FREE : FBP_ORDER_CHAIN + 2 * (fused->has_rows ? fused->inner : 0) + (fused->dtype == FBP_FLOAT64);
 }
 
 /* Per value; NULL: no memory.  The caller frees it. */
-static uint8_t *orders_of(const fbp_program *shaped) {
-    ordering o = {shaped, malloc((size_t)shaped->value_count + 1)};
+static int64_t *orders_of(const fbp_program *shaped) {
+    ordering o = {shaped, malloc(((size_t)shaped->value_count + 1) * sizeof(int64_t))};
     if (!o.order) return NULL;
     for (int32_t i = 0; i < shaped->value_count; i++) o.order[i] = FBP_ORDER_ABSENT;
     for (int32_t i = 0; i < shaped->line_count; i++) {
@@ -47,17 +48,17 @@ static uint8_t *orders_of(const fbp_program *shaped) {
 
 /* Shape a copy of `program`: the arena that it comes to; *agrees: it adds in the order that is demanded, unless NULL.  `orders`, unless
  * NULL, takes that order (to be freed). */
-static fbp_status try_out(const fbp_program *program, int64_t *arena, bool *agrees, uint8_t **orders) {
+static fbp_status try_out(const fbp_program *program, int64_t *arena, bool *agrees, int64_t **orders) {
     fbp_program *trial;
     FBP_TRY(fbp_program_copy(program, -1, &trial));
     fbp_status status = fbp_program_shape(trial);
-    uint8_t *found = status == FBP_OK ? orders_of(trial) : NULL;
+    int64_t *found = status == FBP_OK ? orders_of(trial) : NULL;
     if (status == FBP_OK && !found) status = fbp_fail(FBP_ERROR_MEMORY, "fit: cannot allocate a list");
     if (status == FBP_OK) {
         *arena = trial->arena_bytes;
         if (agrees) *agrees = true;
         for (int32_t i = 0; agrees && i < trial->value_count; i++) {
-            const uint8_t wanted = trial->values[i].order;
+            const int64_t wanted = trial->values[i].order;
             if (wanted != FBP_ORDER_FREE && found[i] != FBP_ORDER_ABSENT && found[i] != wanted) *agrees = false;
         }
     }
@@ -69,7 +70,7 @@ static fbp_status try_out(const fbp_program *program, int64_t *arena, bool *agre
 
 /* The plan without recomputation: its arena, and its order for all that follow. */
 static fbp_status take_measure(fbp_program *program) {
-    uint8_t *orders;
+    int64_t *orders;
     FBP_TRY(try_out(program, &program->budget.without, NULL, &orders));
     for (int32_t i = 0; i < program->value_count; i++) program->values[i].order = orders[i] == FBP_ORDER_ABSENT ? FBP_ORDER_ALONE : orders[i];
     free(orders);

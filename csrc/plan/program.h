@@ -53,12 +53,12 @@ typedef struct fbp_value {
     int64_t offset;       /* bytes from the buffer's first to the first element */
     int32_t buffer;
     int32_t next;         /* in the buffer's list, -1 at its end */
-    uint8_t order;        /* fbp_order: how the elements must be added up, so that they have the bits of another plan */
+    int64_t order;        /* how the elements must be added up, so that they have the bits of another plan */
 } fbp_value;
 
-/* What a line is joined with decides in which order it adds: a whole sum that rides along in a chain (its blocks are those of the chain's
- * type), a product that is added to what is there.  FREE: as it comes. */
-typedef enum fbp_order { FBP_ORDER_FREE, FBP_ORDER_ALONE, FBP_ORDER_CHAIN32, FBP_ORDER_CHAIN64, FBP_ORDER_ONTO, FBP_ORDER_ABSENT } fbp_order;
+/* What a line is joined with decides in which order it adds.  FREE: as it comes; ALONE: as eager code does; ONTO: a product that is added to
+ * what is there; from CHAIN on: a whole sum that rides along in a chain, of whose type and rows the blocks are that it is taken over. */
+enum { FBP_ORDER_FREE, FBP_ORDER_ALONE, FBP_ORDER_ONTO, FBP_ORDER_ABSENT, FBP_ORDER_CHAIN };
 
 /* Inputs of an UPDATE line a parameter, and which of them is only read. */
 enum { FBP_UPDATE_PARTS = 5, FBP_UPDATE_GRAD = 1 };

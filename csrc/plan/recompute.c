@@ -449,16 +449,16 @@ static fbp_status write_entry(recomputing *r, const fbp_line *old, const entry *
     fbp_program *p = r->program;
     const fbp_line *from = &old[e->line];
     int32_t *clones = r->first; /* per buffer: that of its clone, -1 */
-    fbp_line *line = fbp_program_line_add(p, (fbp_line_kind)from->kind, (fbp_op)from->op, e->again ? from->count : 0, from->attributes,
+    fbp_line *line = fbp_program_line_add(p, (fbp_line_kind)from->kind, (fbp_op)from->op, from->count, from->attributes,
                                           e->again ? from->attribute_bytes : 0);
     if (!line) return FBP_ERROR_MEMORY;
-    int32_t *inputs = e->again ? line->inputs : from->inputs;
+    int32_t *inputs = line->inputs; /* a list of its own: clones to come look at the old one */
     void *attributes = e->again ? line->attributes : from->attributes;
     *line = *from;
     line->inputs = inputs;
     line->attributes = attributes;
+    memcpy(inputs, from->inputs, (size_t)from->count * sizeof *inputs);
     if (e->again) {
-        memcpy(inputs, from->inputs, (size_t)from->count * sizeof *inputs);
         line->phase = old[e->anchor].phase;
         line->sweep = 0;
         line->region = inner_region(p, from->region, fresh);
