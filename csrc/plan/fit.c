@@ -6,7 +6,7 @@
 
 #include "plan/program.h"
 
-enum { TRIALS_MOST = 8 };
+enum { TRIALS_MOST = 10 };
 
 /* ---- in which order a shaped program adds ------------------------------------------------------------------------------------------ */
 
@@ -84,9 +84,9 @@ static int64_t budget_of(const fbp_budget *budget, int64_t without) {
 /* The program with values given up so that it takes at most `budget` bytes, where it takes `arena` now; the nearest to it that was found. */
 static fbp_status search(fbp_program *program, int64_t arena, int64_t budget) {
     fbp_program *best = NULL;
-    int64_t best_arena = arena, target = INT64_MAX, reached;
+    int64_t best_arena = arena, target = INT64_MAX, reached, low = 0, high = INT64_MAX; /* estimates: not reached, reached */
     fbp_status status = FBP_OK;
-    for (int k = 0; k < TRIALS_MOST && target > 0 && best_arena > budget && status == FBP_OK; k++) {
+    for (int k = 0; k < TRIALS_MOST && best_arena > budget && status == FBP_OK; k++) {
         fbp_program *next;
         fbp_recompute request = {.target = target};
         bool agrees = false;
@@ -101,9 +101,15 @@ static fbp_status search(fbp_program *program, int64_t arena, int64_t budget) {
         } else {
             fbp_program_free(next);
         }
-        if (status != FBP_OK || request.after > target) break; /* as far as it goes */
+        if (status != FBP_OK) break;
+        if (k == 0) high = request.before;
+        else if (request.after > target) low = target;
+        else high = target;
         /* What the estimate does not see (what chains keep in registers, gaps) stays about the same. */
-        target = k == 0 ? request.before - (arena - budget) : target - (reached > budget ? reached - budget : 0) - target / 64;
+        target = k == 0 ? request.before - (arena - budget) : high - (reached > budget ? reached - budget : 0) - high / 64;
+        if (k > 0 && low == 0 && target < high / 2) target = high / 2;
+        if (target <= low || (k == 0 && target < high / 4)) target = low + (high - low) / 2;
+        if (high - low <= high / 32) break; /* as far as it goes */
     }
     if (status != FBP_OK) fbp_program_free(best);
     FBP_TRY(status);
