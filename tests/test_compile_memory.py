@@ -78,9 +78,33 @@ def test_a_budget_that_cannot_be_met_warns_and_runs() -> None:
     assert step.plan.peak_bytes < free.plan.peak_bytes / 2
 
 
+def test_elementwise_lines_come_before_products() -> None:
+    plans, found = [], []
+    for budget in (None, 0.75):
+        fastbp.manual_seed(0)
+        w = fastbp.randn(WIDTH, WIDTH).mul(0.1).requires_grad_()
+
+        @fastbp.compile(memory_budget=budget)
+        def step(x: Any, w: Any = w) -> None:
+            w.grad = None
+            for _ in range(3):
+                x = x @ w
+                x = x.sin() * x.cos()
+            x.square().sum().backward()
+
+        step(fastbp.ones(BATCH, WIDTH))
+        plans.append(step.plan)
+        found.append(w.grad.tolist())
+    assert found[0] == found[1]
+    assert plans[1].budget_met
+    again = [one["name"] for one in plans[1].steps if one["again"]]
+    assert again
+    assert not any("again matmul" in name for name in again)
+
+
 @pytest.mark.parametrize("region", [4, 6])
 def test_regions(region: int) -> None:
-    """Only what goes in and comes out of a region is kept; products and tanh have one order, so that bits are the same."""
+    """Only what goes in and comes out of a region is kept; nothing here is regrouped, so that bits are the same."""
     free, wanted = trained(dropout=0.25)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -404,8 +404,9 @@ def _warn_of_budget(function: Any, plan: Plan, budget: int | float | None) -> No
     )
     what = "what a call saves for its backward" if saved else "the arena"
     warnings.warn(
-        f"compile: {_name_of(function)}: the memory budget of {wanted} bytes is not met; {what} takes {reached:,} bytes "
-        f"({without:,} without recomputation). The largest values there: {largest}. Make the batch smaller, or allow more",
+        f"compile: {_name_of(function)}: the memory budget of {wanted} bytes is not met; {what} takes "
+        f"{reached:,} bytes ({without:,} without recomputation). The largest values there: {largest}. Make the batch "
+        "smaller, or allow more",
         stacklevel=5,
     )
 
