@@ -305,7 +305,7 @@ static fbp_status copy_part(const fbp_program *from, int phase, fbp_program *to)
     }
     to->draws = malloc(((size_t)from->draw_count + 1) * sizeof *to->draws);
     if (!to->draws) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a plan's lists");
-    memcpy(to->draws, from->draws, (size_t)from->draw_count * sizeof *to->draws);
+    if (from->draw_count) memcpy(to->draws, from->draws, (size_t)from->draw_count * sizeof *to->draws);
     to->draw_count = to->draw_capacity = from->draw_count;
     to->parents = malloc(((size_t)from->parent_count + 1) * sizeof *to->parents);
     if (!to->parents) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a plan's lists");
