@@ -95,8 +95,14 @@ class CompiledCall:
     "Plan": """\
 class Plan:
     derivative: Plan | None
+    saved_bytes: builtins.int
+    budget_met: builtins.bool
     @property
     def peak_bytes(self) -> builtins.int: ...
+    @property
+    def peak_bytes_without(self) -> builtins.int | None: ...
+    @property
+    def saved_bytes_without(self) -> builtins.int | None: ...
     @property
     def steps(self) -> list[dict[builtins.str, Any]]: ...
     def __len__(self) -> builtins.int: ...
@@ -175,6 +181,11 @@ class FunctionContext(HostRule):
 """,
     "UpdateLink": """\
 class UpdateLink: ...
+""",
+    "recomputed_region": """\
+class recomputed_region:
+    def __enter__(self) -> recomputed_region: ...
+    def __exit__(self, *error: object) -> None: ...
 """,
     "paused_capture": """\
 class paused_capture:
@@ -373,6 +384,9 @@ PARAMETERS = {
     "is_symbolic.x": "Tensor",
     "make_plan.source": "Capture",
     "make_plan.function": "Any",
+    "make_plan.memory_budget": "builtins.int | builtins.float | None",
+    "largest_values.plan": "Plan",
+    "largest_values.most": "builtins.int",
     "make_plan.outputs": "list[Any]",
     "make_plan.guards": "list[tuple[dict[builtins.str, Any], builtins.str, Any]]",
     "max_exp_avg_sqs": "Sequence[Tensor] | None",
@@ -565,6 +579,7 @@ RETURNS = {
     **by_name(RETURNS_BY_TYPE),
     "current_capture": "Capture | None",
     "make_plan": "Plan",
+    "largest_values": "list[tuple[builtins.int, builtins.str, tuple[builtins.int, ...], builtins.str]]",
     **{name: f"_{name}_result" for name in ("aminmax", "median", "sort", "topk")},
     "max": "Any",  # a tensor, or with dim= a named pair: told apart by the overloads
     "min": "Any",

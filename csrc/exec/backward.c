@@ -432,6 +432,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
     const uint64_t quiet_level = mode->quiet_level, level = fbp_level_of(request->root_count, request->roots);
+    fbp_program *program = mode->capture ? mode->capture->program : NULL;
     p.heap = p.inside;
     FBP_TRY(stash(active));
     active = &p;
@@ -439,6 +440,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     if (request->create_graph) mode->quiet_level = UINT64_MAX;
     else if (level > 0 && level < quiet_level) mode->quiet_level = level;
     mode->grad_enabled = request->create_graph || (level > 0 && grad_enabled);
+    if (program) program->sweep++;
     fbp_status status = request->input_count ? marks_begin(&p) : FBP_OK;
     for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
     while (p.count && status == FBP_OK) {
@@ -448,6 +450,7 @@ fbp_status fbp_backward(const fbp_backward_request *request) {
     }
     mode->grad_enabled = grad_enabled;
     mode->quiet_level = quiet_level;
+    if (program) program->sweep--;
     pass_end(&p);
     if (request->input_count) marks_end(&p);
     active = p.outer;

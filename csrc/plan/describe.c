@@ -10,34 +10,61 @@ typedef struct writing {
 } writing;
 
 static void put(writing *w, const char *before, const char *name) {
-    if (w->used < w->length) w->used += snprintf(w->text + w->used, (size_t)(w->length - w->used), "%s%s", w->used ? before : "", name);
+    if (w->used < w->length) w->used += snprintf(w->text + w->used, (size_t)(w->length - w->used), "%s%s", w->used && w->text[w->used - 1] != ' ' ? before : "", name);
 }
 
-static void put_chain(writing *w, const fbp_fused *fused) {
+static void put_part(writing *w, const char *before, bool again, const char *name) {
+    put(w, before, again ? "again " : name);
+    if (again) put(w, "", name);
+}
+
+/* `all`: the line's name says already that all of it is computed again. */
+static void put_chain(writing *w, const fbp_fused *fused, bool all) {
     for (int32_t m = 0; m < fused->member_count; m++) {
         const fbp_member *member = &fused->members[m];
         char name[64];
         snprintf(name, sizeof name, member->kind == FBP_LINE_PULL ? "d%s" : "%s", fbp_ops[member->op].name);
-        put(w, "+", name);
+        put_part(w, "+", member->again && !all, name);
     }
     for (int32_t t = 0; t < fused->tail_count; t++) put(w, "+", fused->tails[t].mean ? "mean" : "sum");
 }
 
+static const fbp_fused *chain_of(const fbp_line *line) {
+    return line->kind == FBP_LINE_FUSED ? line->detail : line->kind == FBP_LINE_PRODUCT ? ((const fbp_epilogue *)line->detail)->after : NULL;
+}
+
+bool fbp_line_is_again(const fbp_line *line) {
+    const fbp_fused *fused = chain_of(line);
+    for (int32_t m = 0; fused && m < fused->member_count; m++)
+        if (fused->members[m].again) return true;
+    return line->again > 0;
+}
+
+/* Whether all parts of a line are computed for the second time. */
+static bool all_again(const fbp_line *line) {
+    const fbp_fused *fused = chain_of(line);
+    for (int32_t m = 0; fused && m < fused->member_count; m++)
+        if (!fused->members[m].again) return false;
+    return line->again > 0;
+}
+
 void fbp_line_name(const fbp_program *program, const fbp_line *line, char *text, int length) {
     writing w = {text, length, 0};
+    const bool all = all_again(line);
     (void)program;
     text[0] = 0;
+    if (all) put(&w, "", "again ");
     switch (line->kind) {
         case FBP_LINE_PULL: put(&w, "", "d"), put(&w, "", fbp_ops[line->op].name); break;
         case FBP_LINE_WRITE: put(&w, "", "write"); break;
-        case FBP_LINE_FUSED: put_chain(&w, line->detail); break;
+        case FBP_LINE_FUSED: put_chain(&w, line->detail, all); break;
         case FBP_LINE_LOSS: put(&w, "", "cross_entropy+grad"); break;
         case FBP_LINE_SCALARS: put(&w, "", "scalars"); break;
         case FBP_LINE_PRODUCT: {
             const fbp_epilogue *product = line->detail;
-            put(&w, "", fbp_ops[line->op].name);
+            put_part(&w, "", line->again > 0 && !all, fbp_ops[line->op].name);
             if (product->beta != 0) put(&w, "+", "accumulate");
-            if (product->after) put_chain(&w, product->after);
+            if (product->after) put_chain(&w, product->after, all);
             break;
         }
         default: put(&w, "", fbp_ops[line->op].name);

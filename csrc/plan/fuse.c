@@ -17,6 +17,7 @@ typedef struct chain {
     fbp_fused *fused;
     int32_t position;  /* of the line that it stands at */
     int32_t line;      /* number of its line in the new list */
+    int32_t again;     /* what its first member, computed for the second time, is computed with; 0: for the first */
 } chain;
 
 typedef struct fusing {
@@ -168,7 +169,8 @@ static fbp_status add_member(fusing *f, int32_t number, const fbp_line *line, fb
     chain *c = &f->chains[number];
     fbp_fused *fused = c->fused;
     fbp_member *member = &fused->members[fused->member_count++];
-    *member = (fbp_member){.kind = line->kind, .which = line->which, .op = line->op, .dtype = (uint8_t)dtype, .output = line->output, .place = -1};
+    *member = (fbp_member){.kind = line->kind, .which = line->which, .op = line->op, .dtype = (uint8_t)dtype, .output = line->output, .place = -1,
+                          .again = line->again > 0};
     if (line->attribute_bytes) memcpy(member->parameters, line->attributes, sizeof member->parameters);
     for (int k = 0; k < FBP_MEMBER_OPERANDS; k++) {
         const int32_t value = k < line->count ? line->inputs[k] : -1;
@@ -209,8 +211,8 @@ static fbp_status open_chain(fusing *f, const fbp_line *line, fbp_dtype dtype) {
     if (!fused || !members) return FBP_ERROR_MEMORY;
     *fused = (fbp_fused){.numel = out->numel, .inner = out->numel, .members = members, .dtype = (uint8_t)dtype, .ndim = out->ndim};
     memcpy(fused->shape, fbp_shape(out), out->ndim * sizeof(int64_t));
-    f->chains[f->count] = (chain){fused, f->at, f->at};
-    f->list[f->at] = (fbp_line){.kind = FBP_LINE_FUSED, .output = -1, .output2 = -1, .slot = -1, .inputs = line->inputs, .detail = fused};
+    f->chains[f->count] = (chain){fused, f->at, f->at, line->again};
+    f->list[f->at] = (fbp_line){.kind = FBP_LINE_FUSED, .output = -1, .output2 = -1, .slot = -1, .inputs = line->inputs, .detail = fused, .again = line->again};
     f->count++;
     return FBP_OK;
 }
@@ -225,7 +227,9 @@ static fbp_status place_line(fusing *f, const fbp_line *line, fbp_dtype dtype) {
             continue;
         inner = fused->has_rows ? fused->inner : 0;
         if (!looks(f, k, line, look, &inner)) continue;
-        if (can_rise(f, k, line)) return add_member(f, k, line, dtype, look, inner);
+        /* What is computed again waits until it is needed: moving up to the originals would undo it. */
+        const bool waits = line->again && f->chains[k].again != line->again;
+        if (!waits && can_rise(f, k, line)) return add_member(f, k, line, dtype, look, inner);
         if (can_sink(f, k)) {
             sink(f, k);
             return add_member(f, k, line, dtype, look, inner);
@@ -246,6 +250,7 @@ static fbp_status place_line(fusing *f, const fbp_line *line, fbp_dtype dtype) {
 static bool add_tail(fusing *f, const fbp_line *line) {
     const fbp_program *p = f->program;
     if (line->kind != FBP_LINE_OP || (line->op != FBP_OP_sum && line->op != FBP_OP_mean) || !is_plain(p, line->output)) return false;
+    if (!fbp_value_may_regroup(p, line->output)) return false;
     const fbp_tensor *x = fbp_value_tensor(p, line->inputs[0]);
     const int32_t number = f->maker[p->values[line->inputs[0]].buffer];
     const fbp_reduce_attribute *reduce = line->attributes;
@@ -260,6 +265,7 @@ static bool add_tail(fusing *f, const fbp_line *line) {
         if (reduce->dims >> axis & 1) return false;
     const bool rows = inner != x->numel;
     if (fused->tail_count == 4 || fused->numel != x->numel || !can_rise(f, number, line)) return false;
+    if (line->again && f->chains[number].again != line->again) return false;
     if (rows && (inner > ROW_SUM_MOST || inner < 1 || (fused->has_rows && fused->inner != inner))) return false;
     const int16_t member = (int16_t)made_at(f, number, line->inputs[0]);
     if (member < 0) return false;

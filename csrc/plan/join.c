@@ -102,6 +102,7 @@ static bool can_follow(const joining *j, const fbp_fused *fused, int32_t at, int
 static bool accumulates(const joining *j, fbp_epilogue *product, const fbp_fused *fused, int32_t at, int32_t chain_at) {
     fbp_program *p = j->program;
     const fbp_member *member = &fused->members[0];
+    if (!fbp_value_may_regroup(p, member->output)) return false;
     if (fused->member_count != 1 || fused->tail_count || member->kind != FBP_LINE_OP || member->op != FBP_OP_add) return false;
     const int32_t c = p->values[product->c].buffer;
     const int which = p->values[member->operand[0].value].buffer == c ? 1 : 0;
@@ -131,6 +132,15 @@ static bool accumulates(const joining *j, fbp_epilogue *product, const fbp_fused
     return true;
 }
 
+/* A chain that is computed again, which lines between keep from moving up to the product: there it would come too early. */
+static bool waits(const fbp_program *p, const fbp_line *product, int32_t at, int32_t chain_at) {
+    const int32_t again = p->lines[chain_at].again;
+    if (!again || again == product->again) return false;
+    for (int32_t i = at + 1; i < chain_at; i++)
+        if (p->lines[i].kind != FBP_LINE_NONE && p->lines[i].again != again) return true;
+    return false;
+}
+
 static fbp_status join_product(joining *j, int32_t at) {
     fbp_program *p = j->program;
     fbp_epilogue found;
@@ -146,7 +156,7 @@ static fbp_status join_product(joining *j, int32_t at) {
     for (int32_t i = at + 1; i < p->line_count && i < at + 64; i++) {
         fbp_line *next = &p->lines[i];
         if (next->kind == FBP_LINE_NONE || !fbp_line_reads(p, next, c)) continue;
-        if (next->kind != FBP_LINE_FUSED) continue;
+        if (next->kind != FBP_LINE_FUSED || waits(p, line, at, i)) continue;
         fbp_fused *fused = next->detail;
         if (accumulates(j, product, fused, at, i)) {
             line->output = product->c;

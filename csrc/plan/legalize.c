@@ -92,6 +92,9 @@ static fbp_status insert_copy(fbp_program *program, fbp_line *line, int32_t i) {
     if (!copy) return FBP_ERROR_MEMORY;
     copy->inputs[0] = source;
     copy->output = made;
+    copy->phase = reader.phase;
+    copy->sweep = reader.sweep;
+    copy->region = reader.region;
     program->buffers[buffer].writes = 1;
     reader.inputs[i] = made;
     return FBP_OK;

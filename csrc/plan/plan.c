@@ -14,9 +14,11 @@ static const pass reducing[] = {
     {"prune", fbp_program_prune},       {"fold", fbp_program_fold},         {"merge", fbp_program_merge_equal},
     {"simplify", fbp_program_simplify}, {"merge", fbp_program_merge_equal}, {NULL, NULL},
 };
+static const pass settling[] = {
+    {"direct", fbp_program_direct}, {"prune", fbp_program_prune}, {"legalize", fbp_program_legalize}, {"fit", fbp_program_fit}, {NULL, NULL},
+};
 static const pass shaping[] = {
-    {"direct", fbp_program_direct}, {"prune", fbp_program_prune}, {"legalize", fbp_program_legalize}, {"batch", fbp_program_batch},
-    {"fuse", fbp_program_fuse},     {"join", fbp_program_join},   {"place", fbp_program_place},       {NULL, NULL},
+    {"batch", fbp_program_batch}, {"fuse", fbp_program_fuse}, {"join", fbp_program_join}, {"place", fbp_program_place}, {NULL, NULL},
 };
 
 static fbp_status run_passes(fbp_program *program, const pass *passes) {
@@ -64,7 +66,10 @@ fbp_status fbp_program_reduce(fbp_program *program) {
     return run_passes(program, reducing);
 }
 
+fbp_status fbp_program_shape(fbp_program *program) { return run_passes(program, shaping); }
+
 fbp_status fbp_program_plan(fbp_program *program) {
     FBP_TRY(fbp_program_reduce(program));
-    return run_passes(program, shaping);
+    FBP_TRY(run_passes(program, settling));
+    return fbp_program_shape(program);
 }

@@ -53,6 +53,7 @@ void fbp_program_free(fbp_program *program) {
     free(program->values);
     free(program->lines);
     free(program->draws);
+    free(program->parents);
     free(program->real);
     free(program);
 }
@@ -153,7 +154,7 @@ int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offs
     if (!fbp_list_grow((void **)&program->values, program->value_count, &program->value_capacity, sizeof *program->values)) return -1;
     fbp_tensor *tensor;
     if (fbp_tensor_new(layout, NULL, NULL, 0, 0, &tensor) != FBP_OK) return -1;
-    program->values[program->value_count] = (fbp_value){tensor, offset, buffer, program->buffers[buffer].values};
+    program->values[program->value_count] = (fbp_value){tensor, offset, buffer, program->buffers[buffer].values, FBP_ORDER_FREE};
     return program->buffers[buffer].values = program->value_count++;
 }
 
@@ -180,8 +181,16 @@ fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, fbp_op 
     fbp_line *line = &program->lines[program->line_count++];
     *line = (fbp_line){.kind = (uint8_t)kind, .op = (uint16_t)op, .count = count, .output = -1, .output2 = -1,
                        .attribute_bytes = attribute_bytes, .slot = -1, .inputs = inputs, .attributes = stored,
-                       .phase = program->phase};
+                       .phase = program->phase, .sweep = program->sweep > 0, .region = program->region};
     return line;
+}
+
+int32_t fbp_program_region_begin(fbp_program *program) {
+    for (int32_t needed = program->parent_count ? 1 : 2; needed; needed--) { /* number 0 is no region */
+        if (!fbp_list_grow((void **)&program->parents, program->parent_count, &program->parent_capacity, sizeof *program->parents)) return -1;
+        program->parents[program->parent_count++] = program->region;
+    }
+    return program->region = program->parent_count - 1;
 }
 
 void fbp_program_compact(fbp_program *program) {
@@ -256,4 +265,69 @@ static void count_write(void *context, int32_t value, bool written) {
 void fbp_program_count_writes(fbp_program *program) {
     for (int32_t i = 0; i < program->buffer_count; i++) program->buffers[i].writes = 0;
     for (int32_t i = 0; i < program->line_count; i++) fbp_line_touch(program, &program->lines[i], count_write, program);
+}
+
+/* ---- copies ---------------------------------------------------------------------------------------------------------------- */
+
+static fbp_status copy_part(const fbp_program *from, int phase, fbp_program *to) {
+    for (int32_t i = 0; i < from->buffer_count; i++) {
+        const fbp_buffer *b = &from->buffers[i];
+        if (fbp_program_buffer_add(to, (fbp_buffer_kind)b->kind, b->bytes) < 0) return FBP_ERROR_MEMORY;
+        to->buffers[i] = *b;
+        to->buffers[i].values = -1;
+        if (b->storage) fbp_storage_retain(b->storage);
+    }
+    for (int32_t i = 0; i < from->value_count; i++) { /* in their order, so that numbers stay */
+        const fbp_value *v = &from->values[i];
+        fbp_layout layout;
+        fbp_layout_of(v->tensor, &layout);
+        const int32_t head = to->buffers[v->buffer].values;
+        to->buffers[v->buffer].values = -1; /* equal values keep numbers of their own */
+        const int32_t value = fbp_program_value_add(to, v->buffer, v->offset, &layout);
+        if (value < 0) return FBP_ERROR_MEMORY;
+        to->values[value].next = head;
+        to->values[value].order = v->order;
+        to->values[value].tensor->flags = v->tensor->flags;
+    }
+    for (int32_t i = 0; i < from->line_count; i++) {
+        const fbp_line *line = &from->lines[i];
+        if (phase >= 0 && line->phase != phase) continue;
+        fbp_line *copy = fbp_program_line_add(to, (fbp_line_kind)line->kind, (fbp_op)line->op, line->count, line->attributes, line->attribute_bytes);
+        if (!copy) return FBP_ERROR_MEMORY;
+        memcpy(copy->inputs, line->inputs, (size_t)line->count * sizeof *copy->inputs);
+        copy->which = line->which;
+        copy->output = line->output;
+        copy->slot = line->slot;
+        copy->phase = line->phase;
+        copy->sweep = line->sweep;
+        copy->region = line->region;
+        copy->again = line->again;
+    }
+    to->draws = malloc(((size_t)from->draw_count + 1) * sizeof *to->draws);
+    if (!to->draws) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a plan's lists");
+    if (from->draw_count) memcpy(to->draws, from->draws, (size_t)from->draw_count * sizeof *to->draws);
+    to->draw_count = to->draw_capacity = from->draw_count;
+    to->parents = malloc(((size_t)from->parent_count + 1) * sizeof *to->parents);
+    if (!to->parents) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a plan's lists");
+    if (from->parent_count) memcpy(to->parents, from->parents, (size_t)from->parent_count * sizeof *to->parents);
+    to->parent_count = to->parent_capacity = from->parent_count;
+    to->again_count = from->again_count;
+    to->budget = from->budget;
+    return FBP_OK;
+}
+
+fbp_status fbp_program_copy(const fbp_program *from, int phase, fbp_program **out) {
+    FBP_TRY(fbp_program_new(out));
+    fbp_status status = copy_part(from, phase, *out);
+    if (status == FBP_OK) return FBP_OK;
+    fbp_program_free(*out);
+    *out = NULL;
+    return status;
+}
+
+void fbp_program_replace(fbp_program *program, fbp_program *other) {
+    const fbp_program old = *program;
+    *program = *other;
+    *other = old;
+    fbp_program_free(other);
 }

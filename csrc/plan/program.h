@@ -53,7 +53,12 @@ typedef struct fbp_value {
     int64_t offset;       /* bytes from the buffer's first to the first element */
     int32_t buffer;
     int32_t next;         /* in the buffer's list, -1 at its end */
+    int64_t order;        /* how the elements must be added up, so that they have the bits of another plan */
 } fbp_value;
+
+/* What a line is joined with decides in which order it adds.  FREE: as it comes; ALONE: as eager code does; ONTO: a product that is added to
+ * what is there; from CHAIN on: a whole sum that rides along in a chain, of whose type and rows the blocks are that it is taken over. */
+enum { FBP_ORDER_FREE, FBP_ORDER_ALONE, FBP_ORDER_ONTO, FBP_ORDER_ABSENT, FBP_ORDER_CHAIN };
 
 /* Inputs of an UPDATE line a parameter, and which of them is only read. */
 enum { FBP_UPDATE_PARTS = 5, FBP_UPDATE_GRAD = 1 };
@@ -62,12 +67,15 @@ typedef struct fbp_line {
     uint8_t kind;
     uint8_t which;        /* PULL: the input that it is for */
     uint8_t phase;        /* 1: of the derivative that is planned apart from the function (fbp_program_split) */
+    uint8_t sweep;        /* 1: captured in a reverse sweep */
     uint16_t op;
     int32_t count;        /* inputs */
     int32_t output;       /* value; -1 where there is none (UPDATE) */
     int32_t output2;      /* LOSS: the gradient; SCALARS: how many of the inputs, the last ones, are outputs; else -1 */
     int32_t attribute_bytes;
     int32_t slot;         /* UPDATE: number of its hyperparameters; random ops: number of their draw; else -1 */
+    int32_t region;       /* innermost of fbp_program.parents in which it was captured; 0: none */
+    int32_t again;        /* recompute.c: > 0: computed a second time, with others of that number; FUSED: its first member is */
     int32_t *inputs;      /* values; -1: an absent optional input */
     void *attributes;
     void *detail;         /* FUSED, PRODUCT: fbp_fused; PRODUCT: fbp_epilogue; SCALARS: fbp_scalar_detail */
@@ -78,6 +86,14 @@ typedef struct fbp_draw {
     void *generator;
     uint64_t offset;
 } fbp_draw;
+
+/* What a plan may take, and what became of it (fit.c). */
+typedef struct fbp_budget {
+    int64_t bytes;        /* of the arena (of what is saved, where the derivative is planned apart); 0: no budget */
+    double fraction;      /* the budget as a share of the bytes without one; 0: `bytes` holds */
+    int64_t without;      /* out: bytes without recomputation; -1: no budget and no region, so nothing was compared */
+    bool met;             /* out */
+} fbp_budget;
 
 typedef struct fbp_pool_chunk fbp_pool_chunk;
 
@@ -90,7 +106,13 @@ typedef struct fbp_program {
     int32_t *real;        /* hash table: buffers of real storages */
     int32_t real_capacity, real_count;
     int64_t arena_bytes;
-    uint8_t phase;        /* of the lines that are being added */
+    uint8_t phase;        /* of the lines that are being added, as are: */
+    uint8_t sweep;
+    int32_t region;
+    int32_t *parents;     /* per region: the one around it, 0: none; parents[0] is no region's */
+    int32_t parent_count, parent_capacity;
+    int32_t again_count;
+    fbp_budget budget;
     fbp_pool_chunk *pool; /* memory of lines' lists; freed with the program */
 } fbp_program;
 
@@ -111,10 +133,18 @@ int32_t fbp_program_value(fbp_program *program, const fbp_tensor *t);
 int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offset, const fbp_layout *layout);
 /* Append a line with room for `count` inputs (all -1); NULL: no memory. */
 fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, fbp_op op, int32_t count, const void *attributes, int attribute_bytes);
+/* Lines that are added from now on belong to a new region within the present one; its number, -1: no memory.  Leave it by setting
+ * program->region to what it was. */
+int32_t fbp_program_region_begin(fbp_program *program);
+/* The buffers, values and draws of `from` under their numbers, and its lines of one phase (-1: of all), which must not be shaped yet. */
+fbp_status fbp_program_copy(const fbp_program *from, int phase, fbp_program **out);
+/* `program` becomes what `other` is, which is freed. */
+void fbp_program_replace(fbp_program *program, fbp_program *other);
 /* All values of `from` become values of `to`, `offset` bytes further. */
 void fbp_program_merge(fbp_program *program, int32_t from, int32_t to, int64_t offset);
 /* Drop the NONE lines. */
 void fbp_program_compact(fbp_program *program);
+static inline bool fbp_value_may_regroup(const fbp_program *p, int32_t value) { return p->values[value].order != FBP_ORDER_ALONE; }
 /* Count each buffer's writes anew. */
 void fbp_program_count_writes(fbp_program *program);
 
@@ -161,6 +191,7 @@ typedef struct fbp_member {
     uint16_t op;
     uint8_t dtype;            /* of the kernel */
     uint8_t stores;           /* its elements are wanted in memory */
+    uint8_t again;            /* computed a second time */
     int16_t place;            /* the register it makes; -1: straight into memory */
     int32_t output;           /* value */
     double parameters[2];
@@ -217,6 +248,17 @@ fbp_status fbp_program_merge_equal(fbp_program *program); /* lines that compute 
 fbp_status fbp_program_simplify(fbp_program *program);  /* x * 1 and its like */
 fbp_status fbp_program_direct(fbp_program *program);    /* results computed where they are wanted */
 fbp_status fbp_program_legalize(fbp_program *program);  /* copies where a kernel wants contiguous inputs */
+/* Values given up after their early uses and computed again before the late ones (recompute.c). */
+typedef struct fbp_recompute {
+    int64_t target;       /* bytes that may live at one time; INT64_MAX: only what regions demand */
+    bool saved;           /* count what lives between the phases, instead of what lives anywhere */
+    int64_t before, after; /* out: the most bytes that live at one time, as estimated from the lines */
+} fbp_recompute;
+fbp_status fbp_program_recompute(fbp_program *program, fbp_recompute *request);
+/* Bring a program that is reduced, and not shaped yet, within its budget and do as its regions say; the budget's results are filled in. */
+fbp_status fbp_program_fit(fbp_program *program);
+/* The same for what is saved between a function and its derivative, before fbp_program_split. */
+fbp_status fbp_program_fit_saved(fbp_program *program);
 fbp_status fbp_program_batch(fbp_program *program);     /* runs of one-element lines */
 fbp_status fbp_program_fuse(fbp_program *program);      /* elementwise chains */
 fbp_status fbp_program_join(fbp_program *program);      /* products with their epilogues, losses with their pulls */
@@ -228,6 +270,8 @@ fbp_status fbp_program_reduce(fbp_program *program);
 /* The lines of phase 1 become a program of their own, with the same numbers of buffers and values; saved[buffer] is set
  * where it reads what the first part computes: a RESULT of the first and an INPUT of the second. */
 fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved);
+/* The passes that shape lines for running: batch, fuse, join, place. */
+fbp_status fbp_program_shape(fbp_program *program);
 /* All of them in their order. */
 fbp_status fbp_program_plan(fbp_program *program);
 
@@ -235,7 +279,9 @@ fbp_status fbp_program_plan(fbp_program *program);
 
 typedef struct fbp_line_cost { double flops, bytes; } fbp_line_cost;
 fbp_line_cost fbp_line_cost_of(const fbp_program *program, const fbp_line *line);
-/* "linear+tanh" and the like, into text[length]. */
+/* Whether some of it is computed for the second time. */
+bool fbp_line_is_again(const fbp_line *line);
+/* "linear+tanh" and the like, into text[length]; what is computed for the second time has "again" before it. */
 void fbp_line_name(const fbp_program *program, const fbp_line *line, char *text, int length);
 
 #endif

@@ -176,52 +176,95 @@ static void compare(const char *what, const fbp_tensor *wanted, const double *fo
     fbp_release(flat);
 }
 
-static void test_program(uint32_t seed, int64_t n) {
-    random_state = seed;
-    step steps[STEPS];
-    for (int i = 0; i < STEPS; i++) steps[i] = (step){draw(10), draw(1000), draw(1000), draw(1000)};
-    fbp_tensor *x = matrix(n, n, false), *leaves[2] = {matrix(n, n, true), matrix(1, n, true)};
-    fbp_tensor *results[RESULTS + 2], *captured[RESULTS + 2] = {0}, *symbol;
-    fbp_layout layout;
+/* A program, captured and planned, with memory for its results. */
+typedef struct planned {
+    fbp_plan *plan;
+    double *memory[RESULTS + 2];
+    int64_t numel[RESULTS + 2];
+    int32_t input;
+} planned;
 
+static planned make_plan(const step *steps, int64_t n, fbp_tensor *x, fbp_tensor **leaves, fbp_budget budget) {
+    planned made = {0};
+    fbp_tensor *captured[RESULTS + 2] = {0}, *symbol;
+    fbp_layout layout;
     fbp_capture *capture;
     must(fbp_capture_begin(&capture));
     fbp_layout_of(x, &layout);
     must(fbp_capture_tensor(&layout, 0, 0, &symbol));
     fbp_program *program = capture->program;
-    const int32_t input = fbp_program_buffer(program, symbol->storage);
-    program->buffers[input].kind = FBP_BUFFER_INPUT;
+    program->budget = budget;
+    made.input = fbp_program_buffer(program, symbol->storage);
+    program->buffers[made.input].kind = FBP_BUFFER_INPUT;
     run_program(steps, n, symbol, leaves, captured, captured + RESULTS);
     int32_t buffers[RESULTS + 2];
-    double *memory[RESULTS + 2] = {0};
     for (int i = 0; i < RESULTS + 2; i++) {
         buffers[i] = captured[i] ? result_buffer(program, captured[i]) : -1;
-        if (captured[i]) memory[i] = malloc((size_t)captured[i]->numel * sizeof(double));
+        made.numel[i] = captured[i] ? captured[i]->numel : 0;
+        if (captured[i]) made.memory[i] = malloc((size_t)captured[i]->numel * sizeof(double));
         if (captured[i]) fbp_release(captured[i]);
     }
     fbp_release(symbol);
     fbp_capture_end(capture);
-    fbp_plan *plan;
     must(fbp_program_verify(program, "capture"));
-    must(fbp_plan_new(program, 0, 0, &plan));
-    must(fbp_program_verify(plan->program, "place"));
+    must(fbp_plan_new(program, 0, 0, &made.plan));
+    must(fbp_program_verify(made.plan->program, "place"));
     capture->program = NULL;
     fbp_capture_free(capture);
     for (int i = 0; i < RESULTS + 2; i++)
-        if (buffers[i] >= 0) fbp_plan_bind(plan, buffers[i], (char *)memory[i]);
+        if (buffers[i] >= 0) fbp_plan_bind(made.plan, buffers[i], (char *)made.memory[i]);
+    return made;
+}
+
+static void drop_plan(planned *made) {
+    fbp_plan_free(made->plan);
+    for (int i = 0; i < RESULTS + 2; i++) free(made->memory[i]);
+}
+
+static int smaller_plans, repeated_lines;
+
+/* Within any budget: the bits of the plan without one, and never more memory. */
+static void test_budgets(uint32_t seed, const step *steps, int64_t n, fbp_tensor *x, fbp_tensor **leaves, const planned *free_plan) {
+    const fbp_budget budgets[] = {{.fraction = 0.8}, {.fraction = 0.5}, {.bytes = 1}};
+    for (int k = 0; k < 3; k++) {
+        planned made = make_plan(steps, n, x, leaves, budgets[k]);
+        const int64_t free_bytes = fbp_plan_peak_bytes(free_plan->plan), bytes = fbp_plan_peak_bytes(made.plan);
+        const fbp_budget *budget = &made.plan->program->budget;
+        CHECK(budget->without == free_bytes, "seed %u: %lld without a budget, %lld said", seed, (long long)free_bytes, (long long)budget->without);
+        CHECK(bytes <= free_bytes, "seed %u: %lld bytes, %lld without a budget", seed, (long long)bytes, (long long)free_bytes);
+        CHECK(budget->met == (bytes <= (k == 2 ? 1 : (int64_t)(budgets[k].fraction * (double)free_bytes))), "seed %u: budget %d", seed, k);
+        smaller_plans += bytes < free_bytes;
+        for (int32_t i = 0; i < made.plan->program->line_count; i++) repeated_lines += fbp_line_is_again(&made.plan->program->lines[i]);
+        fbp_plan_bind(made.plan, made.input, x->data);
+        must(fbp_plan_run(made.plan));
+        for (int i = 0; i < RESULTS + 2; i++)
+            CHECK(memcmp(made.memory[i] ? made.memory[i] : made.memory[0], free_plan->memory[i] ? free_plan->memory[i] : made.memory[0],
+                         (size_t)made.numel[i] * sizeof(double)) == 0, "seed %u, budget %d: other bits in result %d", seed, k, i);
+        drop_plan(&made);
+    }
+}
+
+static void test_program(uint32_t seed, int64_t n) {
+    random_state = seed;
+    step steps[STEPS];
+    for (int i = 0; i < STEPS; i++) steps[i] = (step){draw(10), draw(1000), draw(1000), draw(1000)};
+    fbp_tensor *x = matrix(n, n, false), *leaves[2] = {matrix(n, n, true), matrix(1, n, true)};
+    fbp_tensor *results[RESULTS + 2];
+    planned made = make_plan(steps, n, x, leaves, (fbp_budget){0});
     for (int turn = 0; turn < 2; turn++) {
         for (int64_t i = 0; i < x->numel; i++) ((double *)x->data)[i] *= 0.75;
         run_program(steps, n, x, leaves, results, results + RESULTS);
-        fbp_plan_bind(plan, input, x->data);
-        must(turn ? fbp_plan_run_checked(plan) : fbp_plan_run(plan));
+        fbp_plan_bind(made.plan, made.input, x->data);
+        must(turn ? fbp_plan_run_checked(made.plan) : fbp_plan_run(made.plan));
         for (int i = 0; i < RESULTS + 2; i++) {
-            CHECK((results[i] != NULL) == (memory[i] != NULL), "seed %u: result %d", seed, i);
-            if (results[i] && memory[i]) compare(i < RESULTS ? "result" : "gradient", results[i], memory[i], results[i]->numel, seed);
+            CHECK((results[i] != NULL) == (made.memory[i] != NULL), "seed %u: result %d", seed, i);
+            if (results[i] && made.memory[i]) compare(i < RESULTS ? "result" : "gradient", results[i], made.memory[i], results[i]->numel, seed);
             if (results[i]) fbp_release(results[i]);
         }
     }
-    fbp_plan_free(plan);
-    for (int i = 0; i < RESULTS + 2; i++) free(memory[i]);
+    must(fbp_plan_run(made.plan)); /* the checked run was on other kernels */
+    test_budgets(seed, steps, n, x, leaves, &made);
+    drop_plan(&made);
     fbp_release(x);
     fbp_release(leaves[0]);
     fbp_release(leaves[1]);
@@ -261,6 +304,7 @@ int main(void) {
     for (uint32_t seed = 1; seed <= 300; seed++) test_program(seed, seed % 5 == 0 ? 40 : 6);
     CHECK(fbp_memory_statistics().live_blocks == before, "blocks: %lld before, %lld after", (long long)before,
           (long long)fbp_memory_statistics().live_blocks);
+    CHECK(smaller_plans >= 200 && repeated_lines >= 800, "budgets hardly do anything: %d smaller plans, %d repeated lines", smaller_plans, repeated_lines);
     if (failures) printf("%d failures\n", failures);
     else printf("test_plan: all passed\n");
     return failures != 0;

@@ -41,5 +41,6 @@ include "core/plan_links.pxi"
 include "core/plan_derivative.pxi"
 include "core/plan_making.pxi"
 include "core/explanation.pxi"
+include "core/plan_memory.pxi"
 
 fbp_kernels_init()

@@ -92,8 +92,9 @@ class Compiled:
         The plan of the latest call; `print()` it. None before the first call.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], memory_budget: int | float | None = None) -> None:
         self._function = function
+        self._memory_budget = memory_budget
         self._entries: OrderedDict[Any, list[_Entry]] = OrderedDict()
         self._latest: _Entry | None = None
         self._warned = False
@@ -112,7 +113,9 @@ class Compiled:
             return self
         bound = self._bound.get(id(instance))
         if bound is None:
-            bound = self._bound[id(instance)] = Compiled(_bound_method(self._function, instance, self._bound))
+            bound = self._bound[id(instance)] = Compiled(
+                _bound_method(self._function, instance, self._bound), self._memory_budget
+            )
         return BoundCompiled(instance, bound)
 
     def __getattr__(self, name: str) -> Any:
@@ -172,7 +175,9 @@ class Compiled:
             del value, args, kwargs
             guards = _guards(capture.modules)
             _check_kept(self._function, capture, [*symbols, *results])
-            plan = _core.make_plan(capture, (self._function, structure), results, guards)
+            plan = _core.make_plan(capture, (self._function, structure), results, guards, self._memory_budget)
+        if not plan.budget_met:
+            _warn_of_budget(self._function, plan, self._memory_budget)
         arguments = [describe(one) for one in tensors]
         return _Entry(key, structure, arguments, plan, result)
 
@@ -325,6 +330,43 @@ def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
     return guards
 
 
+def _checked_budget(budget: Any) -> int | float | None:
+    """A memory budget as it was given, if it is one."""
+    if budget is None:
+        return None
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)):
+        raise TypeError(
+            f"compile: memory_budget must be bytes (int) or a share of the peak (float), got {type(budget).__name__}"
+        )
+    if isinstance(budget, float) and not 0 < budget <= 1:
+        raise ValueError(
+            f"compile: memory_budget as a float is a share of the peak, in (0, 1], got {budget}; give bytes as an int"
+        )
+    if not 0 < budget < 2**63:
+        raise ValueError(f"compile: memory_budget must be a positive number of bytes, got {budget}")
+    return budget
+
+
+def _warn_of_budget(function: Any, plan: Plan, budget: int | float | None) -> None:
+    """What was reached in place of the budget, and what takes the memory."""
+    saved = plan.derivative is not None
+    reached, without = (
+        (plan.saved_bytes, plan.saved_bytes_without) if saved else (plan.peak_bytes, plan.peak_bytes_without)
+    )
+    wanted = f"{int(budget * (without or 0)):,}" if isinstance(budget, float) else f"{budget:,}"
+    largest = ", ".join(
+        f"{dtype} {_shape_text(shape)} of {name} ({size:,} bytes)"
+        for size, dtype, shape, name in _core.largest_values(plan)
+    )
+    what = "what a call saves for its backward" if saved else "the arena"
+    warnings.warn(
+        f"compile: {_name_of(function)}: the memory budget of {wanted} bytes is not met; {what} takes "
+        f"{reached:,} bytes ({without:,} without recomputation). The largest values there: {largest}. Make the batch "
+        "smaller, or allow more",
+        stacklevel=5,
+    )
+
+
 def _name_of(function: Any) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
 
@@ -352,6 +394,7 @@ def compile(
     mode: str | None = None,
     options: Any = None,
     disable: bool = False,
+    memory_budget: int | float | None = None,
 ) -> Any:
     """Compile a function of tensors, such as a whole training step, or a module.
 
@@ -370,6 +413,12 @@ def compile(
         Accepted for PyTorch's sake; no effect.
     disable : bool, optional
         Return the function as it is. Default: False.
+    memory_budget : int or float, optional
+        The most memory that the plan may take for itself (`plan.peak_bytes`): bytes, or, as a float in (0, 1], a share
+        of what it takes without a budget. Values are then given up and computed again in the backward, the cheapest
+        first, until it fits; results have the same bits. For a function that is compiled with its derivative it is
+        about what a call keeps for it (`plan.saved_bytes`). A budget that cannot be met warns. Default: None, nothing
+        is computed twice.
 
     Returns
     -------
@@ -383,6 +432,8 @@ def compile(
     RuntimeError
         At the first call, when the function asks for the value of a tensor (`item()`, `if loss > 0`); the message names
         the line.
+    TypeError, ValueError
+        When `memory_budget` is neither a positive int nor a float in (0, 1].
 
     Examples
     --------
@@ -400,19 +451,22 @@ def compile(
     >>> bool(second < first)
     True
     """
+    memory_budget = _checked_budget(memory_budget)
     if model is None:
-        return functools.partial(compile, disable=disable)
+        return functools.partial(compile, disable=disable, memory_budget=memory_budget)
     if not callable(model):
         raise TypeError(f"compile: expected a function or a Module, got {type(model).__name__}")
     if disable:
         return model
-    return model if isinstance(model, Compiled) else Compiled(model)
+    if isinstance(model, Compiled):
+        return model if memory_budget is None else Compiled(model._function, memory_budget)
+    return Compiled(model, memory_budget)
 
 
 def format_plan(plan: Plan) -> str:
     """A plan as text, a line a step."""
     steps = plan.steps
-    lines = [f"plan of {len(steps)} steps, {plan.peak_bytes:,} bytes of arena"]
+    lines = [f"plan of {len(steps)} steps, {plan.peak_bytes:,} bytes of arena{_recomputed_text(plan, steps)}"]
     rows = [("", "step", "result", "bytes", "flops", "offset")]
     for number, step in enumerate(steps):
         name = step["name"] if len(step["name"]) <= 48 else step["name"][:45] + "..."
@@ -424,6 +478,19 @@ def format_plan(plan: Plan) -> str:
         left = [row[i].ljust(widths[i]) if i in (1, 2) else row[i].rjust(widths[i]) for i in range(6)]
         lines.append("  ".join(left).rstrip())
     return "\n".join(lines)
+
+
+def _recomputed_text(plan: Plan, steps: list[dict[str, Any]]) -> str:
+    """What recomputation does for a plan, for its first line."""
+    parts = []
+    if plan.peak_bytes_without is not None:
+        parts.append(f"{plan.peak_bytes_without:,} without recomputation")
+    if plan.saved_bytes_without is not None:
+        parts.append(f"{plan.saved_bytes:,} saved, {plan.saved_bytes_without:,} without recomputation")
+    again = sum(step["again"] for step in steps)
+    if again:
+        parts.append(f"{again} steps again")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,7 @@ cdef extern from "plan/program.h" nogil:
     ctypedef struct fbp_buffer:
         fbp_storage *storage
         int64_t bytes, offset
-        int32_t values, writes
+        int32_t values, writes, first, last
         uint8_t kind, keep
     ctypedef struct fbp_value:
         fbp_tensor *tensor
@@ -31,6 +31,11 @@ cdef extern from "plan/program.h" nogil:
     ctypedef struct fbp_draw:
         void *generator
         uint64_t offset
+    ctypedef struct fbp_budget:
+        int64_t bytes
+        double fraction
+        int64_t without
+        bint met
     ctypedef struct fbp_program:
         fbp_buffer *buffers
         fbp_value *values
@@ -39,6 +44,8 @@ cdef extern from "plan/program.h" nogil:
         int32_t buffer_count, value_count, line_count, draw_count
         int64_t arena_bytes
         uint8_t phase
+        int32_t region
+        fbp_budget budget
     ctypedef struct fbp_line_cost:
         double flops, bytes
     int32_t fbp_program_buffer(fbp_program *program, fbp_storage *storage)
@@ -48,7 +55,10 @@ cdef extern from "plan/program.h" nogil:
     fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, int op, int32_t count, const void *attributes, int bytes)
     fbp_line_cost fbp_line_cost_of(const fbp_program *program, const fbp_line *line)
     void fbp_line_name(const fbp_program *program, const fbp_line *line, char *text, int length)
+    bint fbp_line_is_again(const fbp_line *line)
+    int32_t fbp_program_region_begin(fbp_program *program)
     fbp_status fbp_program_reduce(fbp_program *program)
+    fbp_status fbp_program_fit_saved(fbp_program *program)
     fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved)
     void fbp_program_free(fbp_program *program)
 

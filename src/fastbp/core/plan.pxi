@@ -34,6 +34,15 @@ cdef class Plan:
     ----------
     peak_bytes : int
         Memory that the plan itself takes: the arena.  Parameters, gradients and results are not in it.
+    peak_bytes_without : int or None
+        What it would be if nothing were computed again; None where there is neither a memory budget nor a region of checkpointing, or where
+        these are about `saved_bytes`.
+    saved_bytes : int
+        What a call keeps until its backward, where the function is compiled with its derivative.
+    saved_bytes_without : int or None
+        The same if nothing were computed again; None as above.
+    budget_met : bool
+        Whether the memory budget, if there is one, was met.
     """
 
     cdef fbp_plan *plan
@@ -54,7 +63,9 @@ cdef class Plan:
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
     cdef list differentiated           # which results require grad
     cdef list saved                    # (buffer, offset in the block that is saved)
-    cdef int64_t saved_bytes
+    cdef readonly int64_t saved_bytes
+    cdef int64_t bytes_without         # of the arena, or, with a derivative, of what is saved; -1: unknown
+    cdef readonly bint budget_met
     cdef object function
     cdef fbp_generator *places         # of a derivative: where the function's random numbers began
     cdef Py_ssize_t place_count
@@ -91,8 +102,18 @@ cdef class Plan:
         return fbp_plan_peak_bytes(self.plan)
 
     @property
+    def peak_bytes_without(self):
+        """Bytes of the arena without recomputation, None where it is not known."""
+        return self.bytes_without if self.bytes_without >= 0 and self.derivative is None else None
+
+    @property
+    def saved_bytes_without(self):
+        """Bytes saved for the derivative without recomputation, None where it is not known."""
+        return self.bytes_without if self.bytes_without >= 0 and self.derivative is not None else None
+
+    @property
     def steps(self):
-        """The steps as dicts: name, shape, dtype, offset (None outside of the arena), bytes, flops."""
+        """The steps as dicts: name, shape, dtype, offset (None outside of the arena), bytes, flops, again (computed a second time)."""
         cdef fbp_program *program = self.plan.program
         cdef int32_t i
         cdef char name[256]
@@ -101,7 +122,8 @@ cdef class Plan:
         for i in range(program.line_count):
             fbp_line_name(program, &program.lines[i], name, sizeof(name))
             cost = fbp_line_cost_of(program, &program.lines[i])
-            entry = {"name": name.decode(), "shape": None, "dtype": None, "offset": None, "bytes": cost.bytes, "flops": cost.flops}
+            entry = {"name": name.decode(), "shape": None, "dtype": None, "offset": None, "bytes": cost.bytes, "flops": cost.flops,
+                     "again": bool(fbp_line_is_again(&program.lines[i]))}
             written = []
             fbp_line_touch(program, &program.lines[i], list_written, <void *>written)
             if written:

@@ -29,6 +29,8 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     program.phase = 0
     add_states(derivative, capture, program)
     check(fbp_program_reduce(program))
+    check(fbp_program_fit_saved(program))
+    plan.bytes_without, plan.budget_met = program.budget.without, program.budget.met
     cdef bytearray marks = bytearray(program.buffer_count)
     check(fbp_program_split(program, &second, <uint8_t *>marks))
     plan.saved = []

@@ -33,6 +33,7 @@ cdef Plan new_plan(list symbols, list outputs, list guards):
     plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
     plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
     plan.check_mode = fbp_environment_get().check
+    plan.bytes_without, plan.budget_met = -1, True
     plan.input_count, plan.result_count, plan.returned = len(symbols), len(outputs), len(outputs)
     plan.inputs = <int32_t *>fbp_block_get((plan.input_count + 1) * sizeof(int32_t))
     plan.results = <result_slot *>fbp_block_get((plan.result_count + 1) * sizeof(result_slot))
@@ -60,7 +61,7 @@ cdef int add_states(Plan plan, fbp_capture *capture, fbp_program *program) excep
     return 0
 
 
-def make_plan(Capture source not None, function, list outputs, list guards):
+def make_plan(Capture source not None, function, list outputs, list guards, memory_budget=None):
     """The plan of what a capture did: one, or with that of the derivative where outputs require grad and nothing was swept.
 
     Parameters
@@ -69,6 +70,8 @@ def make_plan(Capture source not None, function, list outputs, list guards):
         What the function returned, flat: tensors and other objects.
     guards : list of (dict, str, object)
         Entries that must be the same objects at each call.
+    memory_budget : int or float, optional
+        Bytes, or a share of the bytes without a budget, of the arena; of what is saved where there is a derivative.
     """
     cdef fbp_capture *capture = source.capture
     cdef fbp_program *program = capture.program
@@ -102,6 +105,10 @@ def make_plan(Capture source not None, function, list outputs, list guards):
                     argument_gradients.append((k, len(outputs)))
                     outputs.append(wrap(fbp_retain(change.after)))
 
+    if isinstance(memory_budget, float):
+        program.budget.fraction = memory_budget
+    elif memory_budget is not None:
+        program.budget.bytes = memory_budget
     plan = new_plan(symbols, outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
     plan.updates = make_links(source.updates)
@@ -125,6 +132,8 @@ def make_plan(Capture source not None, function, list outputs, list guards):
     for i in range(capture.generator_count):
         plan.plan.draws[i] = fbp_draw_slot(capture.generators[i].generator, capture.generators[i].blocks)
     plan.plan.checked = plan.check_mode
+    if plan.derivative is None:
+        plan.bytes_without, plan.budget_met = plan.plan.program.budget.without, plan.plan.program.budget.met
     note_written(plan)
     return plan
 

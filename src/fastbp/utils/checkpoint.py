@@ -80,8 +80,9 @@ def checkpoint(
     """
     if determinism_check not in ("default", "none"):
         raise ValueError(f'checkpoint: determinism_check must be "default" or "none", got {determinism_check!r}')
-    if _core.capturing():  # a plan keeps and recomputes by its own rules
-        return function(*args, **kwargs)
+    if _core.capturing():  # the planner computes the region again where the backward reads it
+        with _core.recomputed_region():
+            return function(*args, **kwargs)
     forward_context, backward_context = context_fn()
     if not _core.is_grad_enabled():
         with forward_context:
