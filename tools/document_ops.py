@@ -34,17 +34,21 @@ indexing are made of. [adding-an-op.md](adding-an-op.md) shows how a row comes t
 - **types**: those that the tests try: `f32`, `f64`, `i64`, `i32`, `u8`, `bool`; those in parentheses are converted to
   the default floating type first.
 - **vjp**, **jvp**, **2nd**: reverse mode, forward mode, and second derivatives (any order, since rules record ops);
-  `0` is a declared zero. [`tests/test_ops_gradient.py`](../tests/test_ops_gradient.py) holds each to finite differences.
+  `0` is a declared zero. [`tests/test_ops_gradient.py`](../tests/test_ops_gradient.py) holds each to finite
+  differences.
 - **vmap**: `class`: batched by the row's class and the axes that its attribute names; `rule`: by a rule of its own;
   `source`: no inputs, so the same for all examples, or drawn as `randomness` says; `refused`: the shape of the result
   depends on values. [`tests/test_vmap_ops.py`](../tests/test_vmap_ops.py) tries all.
-- **compiled**: whether plans of `fastbp.compile` have it ([the test](../tests/test_compile_ops.py)).
+- **compiled**: whether plans of `fastbp.compile` have it ([tests](../tests/test_compile_ops.py)).
 - **keeps**: what the reverse rule reads, and the graph therefore keeps: the inputs `a`, `b`, `c`, the output `y`.
 - **domain**: where the tests draw inputs from, because the row is smooth there.
 - **reference**: whether `fastbp.reference` has it too, as an independent text in plain Python.
 """
 
-COLUMNS = "op,inputs,what it computes,types,vjp,jvp,2nd,vmap,compiled,keeps,domain,reference".split(",")
+COLUMNS = (
+    *("op", "inputs", "what it computes", "types", "vjp", "jvp", "2nd", "vmap", "compiled"),
+    *("keeps", "domain", "reference"),
+)
 CLASSES = {
     "pointwise": "Elementwise. Inputs broadcast; written as text that is read as kernels and as derivative rules.",
     "predicate": "Elementwise, with a bool result and no derivative.",

@@ -119,8 +119,7 @@ class Plan:
 """,
     "Sweep": """\
 class Sweep(HostRule):
-    def again(self, cotangent: Tensor) -> list[Tensor | None]: ...
-    def replay(self) -> Tensor: ...
+    def replay(self) -> list[Tensor]: ...
 """,
     "GraphRecord": """\
 class GraphRecord:
@@ -147,7 +146,7 @@ class GraphRecord:
     ) -> Tensor | None: ...
     def apply(self, i: builtins.int, inputs: Sequence[Tensor | None], record: builtins.bool = False) -> Tensor: ...
     def revive(self, i: builtins.int, inputs: Sequence[Tensor | None]) -> Tensor: ...
-    def sweep(self, i: builtins.int) -> Any: ...
+    def rule(self, i: builtins.int) -> tuple[Any, builtins.int] | None: ...
 """,
     "HostRule": """\
 class HostRule: ...
@@ -525,7 +524,9 @@ PARAMETERS = {
     "batch.level": "_int",
     "batch.batched": "_bool",
     "unbatch.level": "_int",
+    "vmap_information.level": "_int",
     "forward_gradient.create_graph": "_bool",
+    "is_grads_batched": "_bool",
     "addcdiv.value": "_Number",
     "addcmul_.value": "_Number",
     "addcdiv_.value": "_Number",
@@ -591,6 +592,7 @@ RETURNS = {
     "environment_variables": "list[dict[builtins.str, builtins.str]]",
     "forward_gradient": "tuple[Tensor | None, ...]",
     "unbatch": "tuple[Tensor, _bool]",
+    "vmap_information": "tuple[_int, builtins.str]",
     "get_default_dtype": "_dtype",
     "grad": "tuple[Tensor, ...]",
     "_captured_costs": "list[tuple[_float, _float]]",

@@ -1,6 +1,6 @@
 """fastbp.autograd: derivatives on request, under torch.autograd's names.
 
-    import order: function, functional, gradcheck, anomaly_mode; each stands alone on the extension.
+import order: function, functional, gradcheck, anomaly_mode; each stands alone on the extension.
 """
 
 from __future__ import annotations

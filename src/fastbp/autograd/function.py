@@ -110,6 +110,11 @@ class Function:
         """
         if kwargs or cls._has_setup():
             args = cls._positional(args, kwargs)
+        if _core.vmap_depth():
+            from ._batched import apply_batched, highest_level
+
+            if level := highest_level(args):
+                return apply_batched(cls, args, level)
         return _core.apply_function(cls, args)
 
     @classmethod
@@ -129,7 +134,7 @@ class Function:
         return bound.args[len(first) :]
 
     @classmethod
-    def _forward_of(cls, ctx: FunctionContext, args: tuple[Any, ...]) -> Any:
+    def _forward_of(cls, ctx: Any, args: tuple[Any, ...]) -> Any:
         if not cls._has_setup():
             return cls.forward(ctx, *args)
         output = cls.forward(*args)

@@ -36,9 +36,7 @@ def _call(func: Callable[..., Any], inputs: Tensors, of: str) -> tuple[bool, Ten
 
 def _variables(inputs: Tensors, create_graph: bool) -> Tensors:
     """Inputs to differentiate by: the given ones' own history stays attached under create_graph."""
-    return tuple(
-        x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_() for x in inputs
-    )
+    return tuple(x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_() for x in inputs)
 
 
 def _vectors(v: Any, like: Tensors, was_tuple: bool, what: str, of: str) -> Tensors:

@@ -209,7 +209,8 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
     run_backward(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
 
 
-def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=None, materialize_grads=False):
+def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=None, is_grads_batched=False,
+         materialize_grads=False):
     """Derivatives of outputs by inputs, returned and not accumulated (torch.autograd.grad).
 
     Parameters
@@ -223,6 +224,9 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
         Record the sweep, so that results can be differentiated.  Default: False.
     allow_unused : bool, optional
         Give None for inputs that outputs do not depend on, instead of raising.  Default: `materialize_grads`.
+    is_grads_batched : bool, optional
+        Each of `grad_outputs` has a batch of cotangents as first dimension; one sweep gives the gradients of all, with the
+        batch first.  Default: False.
     materialize_grads : bool, optional
         Give zeros instead of None.  Default: False.
 
@@ -247,15 +251,32 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     gradients = [None] * len(roots) if grad_outputs is None else [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
     if len(gradients) != len(roots):
         raise RuntimeError(f"got {len(roots)} outputs and {len(gradients)} grad_outputs")
-    found = run_backward(roots, gradients, create_graph if retain_graph is None else retain_graph, create_graph, wanted, False)
+    retain = create_graph if retain_graph is None else retain_graph
+    if is_grads_batched:
+        found = batched_gradients(roots, gradients, retain, create_graph, wanted)
+    else:
+        found = run_backward(roots, gradients, retain, create_graph, wanted, False)
     if allow_unused is None:
         allow_unused = materialize_grads
     if not allow_unused and None in [None if g is None else 0 for g in found]:
         raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this "
                            "is the desired behavior.")
     if materialize_grads:
-        found = [zeros_like(x) if g is None else g for g, x in zip(found, wanted)]
+        rows = (len(gradients[0]),) if is_grads_batched else ()
+        found = [zeros(rows + tuple(x.shape), dtype=x.dtype) if g is None else g for g, x in zip(found, wanted)]
     return tuple(found)
+
+
+cdef list batched_gradients(list roots, list gradients, bint retain, bint create_graph, list wanted):
+    """One sweep for a batch of cotangents."""
+    sizes = {len(g) if isinstance(g, Tensor) and g.ndim else None for g in gradients}
+    if None in sizes or len(sizes) != 1:
+        raise RuntimeError("is_grads_batched=True: each of grad_outputs must be a Tensor with the batch as first dimension, of one size")
+    size = sizes.pop()
+    with vmap_level(size, "same") as level:
+        found = run_backward(roots, [batch(g, level) for g in gradients], retain, create_graph, wanted, False)
+        pairs = [None if g is None else unbatch(g, level) for g in found]
+    return [None if pair is None else pair[0] if pair[1] else pair[0].expand(size, *pair[0].shape) for pair in pairs]
 
 
 def forward_gradient(outputs, inputs, tangents, create_graph=True):

@@ -42,6 +42,16 @@ def level_of(Tensor x not None):
     return fbp_level(x.node)
 
 
+def vmap_information(uint64_t level):
+    """Size of the batch and randomness of a vmap that is under way."""
+    cdef const fbp_mode *mode = fbp_mode_get()
+    cdef int i
+    for i in range(mode.vmap_count):
+        if mode.vmaps[i].level == level:
+            return mode.vmaps[i].size, ("error", "same", "different")[mode.vmaps[i].randomness]
+    raise RuntimeError("vmap: a tensor of a vmap that has ended is used; return it from the function to use it outside")
+
+
 def vmap_depth():
     """How many vmaps are under way on this thread."""
     return fbp_mode_get().vmap_count

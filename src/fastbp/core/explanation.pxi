@@ -241,12 +241,15 @@ cdef class GraphRecord:
         drop_node(node)
         return fresh.detach()
 
-    def sweep(self, Py_ssize_t i):
-        """What a "custom" node hands its cotangents to: a `Sweep` for the result of a compiled function, None when it was released."""
+    def rule(self, Py_ssize_t i):
+        """The rule of a "custom" node and which of its outputs the node is (-1: none, but what they share); None when it was released."""
         cdef fbp_tensor *node = self.at(i)
-        if not node.flags & FBP_HOST_RULE or (<void **>fbp_attributes(node))[0] == NULL:
+        cdef HostRule rule = rule_of(node)
+        if rule is None or node.flags & FBP_RELEASED:
             return None
-        return <object>(<void **>fbp_attributes(node))[0]
+        if isinstance(rule, HostOutput):
+            return (None if (<HostOutput>rule).hub.node.flags & FBP_RELEASED else ((<HostOutput>rule).hub, (<HostOutput>rule).which))
+        return rule, -1 if rule.is_hub else 0
 
     cdef fbp_tensor *at(self, Py_ssize_t i) except NULL:
         if i < 0 or i >= self.size:

@@ -231,10 +231,7 @@ cdef object fitted_to(object g, tuple shape, dtype, str what, bint may_sum=True)
 # ---- a call -------------------------------------------------------------------------------------------------------------------
 
 def apply_function(function, tuple args):
-    """Call a Function: its forward() unrecorded, then a node with its rules over what that returned.
-
-    `function.vmap` and `function.generate_vmap_rule` are for arguments that func.vmap has batched: they are to be asked here, first.
-    """
+    """Call a Function: its forward() unrecorded, then a node with its rules over what that returned."""
     cdef FunctionContext ctx = FunctionContext.__new__(FunctionContext)
     cdef bint recorded = False
     ctx.function = function

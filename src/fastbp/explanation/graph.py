@@ -345,16 +345,20 @@ def record_of(y: Tensor, others: list[Tensor]) -> tuple[GraphRecord, Tensor, lis
     if "custom" not in ops:
         return record, y, others
     moved: dict[int, Tensor] = {}
+    replayed: dict[Any, list[Tensor]] = {}
     for i, op in enumerate(ops):
         if op == "custom":
-            sweep = record.sweep(i)
-            if sweep is None:
+            found = record.rule(i)
+            if found is None:
                 raise RuntimeError(
                     "explain: a backward() has freed what a compiled function saved; explain before backward(), or run "
                     "backward(retain_graph=True)"
                 )
-            if isinstance(sweep, Sweep):
-                moved[i] = sweep.replay()
+            sweep, which = found
+            if isinstance(sweep, Sweep) and which >= 0:
+                if sweep not in replayed:
+                    replayed[sweep] = sweep.replay()
+                moved[i] = replayed[sweep][which]
         elif any(k in moved for k in inputs[i] if k is not None):
             operands = [None if k is None else moved[k] if k in moved else record.tensor(k) for k in inputs[i]]
             moved[i] = record.apply(i, operands, True)

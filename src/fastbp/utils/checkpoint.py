@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import _core
 from .._core import SavedTensor, Tensor
-from ..compiler import flatten, unflatten
+from .._tree import flatten, unflatten
 
 __all__ = ["CheckpointError", "checkpoint", "checkpoint_sequential", "noop_context_fn"]
 
