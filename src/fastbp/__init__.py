@@ -42,6 +42,7 @@ _load_core()
 from . import _core as _core  # noqa: E402
 from ._core import *  # noqa: E402, F403
 from ._core import Tensor, bool_, float32, float64, int32, int64, uint8  # noqa: E402
+from ._matrices import *  # noqa: E402, F403
 
 # PyTorch's other names of the dtypes; they hide Python's own in this namespace, as they do in PyTorch's.
 float = float32
@@ -79,7 +80,7 @@ strided = "strided"
 contiguous_format = "contiguous_format"
 preserve_format = "preserve_format"
 
-_SUBMODULES = frozenset(("autograd", "compiler", "datasets", "nn", "optim", "reference", "testing", "utils"))
+_SUBMODULES = frozenset(("autograd", "compiler", "datasets", "linalg", "nn", "optim", "reference", "testing", "utils"))
 
 
 def is_tensor(obj: object) -> _builtins.bool:
@@ -190,6 +191,7 @@ if _TYPE_CHECKING:
     from . import autograd as autograd
     from . import compiler as compiler
     from . import datasets as datasets
+    from . import linalg as linalg
     from . import nn as nn
     from . import optim as optim
     from . import reference as reference

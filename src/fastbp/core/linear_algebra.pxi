@@ -41,7 +41,7 @@ cdef fbp_status call_lapack(const fbp_call *call, fbp_tensor *out) noexcept with
     global pending_error, lapack
     try:
         if lapack is None:
-            from fastbp import _lapack
+            from fastbp.linalg import _lapack
             lapack = _lapack.compute
         lapack(fbp_ops[<int>call.op].name.decode(), [memory_array(call.inputs[i], PyBUF_READ) for i in range(call.count)],
                memory_array(out, PyBUF_WRITE), attributes_read(<int>call.op, call.attributes, call.attribute_bytes))

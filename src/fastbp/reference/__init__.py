@@ -21,6 +21,7 @@ Examples
 
 from . import (
     convolution,
+    factorizations,
     indexing,
     linear_algebra,
     losses,
@@ -46,6 +47,7 @@ __all__ = [
     "as_array",
     "cast_value",
     "convolution",
+    "factorizations",
     "gradient",
     "indexing",
     "linear_algebra",

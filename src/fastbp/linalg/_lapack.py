@@ -13,17 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from ._checks import LinAlgError
+
 Array = np.ndarray[Any, Any]
 Attributes = dict[str, Any]
 
 SIGN_SHARE = 0.9  # of the largest component: two that are equal but for rounding must not leave the sign to chance
 SCIPY_FROM = 32  # rows of a triangular system from which a call of SciPy's a matrix costs less than LU of the batch
-
-
-class LinAlgError(RuntimeError):
-    """A matrix for which the result does not exist, as in PyTorch (where it is a RuntimeError too)."""
-
-    __module__ = "fastbp.linalg"
 
 
 def compute(name: str, inputs: Sequence[Array], out: Array, attributes: Attributes) -> None:
@@ -243,6 +239,7 @@ ROWS: dict[str, Callable[..., None]] = {
     "slogdet": _slogdet,
     "cofactor": _cofactor,
 }
+# Fields of the attributes that each reads.
 USED: dict[str, set[str]] = {
     name: set(function.__code__.co_varnames[: function.__code__.co_argcount]) for name, function in ROWS.items()
 }
