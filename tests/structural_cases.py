@@ -199,8 +199,8 @@ def _factorizations() -> Iterator[Case]:
 
     def factored(op: str, call: Callable[..., Any], *operands: Any, **rest: Any) -> Case:
         # The first operand is a batch: a test repeats its first element along that axis.
-        return summed(op, call, *operands, bound=256.0, reason="LAPACK's backward errors, of some units times the 4 rows, "
-                      "are enlarged by conditions up to 2.5 and by gaps down to 1/2 between values", **rest)
+        return summed(op, call, *operands, bound=256.0, reason="LAPACK's backward errors, of some units times the 4 "
+                      "rows, are enlarged by conditions up to 2.5 and by gaps down to 1/2 between values", **rest)
 
     square, tall, wide = Matrix((3, 4, 4)), Matrix((3, 4, 3)), Matrix((2, 2, 4))
     symmetric = Matrix((3, 4, 4), symmetric=True)

@@ -42,7 +42,6 @@ _load_core()
 from . import _core as _core  # noqa: E402
 from ._core import *  # noqa: E402, F403
 from ._core import Tensor, bool_, float32, float64, int32, int64, uint8  # noqa: E402
-from ._matrices import *  # noqa: E402, F403
 
 # PyTorch's other names of the dtypes; they hide Python's own in this namespace, as they do in PyTorch's.
 float = float32
@@ -197,19 +196,25 @@ if _TYPE_CHECKING:
     from . import reference as reference
     from . import testing as testing
     from . import utils as utils
+    from ._matrices import *  # noqa: F403
 else:
 
     def __getattr__(name: str) -> object:
-        """Import submodules at their first use, so that `import fastbp` stays quick."""
-        if name in _SUBMODULES:
-            from importlib import import_module
+        """Import submodules and functions of matrices at their first use, so that `import fastbp` stays quick."""
+        from importlib import import_module
 
+        if name in _SUBMODULES:
             return import_module("." + name, __name__)
+        matrices = import_module("._matrices", __name__)
+        if name in matrices.__all__:
+            return globals().setdefault(name, getattr(matrices, name))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES})
+    from ._matrices import __all__ as matrices
+
+    return sorted({*globals(), *_SUBMODULES, *matrices})
 
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.

@@ -244,7 +244,7 @@ def _covered(number: int, subscripts: Pattern, shape: Shape) -> int:
         return len(shape) - named
     more = "" if None in subscripts else " and no ellipsis was given"
     raise RuntimeError(
-        f"einsum(): the number of subscripts in the equation ({named}) {'is more than' if not more else 'does not match'} "
+        f"einsum(): the number of subscripts in the equation ({named}) {'does not match' if more else 'is more than'} "
         f"the number of dimensions ({len(shape)}) for operand {number}{more}"
     )
 
@@ -295,7 +295,8 @@ def _sizes(labels: Sequence[Labels], shapes: Sequence[Shape]) -> dict[int, int]:
 
 def _diagonals(labels: Labels, shape: Shape) -> tuple[list[tuple[int, int]], Labels, Shape]:
     """Pairs of axes to take diagonals of, one after the other; what is left. A diagonal is a new last axis."""
-    pairs, left, sizes = [], list(labels), list(shape)
+    pairs: list[tuple[int, int]] = []
+    left, sizes = list(labels), list(shape)
     while True:
         repeated = next(((i, j) for i, j in itertools.combinations(range(len(left)), 2) if left[i] == left[j]), None)
         if repeated is None:

@@ -1,24 +1,13 @@
 """PyTorch's functions of matrices that stand in the package's own namespace, as `fastbp.einsum`."""
 
 from ._einsum import einsum
-from .linalg import (
-    chain_matmul,
-    cholesky_inverse,
-    cholesky_solve,
-    det,
-    inner,
-    inverse,
-    kron,
-    logdet,
-    matrix_power,
-    pinverse,
-    slogdet,
-    tensordot,
-)
-from .linalg import cholesky_older as cholesky
-from .linalg import cross_older as cross
-from .linalg import qr_older as qr
-from .linalg import svd_older as svd
+from .linalg._decompositions import det, logdet, slogdet
+from .linalg._decompositions import qr_older as qr
+from .linalg._decompositions import svd_older as svd
+from .linalg._products import chain_matmul, inner, kron, matrix_power, tensordot
+from .linalg._products import cross_older as cross
+from .linalg._systems import cholesky_inverse, cholesky_solve, inverse, pinverse
+from .linalg._systems import cholesky_older as cholesky
 
 __all__ = [
     "chain_matmul",

@@ -184,7 +184,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out
     2016, "Differentiating the singular value decomposition".
     """
     check_matrix("linalg.svd", A)
-    rows, columns = A.shape[-2:]
+    rows = A.shape[-2]
     packed = _factorize("svd", A)
     U, S, V = packed[..., 1 : 1 + rows, :], packed[..., 0, :], packed[..., 1 + rows :, :]
     if full_matrices:

@@ -1,8 +1,8 @@
 """What the C core's factorizations compute: NumPy's LAPACK on arrays over the core's memory.
 
-`compute` is the callback of csrc/ops/linalg_ops.c, whose head says how results of several parts are packed and which of
-several right answers is meant (signs of vectors, order of values). Batches are NumPy's generalised ufuncs; float32 stays
-float32. SciPy, where it is installed (the extra `linalg`), solves large triangular systems, which NumPy lacks.
+`compute` is the callback of csrc/ops/linalg_ops.c, whose head says how results of several parts are packed and which
+of several right answers is meant (signs of vectors, order of values). Batches are NumPy's generalised ufuncs; float32
+stays float32. SciPy, where it is installed (the extra `linalg`), solves large triangular systems, which NumPy lacks.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _eigh(out: Array, a: Array, values: bool = False) -> None:
 
 def _singular(a: Array, vectors: bool) -> Any:
     try:
-        return np.linalg.svd(a, full_matrices=False, compute_uv=vectors)
+        return np.linalg.svd(a, full_matrices=False) if vectors else np.linalg.svd(a, compute_uv=False)
     except np.linalg.LinAlgError:
         raise LinAlgError(
             "linalg.svd: The algorithm failed to converge because the input matrix contained non-finite values."

@@ -50,14 +50,12 @@ def vector_norm(
     >>> fastbp.linalg.vector_norm(fastbp.tensor([[3.0], [4.0]]))
     tensor(5.)
     """
-    if isinstance(ord, str):
-        raise RuntimeError(f"linalg.vector_norm: Expected a real number as order, got {ord!r}")
     if dtype is None and not x.is_floating_point():
         raise RuntimeError(
             f"linalg.vector_norm: Expected a floating point tensor as input. Got {x.dtype.name}, of shape "
             f"{tuple(x.shape)}; give dtype="
         )
-    return stored(_core.norm(x, ord, dim, keepdim, dtype=dtype), out)
+    return stored(_core.norm(x, float(ord), dim, keepdim, dtype=dtype), out)
 
 
 def matrix_norm(

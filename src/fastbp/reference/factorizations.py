@@ -5,8 +5,8 @@ eigenvalues (cyclic) and singular values (one-sided, Hestenes 1958). Derivatives
 perturbation theory, or as the algorithm run backwards: other texts than the core's matrix formulas.
 
 Results of several parts are packed along the rows as the core packs them: values over vectors, Q over the transpose
-of R. Of several right answers the same one is meant: the first component of a vector within a tenth of its largest is positive,
-eigenvalues rise, singular values fall, and R is what LAPACK's reflections give.
+of R. Of several right answers the same one is meant: the first component of a vector within a tenth of its largest is
+positive, eigenvalues rise, singular values fall, and R is what LAPACK's reflections give.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SWEEPS = 60  # Jacobi's rotations converge quadratically; ten sweeps are many
 SIGN_SHARE = 0.9
 
 
-# ---- rows and columns ------------------------------------------------------------------------------------------------
+# ---- rows and columns ----------------------------------------------------------------------------------------------
 
 
 def dot(a: Vector, b: Vector) -> float:
@@ -90,7 +90,7 @@ def each(
     value: Callable[..., Matrix],
     pull: Callable[..., Matrix],
 ) -> None:
-    """Enter a function of one matrix, of `size(rows, columns)`; ``pull(cotangent, a)`` is its vector-Jacobian product."""
+    """Enter a function of one matrix, of `size(rows, columns)`; ``pull(cotangent, a)``: the derivative's transpose."""
 
     def forward(a: Array, **attributes: Any) -> Array:
         found = [value(matrix, **attributes) for matrix in matrices(a)]
@@ -103,7 +103,7 @@ def each(
     define(name, forward, vjp)
 
 
-# ---- elimination -----------------------------------------------------------------------------------------------------
+# ---- elimination ---------------------------------------------------------------------------------------------------
 
 
 def eliminate(a: Matrix, b: Matrix) -> tuple[float, Matrix]:
@@ -177,9 +177,8 @@ def _system(name: str, reading: Callable[..., Matrix]) -> None:
             to_b.append(pulled)
             # A's entry counts where changing it changes what is read of it.
             mask = combined(reading([[1.0] * n for _ in p], **attributes), reading(zeros(n, n), **attributes), -1.0)
-            to_a.append(
-                [[-mask[i][j] * ieee.total([pulled[i][c] * x[j][c] for c in columns]) for j in range(n)] for i in range(n)]
-            )
+            moved = [[-ieee.total([pulled[i][c] * x[j][c] for c in columns]) for j in range(n)] for i in range(n)]
+            to_a.append([[m * v for m, v in zip(*rows, strict=True)] for rows in zip(mask, moved, strict=True)])
         return (
             sum_to_shape(packed(to_a, batch, *a.shape[-2:]), a.shape),
             sum_to_shape(packed(to_b, batch, *b.shape[-2:]), b.shape),
@@ -202,7 +201,7 @@ _system("solve", lambda a: a)
 _system("solve_triangular", _triangle)
 
 
-# ---- determinants ------------------------------------------------------------------------------------------------------
+# ---- determinants --------------------------------------------------------------------------------------------------
 
 
 def without(a: Matrix, rows: set[int], columns: set[int]) -> Matrix:
@@ -272,7 +271,7 @@ def _slogdet_vjp(cotangent: Array, a: Array) -> tuple[Array]:
 define("slogdet", _slogdet, _slogdet_vjp)
 
 
-# ---- Cholesky ----------------------------------------------------------------------------------------------------------
+# ---- Cholesky ------------------------------------------------------------------------------------------------------
 
 
 def _cholesky(a: Matrix) -> Matrix:
@@ -307,7 +306,7 @@ def _cholesky_pull(g: Matrix, a: Matrix) -> Matrix:
 each("cholesky", _same, _cholesky, _cholesky_pull)
 
 
-# ---- QR ----------------------------------------------------------------------------------------------------------------
+# ---- QR ------------------------------------------------------------------------------------------------------------
 
 
 def _reflections(a: Matrix, complete: bool) -> tuple[Matrix, Matrix]:
@@ -345,8 +344,8 @@ def _qr_size(rows: int, columns: int, mode: str = "reduced") -> tuple[int, int]:
 def _qr_pull(g: Matrix, a: Matrix, mode: str = "reduced") -> Matrix:
     """Gram's and Schmidt's orthogonalisation backwards: the columns of Q from last to first.
 
-    q_j = t_j / r_jj with t_j = a_j - sum over i < j of r_ij q_i, r_ij = q_i . a_j and r_jj = s_j |t_j|, s_j the sign that
-    the reflections gave. Columns behind the last q have an r alone.
+    q_j = t_j / r_jj with t_j = a_j - sum over i < j of r_ij q_i, r_ij = q_i . a_j and r_jj = s_j |t_j|, s_j the sign
+    that the reflections gave. Columns behind the last q have an r alone.
     """
     m, n = len(a), width(a)
     q, r = _reflections(a, False)
@@ -372,7 +371,7 @@ def _qr_pull(g: Matrix, a: Matrix, mode: str = "reduced") -> Matrix:
 each("qr", _qr_size, _qr, _qr_pull)
 
 
-# ---- eigenvalues ---------------------------------------------------------------------------------------------------------
+# ---- eigenvalues ---------------------------------------------------------------------------------------------------
 
 
 def _signed(vector: Vector) -> float:
@@ -446,7 +445,7 @@ def _eigh_size(rows: int, columns: int, values: bool = False) -> tuple[int, int]
 each("eigh", _eigh_size, _eigh, _eigh_pull)
 
 
-# ---- singular values -------------------------------------------------------------------------------------------------------
+# ---- singular values -----------------------------------------------------------------------------------------------
 
 
 def singular(a: Matrix, columns: int) -> tuple[Vector, Matrix, Matrix]:
@@ -498,7 +497,9 @@ def _svd_size(rows: int, columns: int, values: bool = False) -> tuple[int, int]:
 def _svd_pull(g: Matrix, a: Matrix, values: bool = False) -> Matrix:
     """First-order perturbation theory: with p_ij = u_i . dA v_j,
 
-    ds_j = p_jj,  u_i . du_j = (s_j p_ij + s_i p_ji) / (s_j^2 - s_i^2),  v_i . dv_j = (s_i p_ij + s_j p_ji) / (s_j^2 - s_i^2),
+    ds_j = p_jj,
+    u_i . du_j = (s_j p_ij + s_i p_ji) / (s_j^2 - s_i^2),
+    v_i . dv_j = (s_i p_ij + s_j p_ji) / (s_j^2 - s_i^2),
     and outside of the spaces of U and V, du_j is dA v_j / s_j and dv_j is dA^T u_j / s_j.
     """
     m, n = len(a), width(a)
@@ -532,7 +533,7 @@ def _svd_pull(g: Matrix, a: Matrix, values: bool = False) -> Matrix:
 each("svd", _svd_size, _svd, _svd_pull)
 
 
-# ---- pseudoinverses ----------------------------------------------------------------------------------------------------------
+# ---- pseudoinverses ------------------------------------------------------------------------------------------------
 
 
 def _pinv(a: Matrix, atol: float = 0.0, rtol: float = 0.0) -> Matrix:
