@@ -219,11 +219,13 @@ def _slogdet(out: Array, a: Array) -> None:
 
 def _cofactor(out: Array, a: Array) -> None:
     """det(A) A^-T = det(U V^T) U cof(S) V^T, where cof(S) is diagonal: products without a quotient, for every A."""
-    n = a.shape[-1]
-    u, s, vh = _singular(a, True)
+    n, finite = a.shape[-1], np.isfinite(a).all((-2, -1))
+    u, s, vh = _singular(a if finite.all() else np.where(finite[..., None, None], a, 0), True)
     others = np.where(np.eye(n, dtype=bool), 1, s[..., None, :]).prod(-1)
     sign = np.sign(np.linalg.det(u) * np.linalg.det(vh))
     np.matmul(u * (others * sign[..., None])[..., None, :].astype(a.dtype), vh, out=out)
+    if not finite.all():
+        out[~finite] = np.nan
 
 
 ROWS: dict[str, Callable[..., None]] = {
