@@ -83,7 +83,8 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
     "cholesky": (linalg.cholesky, np.linalg.cholesky, [definite(2, 4, 4)]),
     "cholesky reads the lower triangle": (linalg.cholesky, lambda a: np.linalg.cholesky(definite(4, 4)),
                                           [np.tril(definite(4, 4)) + np.triu(drawn(4, 4), 1)]),
-    "cholesky upper": (lambda a: linalg.cholesky(a, upper=True), lambda a: T(np.linalg.cholesky(definite(2, 4, 4)), 1, 2),
+    "cholesky upper": (lambda a: linalg.cholesky(a, upper=True),
+                       lambda a: T(np.linalg.cholesky(definite(2, 4, 4)), 1, 2),
                        [np.triu(definite(2, 4, 4)) + 9 * np.tril(np.ones((4, 4)), -1)]),
     "cholesky method": (lambda a: a.cholesky(True), lambda a: np.linalg.cholesky(a).T, [definite(4, 4)]),
     "cholesky_solve": (lambda b, a: fastbp.cholesky_solve(b, linalg.cholesky(a)), lambda b, a: np.linalg.inv(a) @ b,
@@ -106,14 +107,17 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
     "pinv atol": (lambda a: linalg.pinv(a, atol=1.3), lambda a: np.linalg.pinv(a, 1.3 / 2.5), [general(4, 4)]),
     "pinv hermitian": (lambda a: linalg.pinv(a, hermitian=True), lambda a: np.linalg.inv(definite(4, 4)),
                        [np.tril(definite(4, 4)) + np.triu(drawn(4, 4), 1)]),
-    "matrix_rank": (linalg.matrix_rank, np.linalg.matrix_rank, [np.stack([general(4, 4), np.ones((4, 4)), 0 * general(4, 4)])]),
+    "matrix_rank": (linalg.matrix_rank, np.linalg.matrix_rank,
+                    [np.stack([general(4, 4), np.ones((4, 4)), 0 * general(4, 4)])]),
     "matrix_rank tol": (lambda a: linalg.matrix_rank(a, atol=1.6), lambda a: np.array(2), [general(4, 4)]),
-    "matrix_rank hermitian": (lambda a: linalg.matrix_rank(a, hermitian=True), np.linalg.matrix_rank, [-definite(4, 4)]),
+    "matrix_rank hermitian": (lambda a: linalg.matrix_rank(a, hermitian=True), np.linalg.matrix_rank,
+                              [-definite(4, 4)]),
     "matrix_power 0": (lambda a: linalg.matrix_power(a, 0), lambda a: np.linalg.matrix_power(a, 0), [general(2, 4, 4)]),
     "matrix_power 1": (lambda a: linalg.matrix_power(a, 1), lambda a: a, [general(2, 4, 4)]),
     "matrix_power 6": (lambda a: a.matrix_power(6), lambda a: np.linalg.matrix_power(a, 6), [general(2, 4, 4) / 2]),
     "matrix_power 7": (lambda a: a.matrix_power(7), lambda a: np.linalg.matrix_power(a, 7), [general(2, 4, 4) / 2]),
-    "matrix_power -3": (lambda a: linalg.matrix_power(a, -3), lambda a: np.linalg.matrix_power(a, -3), [general(2, 4, 4)]),
+    "matrix_power -3": (lambda a: linalg.matrix_power(a, -3), lambda a: np.linalg.matrix_power(a, -3),
+                        [general(2, 4, 4)]),
     "multi_dot": (lambda *xs: linalg.multi_dot(xs), lambda *xs: np.linalg.multi_dot(xs),
                   [drawn(2, 5), drawn(5, 3), drawn(3, 4), drawn(4, 2)]),
     "multi_dot vectors": (lambda *xs: linalg.multi_dot(xs), lambda *xs: np.linalg.multi_dot(xs),
@@ -124,7 +128,8 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
     "kron of other axes": (fastbp.kron, np.kron, [drawn(3), drawn(2, 2, 5)]),
     "cross": (linalg.cross, np.cross, [drawn(4, 3), drawn(4, 3, seed=2)]),
     "cross broadcast": (linalg.cross, np.cross, [drawn(4, 1, 3), drawn(1, 5, 3)]),
-    "cross dim": (lambda a, b: linalg.cross(a, b, dim=0), lambda a, b: np.cross(a, b, axis=0), [drawn(3, 5), drawn(3, 5, seed=2)]),
+    "cross dim": (lambda a, b: linalg.cross(a, b, dim=0), lambda a, b: np.cross(a, b, axis=0),
+                  [drawn(3, 5), drawn(3, 5, seed=2)]),
     "cross older": (fastbp.cross, lambda a, b: np.cross(a, b, axis=1), [drawn(2, 3, 3), drawn(2, 3, 3, seed=2)]),
     "vecdot": (linalg.vecdot, lambda a, b: (a * b).sum(-1), [drawn(4, 3), drawn(3)]),
     "inner": (fastbp.inner, np.inner, [drawn(2, 4, 3), drawn(5, 3)]),
@@ -132,8 +137,10 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
     "inner with a number": (fastbp.inner, np.inner, [drawn(2, 3), drawn()]),
     "vdot": (fastbp.vdot, np.vdot, [drawn(3), drawn(3)]),
     "tensordot": (fastbp.tensordot, np.tensordot, [drawn(2, 3, 4), drawn(3, 4, 5)]),
-    "tensordot 0": (lambda a, b: fastbp.tensordot(a, b, 0), lambda a, b: np.tensordot(a, b, 0), [drawn(2, 3), drawn(4)]),
-    "tensordot 1": (lambda a, b: fastbp.tensordot(a, b, dims=1), lambda a, b: np.tensordot(a, b, 1), [drawn(2, 3), drawn(3, 4)]),
+    "tensordot 0": (lambda a, b: fastbp.tensordot(a, b, 0), lambda a, b: np.tensordot(a, b, 0),
+                    [drawn(2, 3), drawn(4)]),
+    "tensordot 1": (lambda a, b: fastbp.tensordot(a, b, dims=1), lambda a, b: np.tensordot(a, b, 1),
+                    [drawn(2, 3), drawn(3, 4)]),
     "tensordot lists": (lambda a, b: fastbp.tensordot(a, b, ([0, -1], [2, 0])),
                         lambda a, b: np.tensordot(a, b, ([0, -1], [2, 0])), [drawn(2, 3, 4), drawn(4, 5, 2)]),
     "tensordot of all": (lambda a, b: fastbp.tensordot(a, b, 2), np.tensordot, [drawn(2, 3), drawn(2, 3)]),
@@ -152,9 +159,11 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
        for p in (2, 1, -math.inf, "fro", "nuc")},
     **{f"norm of matrix {p}": (lambda a, p=p: linalg.norm(a, p), lambda a, p=p: np.linalg.norm(a, p), [general(3, 4)])
        for p in (None, 2, 1, math.inf, "fro", "nuc")},
-    **{f"norm of vectors {p}": (lambda a, p=p: linalg.norm(a, p, dim=1), lambda a, p=p: np.linalg.norm(a, p, 1), [drawn(3, 4, 2)])
+    **{f"norm of vectors {p}": (lambda a, p=p: linalg.norm(a, p, dim=1), lambda a, p=p: np.linalg.norm(a, p, 1),
+        [drawn(3, 4, 2)])
        for p in (None, 2, 1, 0, 3.5, math.inf, -math.inf)},
-    **{f"vector_norm {p}": (lambda a, p=p: linalg.vector_norm(a, p), lambda a, p=p: np.linalg.norm(a.ravel(), p), [drawn(3, 4)])
+    **{f"vector_norm {p}": (lambda a, p=p: linalg.vector_norm(a, p), lambda a, p=p: np.linalg.norm(a.ravel(), p),
+        [drawn(3, 4)])
        for p in (2, 1, 0, 3.5, math.inf, -math.inf)},
     "norm of many axes": (linalg.norm, lambda a: np.linalg.norm(a.ravel()), [drawn(3, 4, 2)]),
     "Tensor.norm nuc": (lambda a: a.norm("nuc"), lambda a: np.linalg.norm(a, "nuc"), [general(3, 4)]),
@@ -230,7 +239,8 @@ def test_signs_are_chosen_by_the_largest_component() -> None:
 
 
 def test_lstsq() -> None:
-    for shape, right in (((5, 3), (5, 2)), ((3, 5), (3, 2)), ((2, 5, 3), (2, 5, 2)), ((5, 3), (5,)), ((2, 5, 3), (2, 5))):
+    for shape, right in (((5, 3), (5, 2)), ((3, 5), (3, 2)), ((2, 5, 3), (2, 5, 2)), ((5, 3), (5,)),
+        ((2, 5, 3), (2, 5))):
         a, b = general(*shape), drawn(*right)
         found = linalg.lstsq(tensor(a), tensor(b), driver="gelsd")
         vectors = b.ndim == a.ndim - 1
@@ -265,7 +275,8 @@ def test_out_is_written() -> None:
 
 
 def test_functions_are_in_the_package_and_methods_of_tensors() -> None:
-    for name in ("cholesky", "cross", "det", "inner", "inverse", "kron", "logdet", "matrix_power", "qr", "slogdet", "svd"):
+    for name in ("cholesky", "cross", "det", "inner", "inverse", "kron", "logdet", "matrix_power", "qr", "slogdet",
+        "svd"):
         assert name in dir(fastbp) and callable(getattr(fastbp, name)) and callable(getattr(fastbp.Tensor, name))
     assert not hasattr(fastbp, "no_such_function")
 
@@ -369,7 +380,7 @@ def test_full_svd_differentiates_the_first_vectors() -> None:
     assert np.array_equal(*pulled)
 
 
-# ---- derivatives -------------------------------------------------------------------------------------------------------
+# ---- derivatives ---------------------------------------------------------------------------------------------------
 
 
 def symmetric(x: fastbp.Tensor) -> fastbp.Tensor:
@@ -422,7 +433,8 @@ SMOOTH: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "cond 1": (lambda a: linalg.cond(a, 1), [general(3, 3)]),
     **{f"matrix_norm {p}": (lambda a, p=p: linalg.matrix_norm(a, p), [general(2, 3, 4)])
        for p in (2, -2, 1, -1, math.inf, -math.inf, "fro", "nuc")},
-    **{f"vector_norm {p}": (lambda a, p=p: linalg.vector_norm(a, p, 1), [general(2, 3)]) for p in (1, 2, 3.5, math.inf)},
+    **{f"vector_norm {p}": (lambda a, p=p: linalg.vector_norm(a, p, 1),
+        [general(2, 3)]) for p in (1, 2, 3.5, math.inf)},
 }  # fmt: skip
 
 
@@ -464,7 +476,7 @@ def test_closed_forms() -> None:
     close(x.grad, np.linalg.det(a) * np.linalg.inv(a).T, 10.0)
 
 
-# ---- refusals ------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 ones, eye = fastbp.ones, fastbp.eye
 NAN = fastbp.full((2, 2), math.nan)
@@ -476,7 +488,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "inv of integers": (lambda: linalg.inv(ones(2, 2).long()), RuntimeError, "linalg.inv: Expected a floating.*int64"),
     "inv of an array": (lambda: linalg.inv(np.eye(2)), TypeError, "must be Tensor, not ndarray"),
     "solve singular": (lambda: linalg.solve(ones(3, 3), ones(3)), LinAlgError, "linalg.solve: .*singular"),
-    "solve shapes": (lambda: linalg.solve(eye(3), ones(2, 2)), RuntimeError, r"Incompatible shapes.*\(3, 3\).*\(2, 2\)"),
+    "solve shapes": (lambda: linalg.solve(eye(3), ones(2, 2)), RuntimeError, r"Incompatible.*\(3, 3\).*\(2, 2\)"),
     "solve vector": (lambda: linalg.solve(eye(3), ones(2)), RuntimeError, r"Incompatible shapes"),
     "solve batches": (
         lambda: linalg.solve(ones(2, 3, 3), ones(4, 3, 1)),
@@ -510,11 +522,12 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "power of a singular one": (lambda: linalg.matrix_power(ones(2, 2), -1), LinAlgError, "singular"),
     "multi_dot one": (lambda: linalg.multi_dot([eye(2)]), RuntimeError, "at least 2 tensors but got 1"),
     "multi_dot sizes": (lambda: linalg.multi_dot([eye(3), eye(2)]), RuntimeError, r"0 and 1 with shapes \[3, 3\]"),
-    "multi_dot axes": (lambda: linalg.multi_dot([eye(2), ones(2), eye(2)]), RuntimeError, "tensor 1 must be 2D but got"),
+    "multi_dot axes": (lambda: linalg.multi_dot([eye(2), ones(2), eye(2)]), RuntimeError,
+                       "tensor 1 must be 2D but got"),
     "cross length": (lambda: linalg.cross(ones(2), ones(2)), RuntimeError, "must have length 3. Got 2 and 2"),
     "cross axes": (lambda: linalg.cross(ones(3), ones(2, 3)), RuntimeError, "same number of dimensions"),
     "cross older": (lambda: fastbp.cross(ones(2), ones(2)), RuntimeError, "no dimension of size 3"),
-    "inner": (lambda: fastbp.inner(ones(2, 3), ones(4)), RuntimeError, r"last dimension must match.*\[2, 3\] and \[4\]"),
+    "inner": (lambda: fastbp.inner(ones(2, 3), ones(4)), RuntimeError, r"must match.*\[2, 3\] and \[4\]"),
     "tensordot sizes": (lambda: fastbp.tensordot(ones(2, 3), ones(4, 3), 1), RuntimeError, "size 3 in dim 1.*size 4"),
     "tensordot dims": (lambda: fastbp.tensordot(ones(2, 3), ones(4, 3), 5), RuntimeError, "got dims=5"),
     "tensordot lists": (lambda: fastbp.tensordot(eye(2), eye(2), ([1], [0, 1])), RuntimeError, "same length"),
@@ -581,7 +594,7 @@ def test_what_the_callback_raises_arrives(error: type[BaseException], monkeypatc
         compiled(weight.detach())
 
 
-# ---- layouts ---------------------------------------------------------------------------------------------------------------
+# ---- layouts -------------------------------------------------------------------------------------------------------
 
 
 def test_any_strides() -> None:
@@ -601,13 +614,14 @@ def test_inputs_are_left_alone() -> None:
         assert all(np.array_equal(x, a) for x in inputs), row
 
 
-# ---- compiled --------------------------------------------------------------------------------------------------------------
+# ---- compiled ------------------------------------------------------------------------------------------------------
 
 COMPILED: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "inv": (linalg.inv, [general(2, 3, 3)]),
     "solve": (linalg.solve, [general(3, 3), drawn(3)]),
     "solve turned": (lambda a, b: linalg.solve(a, b, left=False), [general(3, 3), drawn(2, 3)]),
-    "triangular": (lambda a, b: linalg.solve_triangular(a, b, upper=True), [general(3, 3) + 3 * np.eye(3), drawn(3, 2)]),
+    "triangular": (lambda a, b: linalg.solve_triangular(a, b, upper=True),
+                   [general(3, 3) + 3 * np.eye(3), drawn(3, 2)]),
     "cholesky": (lambda a: linalg.cholesky(a @ a.mT), [general(3, 3)]),
     "qr": (lambda a: linalg.qr(a).R, [general(4, 3)]),
     "eigh": (lambda a: linalg.eigh(a + a.mT).eigenvectors.square(), [general(3, 3)]),
@@ -691,7 +705,7 @@ def test_the_plan_names_its_lines() -> None:
     assert "inverse" in str(compiled.plan)
 
 
-# ---- training --------------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------------------------
 
 
 def test_a_gaussian_process_finds_its_length_scale() -> None:

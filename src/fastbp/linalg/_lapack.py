@@ -42,7 +42,8 @@ def compute(name: str, inputs: Sequence[Array], out: Array, attributes: Attribut
         For singular or not positive definite matrices, and iterations that do not converge (NaN in the input).
     """
     if out.size:
-        ROWS[name](out, *inputs, **{key: value for key, value in attributes.items() if key in USED[name]})
+        with np.errstate(all="ignore"):  # infinities and NaN pass without a warning, as in every other op
+            ROWS[name](out, *inputs, **{key: value for key, value in attributes.items() if key in USED[name]})
 
 
 def _batches(x: Array) -> Array:
@@ -219,7 +220,7 @@ def _slogdet(out: Array, a: Array) -> None:
 
 def _cofactor(out: Array, a: Array) -> None:
     """det(A) A^-T = det(U V^T) U cof(S) V^T, where cof(S) is diagonal: products without a quotient, for every A."""
-    n, finite = a.shape[-1], np.isfinite(a).all((-2, -1))
+    n, finite = a.shape[-1], np.asarray(np.isfinite(a).all((-2, -1)))
     u, s, vh = _singular(a if finite.all() else np.where(finite[..., None, None], a, 0), True)
     others = np.where(np.eye(n, dtype=bool), 1, s[..., None, :]).prod(-1)
     sign = np.sign(np.linalg.det(u) * np.linalg.det(vh))
