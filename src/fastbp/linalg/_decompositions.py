@@ -303,8 +303,8 @@ def det(A: Tensor, *, out: Tensor | None = None) -> Tensor:
 
     Examples
     --------
-    >>> fastbp.linalg.det(fastbp.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    tensor(-2.0000)
+    >>> fastbp.linalg.det(fastbp.tensor([[2.0, 0.0], [1.0, 3.0]]))
+    tensor(6.)
 
     Notes
     -----
