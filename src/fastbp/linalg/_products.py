@@ -87,7 +87,7 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor
     --------
     >>> a = fastbp.ones(2, 3)
     >>> fastbp.linalg.multi_dot([a, a.T, a]).shape
-    (2, 3)
+    fastbp.Size([2, 3])
     """
     given = list(tensors)
     if len(given) < 2:
@@ -262,7 +262,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     Examples
     --------
     >>> fastbp.tensordot(fastbp.ones(2, 3, 4), fastbp.ones(3, 4, 5)).shape
-    (2, 5)
+    fastbp.Size([2, 5])
     """
     if isinstance(dims, Tensor):
         dims = dims.tolist()

@@ -299,7 +299,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     --------
     >>> A = fastbp.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
     >>> fastbp.linalg.lstsq(A, fastbp.tensor([1.0, 3.0, 5.0])).solution
-    tensor([1., 2.])
+    tensor([1.0000, 2.0000])
 
     Notes
     -----
