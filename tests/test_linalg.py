@@ -13,7 +13,7 @@ import pytest
 
 import fastbp
 from fastbp import _core, linalg
-from fastbp.linalg import LinAlgError, _lapack
+from fastbp.linalg import LinAlgError, _lapack, _products
 from fastbp.testing import check, check_grads
 
 # Of results of well-conditioned 4 x 4 matrices (singular values of 1 to 2.5), relative to their size: some hundred
@@ -66,6 +66,7 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
     "solve one vector for many": (linalg.solve, lambda a, b: np.linalg.inv(a) @ b, [general(2, 4, 4), drawn(4)]),
     "solve vectors": (linalg.solve, lambda a, b: (np.linalg.inv(a) @ b[..., None])[..., 0],
                       [general(3, 4, 4), drawn(3, 4)]),
+    "solve rows as matrices": (linalg.solve, lambda a, b: np.linalg.inv(a) @ b, [general(4, 4, 4), drawn(4, 2)]),
     "solve left=False": (lambda a, b: linalg.solve(a, b, left=False), lambda a, b: b @ np.linalg.inv(a),
                          [general(2, 4, 4), drawn(2, 3, 4)]),
     "triangular": (lambda a, b: linalg.solve_triangular(a, b, upper=False),
@@ -114,6 +115,7 @@ NUMPY: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[Any]]] = {
                               [-definite(4, 4)]),
     "matrix_power 0": (lambda a: linalg.matrix_power(a, 0), lambda a: np.linalg.matrix_power(a, 0), [general(2, 4, 4)]),
     "matrix_power 1": (lambda a: linalg.matrix_power(a, 1), lambda a: a, [general(2, 4, 4)]),
+    "matrix_power 5": (lambda a: a.matrix_power(5), lambda a: np.linalg.matrix_power(a, 5), [general(2, 4, 4) / 2]),
     "matrix_power 6": (lambda a: a.matrix_power(6), lambda a: np.linalg.matrix_power(a, 6), [general(2, 4, 4) / 2]),
     "matrix_power 7": (lambda a: a.matrix_power(7), lambda a: np.linalg.matrix_power(a, 7), [general(2, 4, 4) / 2]),
     "matrix_power -3": (lambda a: linalg.matrix_power(a, -3), lambda a: np.linalg.matrix_power(a, -3),
@@ -256,6 +258,12 @@ def test_lstsq() -> None:
     deficient = linalg.lstsq(fastbp.ones(4, 2), fastbp.ones(4, 1))
     assert deficient.rank.item() == 1 and deficient.residuals.numel() == 0 and deficient.singular_values.numel() == 0
     close(deficient.solution, np.full((2, 1), 0.5))
+
+
+def test_chains_are_multiplied_in_the_cheapest_order() -> None:
+    """The worked example of Cormen, Leiserson, Rivest and Stein: ((A1 (A2 A3)) ((A4 A5) A6))."""
+    split = _products._cheapest([30, 35, 15, 5, 10, 20, 25])
+    assert split[0][5] == 2 and split[0][2] == 0 and split[3][5] == 4
 
 
 def test_results_have_names() -> None:
@@ -566,7 +574,7 @@ def test_derivatives_that_do_not_exist_are_nan() -> None:
     x = tensor(np.stack([np.ones((2, 2)), np.eye(2)])).requires_grad_()
     linalg.slogdet(x).logabsdet.sum().backward()
     assert np.isnan(x.grad[0].numpy()).all() and np.array_equal(x.grad[1].numpy(), np.eye(2))
-    x = tensor(np.stack([np.full((2, 2), math.inf), np.eye(2)])).requires_grad_()
+    x = tensor(np.stack([np.full((2, 2), math.nan), np.eye(2)])).requires_grad_()
     linalg.det(x).sum().backward()
     assert np.isnan(x.grad[0].numpy()).all() and np.allclose(x.grad[1].numpy(), np.eye(2))
 
