@@ -217,8 +217,7 @@ def test_what_needs_no_product_has_none() -> None:
 
 
 def path_of(equation: str, *shapes: tuple[int, ...]) -> list[tuple[int, int]]:
-    subscripts, output, _ = _einsum._from_equation((equation, *shapes))
-    return [pair.places for pair in _einsum._plan(subscripts, output, shapes).pairs]
+    return [pair.places for pair in _einsum._planned(equation, shapes).pairs]
 
 
 def test_the_order_is_the_cheapest() -> None:
@@ -235,8 +234,7 @@ def test_many_operands_go_the_greedy_way() -> None:
     found = fastbp.einsum(equation, *(fastbp.from_numpy(a) for a in arrays))
     wanted = np.trace(np.linalg.multi_dot(arrays))
     np.testing.assert_allclose(found.item(), wanted, rtol=1e-11)
-    subscripts, output, _ = _einsum._from_equation((equation, *arrays))
-    plan = _einsum._plan(subscripts, output, ((3, 3),) * 10)
+    plan = _einsum._planned(equation, ((3, 3),) * 10)
     assert max(len(pair.result) for pair in plan.pairs) == 2
 
 

@@ -64,17 +64,26 @@ def einsum(*args: Any) -> Tensor:
     -----
     Semantics are those of torch.einsum. The greedy order is that of Smith and Gray 2018 (opt_einsum).
     """
-    subscripts, output, operands = _from_lists(args) if args and isinstance(args[0], Tensor) else _from_equation(args)
+    if args and isinstance(args[0], Tensor):
+        subscripts, output, operands = _from_lists(args)
+        _check_operands(operands)
+        return _plan(subscripts, output, tuple(x.shape for x in operands)).run(operands)
+    if len(args) < 2 or not isinstance(args[0], str):
+        raise ValueError(USAGE)
+    operands = args[1] if len(args) == 2 and isinstance(args[1], list | tuple) else args[1:]
+    _check_operands(operands)
+    return _planned(args[0], tuple([x.shape for x in operands])).run(operands)
+
+
+def _check_operands(operands: Sequence[Tensor]) -> None:
     for x in operands:
         if not isinstance(x, Tensor):
             raise TypeError(f"einsum(): operands must be Tensors, got {type(x).__name__}")
-        if x.dtype != operands[0].dtype:
+        if x.dtype is not operands[0].dtype:
             raise RuntimeError(
                 f"einsum(): expected operands of one dtype, but got {operands[0].dtype} and {x.dtype}; cast one with "
                 f".to()"
             )
-    plan = _plan(subscripts, output, tuple(tuple(x.shape) for x in operands))
-    return plan.run(operands)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -114,23 +123,26 @@ def _read(text: str, start: int, what: str) -> Pattern:
     return tuple(found)
 
 
-def _from_equation(args: tuple[Any, ...]) -> tuple[tuple[Pattern, ...], Pattern | None, list[Tensor]]:
-    if len(args) < 2 or not isinstance(args[0], str):
-        raise ValueError(USAGE)
-    equation: str = args[0]
-    operands = list(args[1]) if len(args) == 2 and isinstance(args[1], list | tuple) else list(args[1:])
+@functools.lru_cache(maxsize=512)
+def _planned(equation: str, shapes: tuple[Shape, ...]) -> _Plan:
+    """The plan of an equation, read and made once."""
+    subscripts, output = _from_equation(equation, len(shapes))
+    return _plan(subscripts, output, shapes)
+
+
+def _from_equation(equation: str, count: int) -> tuple[tuple[Pattern, ...], Pattern | None]:
     left, arrow, right = equation.partition("->")
     subscripts, start = [], 0
     for number, part in enumerate(left.split(",")):
         subscripts.append(_read(part, start, f"operand {number}"))
         start += len(part) + 1
-    if len(subscripts) != len(operands):
-        which = "fewer" if len(operands) < len(subscripts) else "more"
+    if len(subscripts) != count:
+        which = "fewer" if count < len(subscripts) else "more"
         raise RuntimeError(
-            f"einsum(): {which} operands were provided than specified in the equation {equation!r}: {len(operands)} "
-            f"for {len(subscripts)}"
+            f"einsum(): {which} operands were provided than specified in the equation {equation!r}: {count} for "
+            f"{len(subscripts)}"
         )
-    return tuple(subscripts), _read(right, len(left) + 2, "the output") if arrow else None, operands
+    return tuple(subscripts), _read(right, len(left) + 2, "the output") if arrow else None
 
 
 def _from_list(given: Any) -> Pattern:
@@ -145,12 +157,12 @@ def _from_list(given: Any) -> Pattern:
     return tuple(found)
 
 
-def _from_lists(args: tuple[Any, ...]) -> tuple[tuple[Pattern, ...], Pattern | None, list[Tensor]]:
+def _from_lists(args: tuple[Any, ...]) -> tuple[tuple[Pattern, ...], Pattern | None, Sequence[Tensor]]:
     if len(args) < 2:
         raise ValueError(USAGE)
     output = _from_list(args[-1]) if len(args) % 2 else None
     pairs = args[: len(args) - len(args) % 2]
-    return tuple(_from_list(s) for s in pairs[1::2]), output, list(pairs[::2])
+    return tuple(_from_list(s) for s in pairs[1::2]), output, pairs[::2]
 
 
 # ---- planning ------------------------------------------------------------------------------------------------------
@@ -195,14 +207,14 @@ def _arranged(x: Tensor, sums: Labels, order: Labels, shape: Shape) -> Tensor:
         x = x.sum(sums)
     if order != tuple(range(len(order))):
         x = x.permute(order)
-    return x if tuple(x.shape) == shape else x.reshape(shape)
+    return x if x.shape == shape else x.reshape(shape)
 
 
 def _multiply(left: Tensor, right: Tensor, pair: _Pair) -> Tensor:
     a = _arranged(left, pair.sums[0], pair.orders[0], pair.shapes[0])
     b = _arranged(right, pair.sums[1], pair.orders[1], pair.shapes[1])
     result = a @ b if pair.is_product else a * b
-    return result if tuple(result.shape) == pair.result else result.reshape(pair.result)
+    return result if result.shape == pair.result else result.reshape(pair.result)
 
 
 @functools.lru_cache(maxsize=512)

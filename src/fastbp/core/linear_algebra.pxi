@@ -39,12 +39,17 @@ cdef object lapack = None
 cdef fbp_status call_lapack(const fbp_call *call, fbp_tensor *out) noexcept with gil:
     """The core's callback: compute a factorization with NumPy.  An exception waits in pending_error."""
     global pending_error, lapack
+    cdef fbp_matrix_attribute none
+    memset(&none, 0, sizeof(none))
     try:
         if lapack is None:
             from fastbp.linalg import _lapack
             lapack = _lapack.compute
+        given = None  # the usual case: all of them 0
+        if call.attribute_bytes and memcmp(call.attributes, &none, sizeof(none)) != 0:
+            given = attributes_read(<int>call.op, call.attributes, call.attribute_bytes)
         lapack(fbp_ops[<int>call.op].name.decode(), [memory_array(call.inputs[i], PyBUF_READ) for i in range(call.count)],
-               memory_array(out, PyBUF_WRITE), attributes_read(<int>call.op, call.attributes, call.attribute_bytes))
+               memory_array(out, PyBUF_WRITE), given)
         return FBP_OK
     except BaseException as error:
         pending_error = error

@@ -22,7 +22,7 @@ SIGN_SHARE = 0.9  # of the largest component: two that are equal but for roundin
 SCIPY_FROM = 32  # rows of a triangular system from which a call of SciPy's a matrix costs less than LU of the batch
 
 
-def compute(name: str, inputs: Sequence[Array], out: Array, attributes: Attributes) -> None:
+def compute(name: str, inputs: Sequence[Array], out: Array, attributes: Attributes | None) -> None:
     """Write a row's result into `out`.
 
     Parameters
@@ -33,8 +33,8 @@ def compute(name: str, inputs: Sequence[Array], out: Array, attributes: Attribut
         float32 or float64, of any strides; read only.
     out : ndarray
         Contiguous, of the same type.
-    attributes : dict
-        Fields of `fbp_matrix_attribute`; empty where all are 0.
+    attributes : dict or None
+        Fields of `fbp_matrix_attribute`; None where all are 0.
 
     Raises
     ------
@@ -43,7 +43,10 @@ def compute(name: str, inputs: Sequence[Array], out: Array, attributes: Attribut
     """
     if out.size:
         with np.errstate(all="ignore"):  # infinities and NaN pass without a warning, as in every other op
-            ROWS[name](out, *inputs, **{key: value for key, value in attributes.items() if key in USED[name]})
+            if attributes is None:
+                ROWS[name](out, *inputs)
+            else:
+                ROWS[name](out, *inputs, **{key: attributes[key] for key in USED[name] if key in attributes})
 
 
 def _batches(x: Array) -> Array:

@@ -252,8 +252,9 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
 
 
 def mirrored(A: Tensor) -> Tensor:
-    """The symmetric matrix that A's lower triangle says."""
-    return _core.tril(A) + _core.tril(A, -1).mT
+    """The symmetric matrix that A's lower triangle says, with the symmetric gradient that `eigh` has too."""
+    mean, read = (A + A.mT) / 2, A.detach()
+    return mean + (_core.tril(read) + _core.tril(read, -1).mT - mean.detach())
 
 
 class LstsqResult(NamedTuple):
