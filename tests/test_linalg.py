@@ -662,6 +662,21 @@ def test_compiled_is_eager(name: str) -> None:
     assert compiled.plan is not None
 
 
+@pytest.mark.parametrize("name", ["inv", "solve", "triangular", "cholesky", "qr", "pinv", "det", "slogdet"])
+def test_compiled_with_its_derivative(name: str) -> None:
+    """A function that is compiled without backward(): the sweep comes later, and is a plan of its own."""
+    call, arrays = COMPILED[name]
+    compiled = fastbp.compile(lambda *xs: call(*xs).tanh())
+    for seed in range(3):
+        pulled = []
+        for function in (compiled, lambda *xs: call(*xs).tanh()):
+            given = [tensor(a + 0.05 * drawn(*a.shape, seed=seed)).requires_grad_() for a in arrays]
+            function(*given).square().sum().backward()
+            pulled.append([x.grad for x in given])
+        for found, wanted in zip(*pulled, strict=True):
+            close(found, wanted.numpy())
+
+
 def test_a_singular_matrix_at_run_time() -> None:
     """The plan's line raises what eager code raises; parameters stay, and the next call is right."""
     weight = fastbp.nn.Parameter(fastbp.ones(2))
