@@ -427,6 +427,7 @@ SMOOTH: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "lstsq": (lambda a, b: linalg.lstsq(a, b)[:2], [general(4, 3), drawn(4, 2)]),
     "lstsq wide": (lambda a, b: linalg.lstsq(a, b).solution, [general(2, 4), drawn(2)]),
     "det": (linalg.det, [general(2, 3, 3)]),
+    "det of the other sign": (linalg.det, [general(2, 3, 3)[:, ::-1].copy()]),
     "det of one": (linalg.det, [general(1, 1)]),
     "slogdet": (lambda a: linalg.slogdet(a).logabsdet, [general(2, 3, 3)]),
     "logdet": (lambda a: fastbp.logdet(symmetric(a)), [definite(3, 3)]),
@@ -451,6 +452,39 @@ SMOOTH: dict[str, tuple[Callable[..., Any], list[Any]]] = {
 def test_derivatives(name: str) -> None:
     call, arrays = SMOOTH[name]
     check_grads(call, *arrays)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_rules_keep_what_they_read(name: str) -> None:
+    """Operands and results that nobody else holds: their memory would be another array's by now."""
+    call, arrays = SMOOTH[name]
+    for alone in [None, *range(len(arrays))] if len(arrays) > 1 else [None]:
+        kept, dropped = (pulled_from_temporaries(call, arrays, alone, held) for held in (True, False))
+        assert all(np.array_equal(a, b) for a, b in zip(kept, dropped, strict=True)), f"operand {alone} alone"
+
+
+def test_cofactor_keeps_what_it_reads() -> None:
+    """A row that only the derivative of det makes."""
+    kept, dropped = (
+        pulled_from_temporaries(lambda a: _core._apply("cofactor", [a]), [general(3, 3)], None, held)
+        for held in (True, False)
+    )
+    assert np.array_equal(kept[0], dropped[0])
+
+
+def pulled_from_temporaries(call: Callable[..., Any], arrays: list[Any], alone: int | None, held: bool) -> list[Any]:
+    """Gradients, of all operands or one, with operands and results dropped before the sweep unless `held`."""
+    given = [tensor(a).requires_grad_(alone in (None, i)) for i, a in enumerate(arrays)]
+    operands = [x * 1.0 for x in given]
+    results = call(*operands)
+    results = [results] if isinstance(results, fastbp.Tensor) else list(results)
+    total = sum((x * tensor(drawn(*x.shape))).sum() for x in results if x.requires_grad)
+    if not held:
+        del operands, results
+    others = [tensor(np.full_like(a, 7.0)) for a in arrays for _ in range(4)]  # where freed memory would be used again
+    total.backward()
+    assert others
+    return [x.grad.numpy() for x in given if x.grad is not None]
 
 
 @pytest.mark.parametrize("name", [name for name in SMOOTH if "cond" not in name])
