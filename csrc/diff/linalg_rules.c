@@ -368,6 +368,9 @@ static fbp_tensor *identity_mask(fbp_builder *g, int64_t n) {
 /* P[i][j] = the product of all s but s_i and s_j, 0 on the diagonal. */
 static fbp_tensor *products_without_two(fbp_builder *g, fbp_tensor *s) {
     if (!s) return NULL;
+    if (s->ndim == FBP_MAX_NDIM)
+        return fbp_build_fail(g, fbp_fail(FBP_ERROR_RUNTIME, "linalg.det: the second derivative takes one axis more than the %d there may be",
+                                          FBP_MAX_NDIM));
     const int64_t n = fbp_shape(s)[s->ndim - 1];
     int64_t shape[FBP_MAX_NDIM];
     memcpy(shape, fbp_shape(s), s->ndim * sizeof *shape);
