@@ -220,7 +220,8 @@ def _factorizations() -> Iterator[Case]:
         yield factored("svd", row("svd"), shape, attributes={"values": False})
         yield factored("svd", row("svd", values=1), shape, attributes={"values": True})
         yield factored("pinv", lambda a: _core._factorize("pinv", a, rtol=1e-5), shape, attributes={"rtol": 1e-5})
-    yield factored("qr", row("qr", complete=1), tall, attributes={"mode": "complete"}, smooth=False)
+    yield factored("qr", lambda a: row("qr", complete=1)(a.detach()), tall, attributes={"mode": "complete"},
+                   smooth=False)  # the further columns of a tall matrix's Q have no derivative
     yield factored("eigh", row("eigh"), symmetric, attributes={"values": False})
     yield factored("eigh", row("eigh", values=1), symmetric, attributes={"values": True})
     yield factored("det", linalg.det, square)
