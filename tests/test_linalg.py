@@ -787,3 +787,10 @@ def test_a_gaussian_process_finds_its_length_scale() -> None:
         loss.backward()
         optimizer.step()
     assert abs(log_scale.item()) < 0.4  # 30 points tell the scale to some tens of percent
+
+
+def test_the_second_derivative_of_det_says_when_there_are_too_many_axes() -> None:
+    x = fastbp.eye(2).reshape((1,) * 14 + (2, 2)).requires_grad_()
+    (g,) = fastbp.autograd.grad(linalg.det(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="one axis more than the 16"):
+        g.square().sum().backward()
