@@ -80,6 +80,12 @@ def _assign(x: Any, source: Any) -> Any:
     return result
 
 
+def _definite(tools: Tools) -> Any:
+    """Return a symmetric positive definite matrix of shape (side, side)."""
+    x = tools.real()
+    return (x + x.T) / 2 + tools.side * tools.module.eye(tools.side)
+
+
 def _optimizer(tools: Tools, name: str, **options: Any) -> Made:
     """Return the step of an optimizer over one parameter."""
     parameter = tools.real().clone().requires_grad_()
@@ -144,6 +150,20 @@ CASES: dict[str, Callable[[Tools], Made]] = {
     "matmul": lambda t: (t.module.matmul, [t.real(), t.real()]),
     "addmm": lambda t: (t.module.addmm, [t.real(), t.real(), t.real()]),
     "linear": lambda t: (t.functional.linear, [t.real(), t.real(), t.real(t.side)]),
+    # factorizations: the singular and indefinite ones are kept away by the diagonal
+    "inverse": lambda t: (t.module.linalg.inv, [_definite(t)]),
+    "solve": lambda t: (t.module.linalg.solve, [_definite(t), t.real()]),
+    "solve_triangular": lambda t: (
+        lambda a, b: t.module.linalg.solve_triangular(a, b, upper=False),
+        [_definite(t), t.real()],
+    ),
+    "cholesky": lambda t: (t.module.linalg.cholesky, [_definite(t)]),
+    "qr": lambda t: (t.module.linalg.qr, [t.real()]),
+    "eigh": lambda t: (t.module.linalg.eigh, [_definite(t)]),
+    "svd": lambda t: (lambda x: t.module.linalg.svd(x, full_matrices=False), [t.real()]),
+    "pinv": lambda t: (t.module.linalg.pinv, [t.real()]),
+    "det": lambda t: (t.module.linalg.det, [t.real()]),
+    "slogdet": lambda t: (t.module.linalg.slogdet, [t.real()]),
     # losses over classes
     "cross_entropy": lambda t: (t.functional.cross_entropy, [t.real(), t.indices(t.side)]),
     "nll_loss": lambda t: (t.functional.nll_loss, [t.real(), t.indices(t.side)]),
@@ -165,6 +185,7 @@ CASES: dict[str, Callable[[Tools], Made]] = {
 
 # Rows without a public name that work in the backward pass of another row: its case, differentiated, is theirs.
 BACKWARD_OF = {
+    "cofactor": "det",
     "embed": "slice",
     "prod_grad": "prod",
     "extreme_grad": "amax",

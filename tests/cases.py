@@ -101,7 +101,27 @@ class Truth:
         return np.asarray(random.random(self.shape) < 0.5)
 
 
-Operand = Real | Index | Truth
+@dataclass(frozen=True)
+class Matrix:
+    """Matrices with singular values evenly spaced from 1 to 2.5, so that all are far from singular and none from each
+    other; `symmetric` ones have them for eigenvalues, and derivatives along symmetric matrices alone."""
+
+    shape: tuple[int, ...]
+    symmetric: bool = False
+    constant: bool = False
+
+    def make(self, random: np.random.Generator, dtype: str) -> Array:
+        *batch, rows, columns = self.shape
+        count = min(rows, columns)
+        left, right = (np.linalg.qr(random.standard_normal((*batch, n, count)))[0] for n in (rows, columns))
+        right = left if self.symmetric else right
+        made = (left * np.linspace(1.0, 2.5, count)) @ np.swapaxes(right, -1, -2)
+        if self.symmetric:
+            made = (made + np.swapaxes(made, -1, -2)) / 2
+        return np.asarray(made).astype(dtype)
+
+
+Operand = Real | Index | Truth | Matrix
 
 
 def draw(operands: Sequence[Operand], dtype: str, seed: int = 0) -> list[Array]:

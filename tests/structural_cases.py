@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from cases import ALL, FLOATS, NUMBERS, Array, Case, Index, Real, Truth, moved, row, summed
+from cases import ALL, FLOATS, NUMBERS, Array, Case, Index, Matrix, Real, Truth, moved, row, summed
 
 import fastbp
 import fastbp.nn.functional as F
@@ -194,6 +194,41 @@ def _products() -> Iterator[Case]:
         yield summed("linear", F.linear, Real(shape), Real((5, 4)), bound=32.0)
 
 
+def _factorizations() -> Iterator[Case]:
+    linalg = fastbp.linalg
+
+    def factored(op: str, call: Callable[..., Any], *operands: Any, **rest: Any) -> Case:
+        # The first operand is a batch: a test repeats its first element along that axis.
+        return summed(op, call, *operands, bound=256.0, reason="LAPACK's backward errors, of some units times the 4 "
+                      "rows, are enlarged by conditions up to 2.5 and by gaps down to 1/2 between values", **rest)
+
+    square, tall, wide = Matrix((3, 4, 4)), Matrix((3, 4, 3)), Matrix((2, 2, 4))
+    symmetric = Matrix((3, 4, 4), symmetric=True)
+    yield factored("inverse", linalg.inv, square)
+    yield factored("inverse", row("inverse", lenient=1), square, attributes={"lenient": True})
+    for right in ((3, 4, 2), (4, 2), (2, 1, 4, 1)):
+        yield factored("solve", linalg.solve, square, Real(right))
+        yield factored("solve_triangular", lambda a, b: linalg.solve_triangular(a, b, upper=True, unitriangular=True),
+                       square, Real(right), attributes={"upper": True, "unitriangular": True})
+    for upper in (False, True):
+        yield factored("solve_triangular", lambda a, b, upper=upper: linalg.solve_triangular(a, b, upper=upper),
+                       Matrix((3, 4, 4), symmetric=True), Real((3, 4, 2)),
+                       attributes={"upper": upper, "unitriangular": False})
+    yield factored("cholesky", linalg.cholesky, symmetric)
+    for shape in (square, tall, wide):
+        yield factored("qr", row("qr"), shape, attributes={"mode": "reduced"})
+        yield factored("svd", row("svd"), shape, attributes={"values": False})
+        yield factored("svd", row("svd", values=1), shape, attributes={"values": True})
+        yield factored("pinv", lambda a: _core._factorize("pinv", a, rtol=1e-5), shape, attributes={"rtol": 1e-5})
+    yield factored("qr", lambda a: row("qr", complete=1)(a.detach()), tall, attributes={"mode": "complete"},
+                   smooth=False)  # the further columns of a tall matrix's Q have no derivative
+    yield factored("eigh", row("eigh"), symmetric, attributes={"values": False})
+    yield factored("eigh", row("eigh", values=1), symmetric, attributes={"values": True})
+    yield factored("det", linalg.det, square)
+    yield factored("cofactor", row("cofactor"), square)
+    yield factored("slogdet", row("slogdet"), square)
+
+
 def _losses() -> Iterator[Case]:
     for x, t in (((4, 5), (4,)), ((5,), ()), ((2, 3, 4), (2, 4))):
         classes = x[1] if len(x) > 1 else x[0]
@@ -259,7 +294,7 @@ def _sources() -> Iterator[Case]:
 
 
 STRUCTURAL: list[Case] = [
-    *_shapes(), *_reductions(), *_along(), *_indexing(), *_products(), *_losses(), *_sources(),
+    *_shapes(), *_reductions(), *_along(), *_indexing(), *_products(), *_factorizations(), *_losses(), *_sources(),
 ]
 """Cases of every row that is not elementwise; optimizer updates are tested as optimizers (tests/test_optim.py)."""
 

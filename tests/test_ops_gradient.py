@@ -53,11 +53,16 @@ def leaves(arrays: list[Array], layout: str = "contiguous", operands: Sequence[O
 
 
 def over_free_operands(case: Case, arrays: list[Array]) -> tuple[Callable[..., Any], list[Array]]:
-    """The case as a function of its operands that are no constants, and those."""
+    """The case as a function of its operands that are no constants, and those.
+
+    Finite differences move an operand that is symmetric along symmetric matrices: its rule holds there.
+    """
     fixed = {i: fastbp.from_numpy(a) for i, a in enumerate(arrays) if case.operands[i].constant}
 
+    symmetric = [getattr(operand, "symmetric", False) for operand in case.operands if not operand.constant]
+
     def call(*free: fastbp.Tensor) -> Any:
-        given = iter(free)
+        given = iter([(x + x.mT) / 2 if is_symmetric else x for x, is_symmetric in zip(free, symmetric, strict=True)])
         return case.call(*(fixed[i] if i in fixed else next(given) for i in range(len(arrays))))
 
     return call, [a for i, a in enumerate(arrays) if i not in fixed]

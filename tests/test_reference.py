@@ -329,6 +329,38 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     # The first Adam step has the size of lr, whatever the gradient is.
     ("adam", (1.0, 4.0, 0.0, 0.0), {"lr": 0.1, "step": 1, "eps": 0.0}, [0.9, 0.4, 0.016, None]),
     ("adamw", (1.0, 4.0, 0.0, 0.0), {"lr": 0.1, "step": 1, "eps": 0.0, "weight_decay": 1}, [0.8, 0.4, 0.016, None]),
+    # factorizations, packed as the core packs them; 3, 4, 5 and 5, 12, 13 make whole numbers
+    ("inverse", ([[2.0, 1.0], [0.0, 4.0]],), {}, [[0.5, -0.125], [0.0, 0.25]]),
+    ("inverse", ([[1.0, 2.0], [2.0, 4.0]],), {"lenient": True}, [[nan, nan], [nan, nan]]),
+    ("solve", ([[0.0, 2.0], [4.0, 0.0]], [[2.0], [8.0]]), {}, [[2.0], [1.0]]),
+    (
+        "solve_triangular",
+        ([[2.0, 9.0], [1.0, 4.0]], [[2.0], [5.0]]),
+        {"upper": False, "unitriangular": False},
+        [[1.0], [1.0]],
+    ),
+    (
+        "solve_triangular",
+        ([[9.0, 2.0], [9.0, 9.0]], [[5.0], [1.0]]),
+        {"upper": True, "unitriangular": True},
+        [[3.0], [1.0]],
+    ),
+    ("cholesky", ([[4.0, 9.0], [2.0, 5.0]],), {}, [[2.0, 0.0], [1.0, 2.0]]),
+    ("det", ([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 0.0]]],), {}, [-2.0, -1.0]),
+    ("det", (Array([], (0, 0)),), {}, 1.0),
+    ("slogdet", ([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]],), {}, [[-1.0, math.log(2.0)], [0.0, -inf]]),
+    ("cofactor", ([[1.0, 2.0], [3.0, 4.0]],), {}, [[4.0, -3.0], [-2.0, 1.0]]),
+    ("cofactor", ([[1.0, 1.0], [1.0, 1.0]],), {}, [[1.0, -1.0], [-1.0, 1.0]]),
+    ("qr", ([[3.0, 5.0], [4.0, 0.0]],), {}, [[-0.6, -0.8], [-0.8, 0.6], [-5.0, 0.0], [-3.0, -4.0]]),
+    ("qr", ([[3.0], [4.0]],), {"mode": "complete"}, [[-0.6, -0.8], [-0.8, 0.6], [-5.0, 0.0]]),
+    ("qr", ([[3.0, 1.0]],), {}, [[1.0], [3.0], [1.0]]),
+    ("eigh", ([[2.0, 9.0], [1.0, 2.0]],), {}, [[1.0, 3.0], [math.sqrt(0.5)] * 2, [-math.sqrt(0.5), math.sqrt(0.5)]]),
+    ("eigh", ([[2.0, 9.0], [1.0, 2.0]],), {"values": True}, [[1.0, 3.0]]),
+    ("svd", ([[0.0, -2.0], [1.0, 0.0]],), {}, [[2.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]]),
+    ("svd", ([[3.0, 4.0]],), {}, [[5.0], [1.0], [0.6], [0.8]]),
+    ("svd", ([[3.0], [4.0]],), {"values": True}, [[5.0]]),
+    ("pinv", ([[3.0, 4.0]],), {}, [[0.12], [0.16]]),
+    ("pinv", ([[2.0, 0.0], [0.0, 1.0]],), {"atol": 1.0}, [[0.5, 0.0], [0.0, 0.0]]),
     # pulls that are ops of their own
     ("softmax_grad", ([1.0, 3.0], [0.25, 0.75]), {"dim": 0}, [-0.375, 0.375]),
     ("log_softmax_grad", ([1.0, 3.0], [math.log(0.25), math.log(0.75)]), {"dim": 0}, [0.0, 0.0]),
@@ -367,6 +399,27 @@ def draw(*shape: int, low: float = -2.0, high: float = 2.0) -> Array:
 def between(*shape: int) -> Array:
     """Numbers strictly between 0 and 1."""
     return draw(*shape, low=0.1, high=0.9)
+
+
+def matrix(*shape: int, symmetric: bool = False) -> Array:
+    """Matrices that are far from singular, with values far from each other."""
+    rows, columns = shape[-2:]
+    x = draw(*shape, low=-1.0, high=1.0)
+    for p in range(x.size):
+        i, j = p % (rows * columns) // columns, p % columns
+        x.values[p] += 3.0 * (i + 1) * (i == j)
+    if symmetric:
+        for p in range(x.size):
+            i, j = p % (rows * columns) // columns, p % columns
+            x.values[p] = x.values[mirrored(p, x.shape)] if j > i else x.values[p]
+    return x
+
+
+def mirrored(p: int, shape: tuple[int, ...]) -> int:
+    """Where the element across the diagonal is."""
+    n = shape[-1]
+    i, j = p % (n * n) // n, p % n
+    return p + (j - i) * (n - 1)
 
 
 STEP = 1e-5
@@ -463,6 +516,19 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("outer", (draw(2), draw(3)), {}),
     ("linear", (draw(2, 2, 3), draw(4, 3), draw(4)), {}),
     ("linear", (draw(2, 3), draw(3)), {}),
+    *((name, (matrix(2, 3, 3),), {}) for name in ("inverse", "det", "cofactor", "slogdet", "qr", "svd", "pinv")),
+    *((name, (matrix(*s),), {}) for name in ("qr", "svd", "pinv") for s in ((2, 4), (4, 2))),
+    ("svd", (matrix(4, 2),), {"values": True}),
+    ("pinv", ([[1.0, 2.0], [2.0, 1.0], [0.0, 1.0]],), {"rtol": 1e-9}),
+    ("cofactor", ([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [0.0, 1.0, 5.0]],), {}),
+    *((name, (matrix(2, 3, 3, symmetric=True),), {}) for name in ("cholesky", "eigh")),
+    ("eigh", (matrix(3, 3, symmetric=True),), {"values": True}),
+    *(("solve", (matrix(*a), draw(*b)), {}) for a, b in (((2, 3, 3), (3, 2)), ((3, 3), (2, 3, 1)))),
+    *(
+        ("solve_triangular", (matrix(2, 3, 3), draw(3, 2)), {"upper": upper, "unitriangular": unit})
+        for upper in (False, True)
+        for unit in (False, True)
+    ),
     *(
         (name, (draw(2, 3), draw(2, 3)), {"reduction": reduction, **extra})
         for name, extra in (
@@ -561,16 +627,23 @@ def worst_disagreement(name: str, inputs: tuple[Any, ...], attributes: dict[str,
         return math.fsum(a * b for g, y in pairs for a, b in zip(g.values, y.values, strict=True))
 
     worst = 0.0
+    # Of symmetric matrices both triangles move, each by half: there the rules hold.
+    symmetric = name in ("cholesky", "eigh")
     for x, gradient in zip(arrays, pulled, strict=True):
         if gradient is None:
             continue
         assert x is not None and gradient.shape == x.shape
-        for p, value in enumerate(x.values):
-            x.values[p] = value + STEP
+        for p in range(x.size):
+            places = (p, mirrored(p, x.shape)) if symmetric else (p,)
+            kept = list(x.values)
+            for at in places:
+                x.values[at] += STEP / len(places)
             above = paired()
-            x.values[p] = value - STEP
+            x.values[:] = kept
+            for at in places:
+                x.values[at] -= STEP / len(places)
             below = paired()
-            x.values[p] = value
+            x.values[:] = kept
             difference = abs((above - below) / (2 * STEP) - gradient.values[p])
             worst = max(worst, difference / max(1.0, abs(gradient.values[p])))
     return worst

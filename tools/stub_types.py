@@ -21,6 +21,10 @@ from typing import Any, Literal, NamedTuple, Protocol, Self, SupportsIndex, Type
 
 import numpy as np
 
+from .linalg._decompositions import OlderSVDResult as _OlderSVDResult
+from .linalg._decompositions import QRResult as _QRResult
+from .linalg._decompositions import SlogdetResult as _SlogdetResult
+
 '''
 
 # After the classes: names that stand for long types.
@@ -354,7 +358,7 @@ ATTRIBUTES = {
 
 PARAMETERS_BY_TYPE = {
     "_Operand": (
-        "input other target end value source src src_value values fill_value mat1 mat2 batch1 batch2 vec vec2 "
+        "input input2 other target end value source src src_value values fill_value mat1 mat2 batch1 batch2 vec vec2 "
         "tensor tensor1 tensor2 condition mask index min max exponent test_elements elements sorted_sequence "
         "boundaries"
     ),
@@ -362,6 +366,7 @@ PARAMETERS_BY_TYPE = {
     "_bool": (
         "keepdim largest sorted stable descending training inplace sparse_grad replacement non_blocking "
         "create_graph retain_grad materialize_grads equal_nan pin_memory requires_grad return_inverse "
+        "upper some compute_uv "
         "return_counts accumulate log_target nesterov maximize decoupled first as_tuple force copy right "
         "out_int32 hard invert assume_unique"
     ),
@@ -372,7 +377,7 @@ PARAMETERS_BY_TYPE = {
     ),
     "_int | None": "m high",
     "_Number": (
-        "alpha beta rtol atol base lambd p delta negative_slope threshold min_val max_val lr momentum "
+        "rcond alpha beta rtol atol base lambd p delta negative_slope threshold min_val max_val lr momentum "
         "dampening weight_decay eps beta1 beta2 label_smoothing start step std mean"
     ),
     "_Tensors": "tensors",
@@ -430,6 +435,10 @@ PARAMETERS = {
     "split_size_or_sections": "_Dims",
     "state": "Any",
     "destination": "_Dims",
+    "_factorize.input": "Tensor",
+    "_factorize.other": "Tensor | None",
+    **dict.fromkeys((f"_factorize.{name}" for name in ("upper", "unit", "values", "complete", "lenient")), "_bool"),
+    "Tensor.cross.dim": "_int | None",
     "_apply.inputs": "Sequence[Tensor | None]",
     "_apply.attributes": "dict[builtins.str, Any] | None",
     "_captured_costs.capture": "Capture",
@@ -579,6 +588,9 @@ RETURNS_BY_TYPE = {
 RETURNS = {
     **by_name(RETURNS_BY_TYPE),
     "current_capture": "Capture | None",
+    "Tensor.qr": "_QRResult",
+    "Tensor.slogdet": "_SlogdetResult",
+    "Tensor.svd": "_OlderSVDResult",
     "make_plan": "Plan",
     "largest_values": "list[tuple[builtins.int, builtins.str, tuple[builtins.int, ...], builtins.str]]",
     **{name: f"_{name}_result" for name in ("aminmax", "median", "sort", "topk")},

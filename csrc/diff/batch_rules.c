@@ -241,6 +241,15 @@ fbp_tensor *batch_matmul(fbp_builder *g, const fbp_call *call, const bool *batch
     return matmul(g, a, b);
 }
 
+/* Solvers broadcast the axes before their matrices, as elementwise ops do all. */
+fbp_tensor *batch_solve(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size) {
+    (void)size;
+    return batch_elementwise(g, call, batched);
+}
+fbp_tensor *batch_solve_triangular(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size) {
+    return batch_solve(g, call, batched, size);
+}
+
 /* total + x, each perhaps batched, of examples of `ndim` dimensions. */
 static fbp_tensor *add(fbp_builder *g, fbp_tensor *total, fbp_tensor *x, bool batched, int ndim) {
     return fbp_build2(g, FBP_OP_add, total, batched ? fbp_batch_rank(g, x, ndim) : x);

@@ -51,6 +51,17 @@ typedef struct fbp_take_attribute {
     int64_t shape[FBP_MAX_NDIM]; /* of the larger tensor */
 } fbp_take_attribute;
 
+/* Of the rows in ops/linalg_ops.c; no field holds an axis, matrices are the last two. */
+typedef struct fbp_matrix_attribute {
+    int32_t upper;      /* solve_triangular: A's upper triangle is read, else the lower one */
+    int32_t unit;       /* solve_triangular: A's diagonal counts as ones */
+    int32_t values;     /* eigh, svd: values alone, no vectors */
+    int32_t complete;   /* qr: Q is square */
+    int32_t lenient;    /* inverse: NaN for a singular matrix, and no error */
+    int32_t padding;
+    double atol, rtol;  /* pinv: singular values up to max(atol, rtol * largest) count as 0 */
+} fbp_matrix_attribute;
+
 typedef struct fbp_loss_attribute {
     int64_t ignore_index;
     double label_smoothing;
@@ -71,7 +82,7 @@ typedef enum fbp_attribute_kind {
     FBP_ATTRIBUTE_OF_fbp_no_attribute, FBP_ATTRIBUTE_OF_fbp_scalar_attribute, FBP_ATTRIBUTE_OF_fbp_dtype_attribute,
     FBP_ATTRIBUTE_OF_fbp_shape_attribute, FBP_ATTRIBUTE_OF_fbp_permute_attribute, FBP_ATTRIBUTE_OF_fbp_slice_attribute,
     FBP_ATTRIBUTE_OF_fbp_diagonal_attribute, FBP_ATTRIBUTE_OF_fbp_dim_attribute, FBP_ATTRIBUTE_OF_fbp_reduce_attribute,
-    FBP_ATTRIBUTE_OF_fbp_take_attribute, FBP_ATTRIBUTE_OF_fbp_loss_attribute, FBP_ATTRIBUTE_OF_fbp_source_attribute,
+    FBP_ATTRIBUTE_OF_fbp_take_attribute, FBP_ATTRIBUTE_OF_fbp_matrix_attribute, FBP_ATTRIBUTE_OF_fbp_loss_attribute, FBP_ATTRIBUTE_OF_fbp_source_attribute,
 } fbp_attribute_kind;
 
 /* Room for the attributes of any op. */
@@ -85,6 +96,7 @@ typedef union fbp_any_attribute {
     fbp_dim_attribute dim;
     fbp_reduce_attribute reduce;
     fbp_take_attribute take;
+    fbp_matrix_attribute matrix;
     fbp_loss_attribute loss;
     fbp_source_attribute source;
 } fbp_any_attribute;

@@ -81,7 +81,9 @@ strided = "strided"
 contiguous_format = "contiguous_format"
 preserve_format = "preserve_format"
 
-_SUBMODULES = frozenset(("autograd", "compiler", "datasets", "func", "nn", "optim", "reference", "testing", "utils"))
+_SUBMODULES = frozenset(
+    ("autograd", "compiler", "datasets", "func", "linalg", "nn", "optim", "reference", "testing", "utils")
+)
 
 
 def is_tensor(obj: object) -> _builtins.bool:
@@ -202,24 +204,31 @@ if _TYPE_CHECKING:
     from . import compiler as compiler
     from . import datasets as datasets
     from . import func as func
+    from . import linalg as linalg
     from . import nn as nn
     from . import optim as optim
     from . import reference as reference
     from . import testing as testing
     from . import utils as utils
+    from ._matrices import *  # noqa: F403
 else:
 
     def __getattr__(name: str) -> object:
-        """Import submodules at their first use, so that `import fastbp` stays quick."""
-        if name in _SUBMODULES:
-            from importlib import import_module
+        """Import submodules and functions of matrices at their first use, so that `import fastbp` stays quick."""
+        from importlib import import_module
 
+        if name in _SUBMODULES:
             return import_module("." + name, __name__)
+        matrices = import_module("._matrices", __name__)
+        if name in matrices.__all__:
+            return globals().setdefault(name, getattr(matrices, name))
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES})
+    from ._matrices import __all__ as matrices
+
+    return sorted({*globals(), *_SUBMODULES, *matrices})
 
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.

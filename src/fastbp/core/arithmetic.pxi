@@ -162,25 +162,31 @@ def bmm(input, mat2, *, out=None):
     return matmul(input, mat2, out=out)
 
 
-def mv(input, vec):
+def mv(input, vec, *, out=None):
     """Matrix times vector."""
     expect_dims("mv", input, 2)
     expect_dims("mv", vec, 1)
-    return binary(FBP_OP_matmul, input, vec)
+    return store(binary(FBP_OP_matmul, input, vec), out)
 
 
-def dot(input, tensor):
+def dot(input, tensor, *, out=None):
     """Inner product of two vectors."""
     expect_dims("dot", input, 1)
     expect_dims("dot", tensor, 1)
-    return binary(FBP_OP_matmul, input, tensor)
+    return store(binary(FBP_OP_matmul, input, tensor), out)
 
 
-def outer(input, vec2):
+vdot = dot  # real numbers are their own conjugates
+
+
+def outer(input, vec2, *, out=None):
     """Outer product of two vectors: (n,) and (m,) to (n, m)."""
     expect_dims("outer", input, 1)
     expect_dims("outer", vec2, 1)
-    return binary(FBP_OP_mul, unsqueeze(input, 1), vec2)
+    return store(binary(FBP_OP_mul, unsqueeze(input, 1), vec2), out)
+
+
+ger = outer
 
 
 def addmm(input, mat1, mat2, *, beta=1, alpha=1, out=None):

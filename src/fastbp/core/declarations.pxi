@@ -170,6 +170,9 @@ cdef extern from "ops/attributes.h" nogil:
     ctypedef struct fbp_take_attribute:
         int64_t axes, ndim
         int64_t *shape
+    ctypedef struct fbp_matrix_attribute:
+        int32_t upper, unit, values, complete, lenient, padding
+        double atol, rtol
     ctypedef struct fbp_loss_attribute:
         int64_t ignore_index
         double label_smoothing

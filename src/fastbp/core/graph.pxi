@@ -33,6 +33,7 @@ cdef union any_attribute:
     fbp_reduce_attribute reduce
     fbp_take_attribute take
     fbp_loss_attribute loss
+    fbp_matrix_attribute matrix
     fbp_source_attribute source
 
 
@@ -81,6 +82,9 @@ cdef dict attributes_read(int op, const void *stored, int size):
         return {"dims": bits(a.reduce.dims), "keepdim": bool(a.reduce.keepdim), "p": a.reduce.p}
     if kind == "take":
         return {"axes": a.take.axes, "shape": tuple([a.take.shape[i] for i in range(a.take.ndim)])}
+    if kind == "matrix":
+        return {"upper": bool(a.matrix.upper), "unit": bool(a.matrix.unit), "values": bool(a.matrix.values),
+                "complete": bool(a.matrix.complete), "lenient": bool(a.matrix.lenient), "atol": a.matrix.atol, "rtol": a.matrix.rtol}
     if kind == "loss":
         return {"ignore_index": a.loss.ignore_index, "label_smoothing": a.loss.label_smoothing,
                 "reduction": ("none", "mean", "sum")[a.loss.reduction], "classes": a.loss.classes}
@@ -147,6 +151,11 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
         a.take.axes = given.get("axes", 1)
         a.take.ndim = sizes_write(given["shape"], a.take.shape)
         return sizeof(fbp_take_attribute)
+    if kind == "matrix":
+        a.matrix.upper, a.matrix.unit, a.matrix.values = given.get("upper", 0), given.get("unit", 0), given.get("values", 0)
+        a.matrix.complete, a.matrix.lenient = given.get("complete", 0), given.get("lenient", 0)
+        a.matrix.atol, a.matrix.rtol = given.get("atol", 0.0), given.get("rtol", 0.0)
+        return sizeof(fbp_matrix_attribute)
     if kind == "loss":
         a.loss.ignore_index, a.loss.label_smoothing = given.get("ignore_index", -100), given.get("label_smoothing", 0.0)
         a.loss.reduction, a.loss.classes = ("none", "mean", "sum").index(given["reduction"]), given.get("classes", 0)

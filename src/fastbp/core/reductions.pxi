@@ -356,8 +356,9 @@ def norm(input, p="fro", dim=None, keepdim=False, *, dtype=None):
     ----------
     input : Tensor
         float32 or float64.
-    p : float or "fro", optional
-        The order; "fro" (default) is 2, inf and -inf are the largest and smallest |x|, 0 counts the non-zero elements.
+    p : float, "fro" or "nuc", optional
+        The order; "fro" (default) is 2, inf and -inf are the largest and smallest |x|, 0 counts the non-zero elements; "nuc" is the sum
+        of a matrix's singular values.
     dim : int or sequence of int, optional
         Axes that are reduced. Default: all.
     keepdim : bool, optional
@@ -369,12 +370,11 @@ def norm(input, p="fro", dim=None, keepdim=False, *, dtype=None):
     ------
     RuntimeError
         For bool and integers, and for negative and infinite orders of nothing.
-    NotImplementedError
-        For p="nuc".
     """
     cdef double order = 2.0
     if p == "nuc":
-        raise NotImplementedError("norm: the nuclear norm needs singular values, which fastbp does not compute")
+        from fastbp import linalg
+        return linalg.matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     if p is not None and p != "fro":
         if isinstance(p, str):
             raise RuntimeError(f"norm: p must be a number, 'fro' or 'nuc', got {p!r}")

@@ -564,3 +564,4 @@ cdef class Tensor:
     include "reduction_methods.pxi"
     include "indexing_methods.pxi"
     include "creation_methods.pxi"
+    include "matrix_methods.pxi"

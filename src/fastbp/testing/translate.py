@@ -85,6 +85,10 @@ def _nothing(recorded: Attributes, inputs: Inputs) -> Attributes:
     return {}
 
 
+def _values(recorded: Attributes, inputs: Inputs) -> Attributes:
+    return {"values": recorded.get("values", False)}
+
+
 TRANSLATIONS: dict[str, Translation] = {
     "reshape": lambda recorded, inputs: {"shape": recorded["shape"]},
     "permute": lambda recorded, inputs: {"dims": recorded["axes"]},
@@ -108,6 +112,12 @@ TRANSLATIONS: dict[str, Translation] = {
     "matmul": _nothing,
     "linear": _nothing,
     "addmm": lambda recorded, inputs: {"beta": recorded["p"][0], "alpha": recorded["p"][1]},
+    "inverse": lambda recorded, inputs: {"lenient": recorded.get("lenient", False)},
+    "solve_triangular": lambda recorded, inputs: {"upper": recorded["upper"], "unitriangular": recorded["unit"]},
+    "qr": lambda recorded, inputs: {"mode": "complete" if recorded["complete"] else "reduced"},
+    "pinv": lambda recorded, inputs: {"atol": recorded["atol"], "rtol": recorded["rtol"]},
+    **dict.fromkeys(("eigh", "svd"), _values),
+    **dict.fromkeys(("solve", "cholesky", "det", "cofactor", "slogdet"), _nothing),
     "cross_entropy": _loss,
     "cross_entropy_grad": _loss,
     "nll_loss": _loss,
