@@ -7,7 +7,7 @@ topological order, forwards or backwards, and no walk here recurses.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
