@@ -1,7 +1,8 @@
 """fastbp.func: what each transform takes and gives, and how derivatives inside and outside are told apart.
 
 Expected values are closed forms of the functions below, or the same derivative by plain autograd. Nests and compiled
-functions are in test_func_nested.py, vmap in test_vmap.py, each op's own batching in test_vmap_ops.py.
+functions are in test_func_nested.py, modules as functions in test_func_state.py, vmap in test_vmap.py, each op's own
+batching in test_vmap_ops.py.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import func, nn
+from fastbp import func
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - the untyped form is what users have
+Pair = namedtuple("Pair", "first second")
 
 # A derivative is some ten roundings away from its closed form, in another order of operations.
 TOLERANCE = {"rtol": 1e-13, "atol": 1e-14}
@@ -159,7 +160,7 @@ def test_what_an_output_does_not_depend_on_has_zeros() -> None:
     same(found[1], np.zeros(3))
 
 
-# ---- products --------------------------------------------------------------------------------------------------------
+# ---- products ------------------------------------------------------------------------------------------------------
 
 
 def test_vjp_can_be_called_again() -> None:
@@ -197,7 +198,9 @@ def test_jvp_of_a_constant() -> None:
     output, tangent = func.jvp(lambda a: y() * 2, (x(),), (y(),))
     same(output, 2 * Y)
     same(tangent, np.zeros(3))
-    refuses(RuntimeError, "does not depend on the primals", lambda: func.jvp(lambda a: y(), (x(),), (y(),), strict=True))
+    refuses(
+        RuntimeError, "does not depend on the primals", lambda: func.jvp(lambda a: y(), (x(),), (y(),), strict=True)
+    )
     refuses(RuntimeError, "strict", lambda: func.jvp(lambda a: (a, y()), (x(),), (y(),), strict=True))
     same(func.jvp(lambda a: a * 2, (x(),), (y(),), strict=True)[1], 2 * Y)
 
@@ -220,7 +223,7 @@ def test_hvp() -> None:
     same(by_b, 2 * Y * Y + 2 * X * X)
 
 
-# ---- Jacobians -------------------------------------------------------------------------------------------------------
+# ---- Jacobians -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jacobian", [func.jacrev, func.jacfwd])
@@ -277,7 +280,7 @@ def test_hessian() -> None:
     same(found["a"]["a"], np.zeros((3, 3)))
 
 
-# ---- with plain autograd -----------------------------------------------------------------------------------------------
+# ---- with plain autograd -------------------------------------------------------------------------------------------
 
 
 def weights() -> fastbp.Tensor:
@@ -309,7 +312,7 @@ def test_results_require_grad_where_something_outside_does() -> None:
     ],
 )
 def test_first_derivatives_go_on_to_their_argument(derive: Any) -> None:
-    """The derivative of the derivative is 6a on the diagonal, by plain backward(); and none is kept of plain numbers."""
+    """The derivative of the derivative is 6a on the diagonal, by backward(); and none is kept of plain numbers."""
     a = x().requires_grad_()
     gradient = derive(lambda v: (v**3).sum(), a)
     same(gradient, 3 * X * X, recorded=True)
@@ -437,41 +440,63 @@ def test_in_place_inside() -> None:
     refuses(RuntimeError, "mul_: a leaf Variable", lambda: func.grad(lambda a: a.mul_(2).sum())(x()))
 
 
-# ---- bad input -----------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------------------------
 
 
 def test_grad_refuses_other_outputs() -> None:
-    refuses(RuntimeError, "grad: expected the function to return one floating point tensor of one element, got (3,)",
-            lambda: func.grad(lambda a: a * a)(x()))
+    refuses(
+        RuntimeError,
+        "grad: expected the function to return one floating point tensor of one element, got (3,)",
+        lambda: func.grad(lambda a: a * a)(x()),
+    )
     refuses(RuntimeError, "one element, got () fastbp.float64, (3,)", lambda: func.grad(lambda a: (a.sum(), a))(x()))
     refuses(RuntimeError, "one element, got () fastbp.int64", lambda: func.grad(lambda a: a.argmax())(x()))
     for transform in (func.grad, func.jacrev, func.jacfwd):
-        refuses(RuntimeError, "the function's output: expected Tensors in lists, tuples and dicts, got float",
-                lambda transform=transform: transform(lambda a: 3.0)(x()))
-    refuses(RuntimeError, "(output, aux) if has_aux is True, got Tensor",
-            lambda: func.grad(lambda a: a.sum(), has_aux=True)(x()))
+        refuses(
+            RuntimeError,
+            "the function's output: expected Tensors in lists, tuples and dicts, got float",
+            lambda transform=transform: transform(lambda a: 3.0)(x()),
+        )
+    refuses(
+        RuntimeError,
+        "(output, aux) if has_aux is True, got Tensor",
+        lambda: func.grad(lambda a: a.sum(), has_aux=True)(x()),
+    )
     refuses(RuntimeError, "at least one Tensor", lambda: func.vjp(lambda a: (), x()))
 
 
 def test_arguments_that_cannot_be_differentiated() -> None:
     whole = fastbp.arange(3)
     for name in ("grad", "grad_and_value", "jacrev", "jacfwd"):
-        refuses(RuntimeError, f"{name}: argument 0: only Tensors of floating point dtype can be differentiated, got "
-                "fastbp.int64", lambda name=name: getattr(func, name)(lambda a: a.sum())(whole))
+        refuses(
+            RuntimeError,
+            f"{name}: argument 0: only Tensors of floating point dtype can be differentiated, got fastbp.int64",
+            lambda name=name: getattr(func, name)(lambda a: a.sum())(whole),
+        )
     refuses(RuntimeError, "floating point", lambda: func.jvp(lambda a: a * 2, (whole,), (whole,)))
     for name in ("grad", "jacrev"):  # the types are PyTorch's
-        refuses(ValueError, f"{name}: argument 0: expected Tensors in lists, tuples and dicts, got float",
-                lambda name=name: getattr(func, name)(lambda a: a * a)(3.0))
+        refuses(
+            ValueError,
+            f"{name}: argument 0: expected Tensors in lists, tuples and dicts, got float",
+            lambda name=name: getattr(func, name)(lambda a: a * a)(3.0),
+        )
     refuses(RuntimeError, "got float", lambda: func.jvp(lambda a: a * a, (3.0,), (1.0,)))
     refuses(ValueError, "got str", lambda: func.grad(lambda a: a["k"].sum())({"k": x(), "m": "text"}))
 
 
-@pytest.mark.parametrize(("argnums", "words"), [
-    (1, "got argnum=1, but only 1 positional inputs"), (-2, "got argnum=-2, but only 1 positional inputs"),
-    ((0, 1), "got argnum=1"), ("0", "argnums must be an int or a non-empty tuple of ints, got '0'"),
-    ((), "non-empty"), (True, "got True"), ((0, -1), "argnums elements must be unique, got (0, -1)"),
-    ([0], "got [0]"),
-])
+@pytest.mark.parametrize(
+    ("argnums", "words"),
+    [
+        (1, "got argnum=1, but only 1 positional inputs"),
+        (-2, "got argnum=-2, but only 1 positional inputs"),
+        ((0, 1), "got argnum=1"),
+        ("0", "argnums must be an int or a non-empty tuple of ints, got '0'"),
+        ((), "non-empty"),
+        (True, "got True"),
+        ((0, -1), "argnums elements must be unique, got (0, -1)"),
+        ([0], "got [0]"),
+    ],
+)
 def test_argnums_that_do_not_fit(argnums: Any, words: str) -> None:
     for transform in (func.grad, func.jacrev, func.jacfwd):
         refuses(RuntimeError, words, lambda transform=transform: transform(lambda a: a.sum(), argnums)(x()))
@@ -479,8 +504,11 @@ def test_argnums_that_do_not_fit(argnums: Any, words: str) -> None:
 
 def test_cotangents_that_do_not_fit() -> None:
     _, pull = func.vjp(lambda a: {"k": a * 2}, x())
-    refuses(RuntimeError, "vjp: a cotangent of shape (2,), fastbp.float64 for an output of shape (3,)",
-            lambda: pull({"k": y()[:2]}))
+    refuses(
+        RuntimeError,
+        "vjp: a cotangent of shape (2,), fastbp.float64 for an output of shape (3,)",
+        lambda: pull({"k": y()[:2]}),
+    )
     refuses(RuntimeError, "vjp: a cotangent of shape (3,), fastbp.float32", lambda: pull({"k": y().float()}))
     refuses(RuntimeError, "vjp: cotangents of structure [*] for an output of structure {'k': *}", lambda: pull([y()]))
     refuses(RuntimeError, "the cotangents: expected Tensors", lambda: pull({"k": 1.0}))
@@ -491,15 +519,27 @@ def test_tangents_that_do_not_fit() -> None:
     def double(a: Any) -> Any:
         return a * 2
 
-    refuses(RuntimeError, "jvp: a tangent of shape (2,), fastbp.float64 for a primal of shape (3,)",
-            lambda: func.jvp(double, (x(),), (y()[:2],)))
-    refuses(RuntimeError, "jvp: a tangent of shape (3,), fastbp.float32", lambda: func.jvp(double, (x(),), (y().float(),)))
-    refuses(RuntimeError, "jvp: tangent 0 has structure (*,), its primal [*]",
-            lambda: func.jvp(lambda a: a[0] * 2, ([x()],), ((y(),),)))
-    refuses(RuntimeError, "jvp: expected a tuple of 1 tangents, one a primal, got 2",
-            lambda: func.jvp(double, (x(),), (y(), y())))
-    refuses(RuntimeError, "jvp: expected primals to be a non-empty tuple, got Tensor",
-            lambda: func.jvp(double, x(), y()))  # type: ignore[arg-type]
+    refuses(
+        RuntimeError,
+        "jvp: a tangent of shape (2,), fastbp.float64 for a primal of shape (3,)",
+        lambda: func.jvp(double, (x(),), (y()[:2],)),
+    )
+    refuses(
+        RuntimeError, "jvp: a tangent of shape (3,), fastbp.float32", lambda: func.jvp(double, (x(),), (y().float(),))
+    )
+    refuses(
+        RuntimeError,
+        "jvp: tangent 0 has structure (*,), its primal [*]",
+        lambda: func.jvp(lambda a: a[0] * 2, ([x()],), ((y(),),)),
+    )
+    refuses(
+        RuntimeError,
+        "jvp: expected a tuple of 1 tangents, one a primal, got 2",
+        lambda: func.jvp(double, (x(),), (y(), y())),
+    )
+    refuses(
+        RuntimeError, "jvp: expected primals to be a non-empty tuple, got Tensor", lambda: func.jvp(double, x(), y())
+    )  # type: ignore[arg-type]
     refuses(RuntimeError, "linearize: a tangent of shape ()", lambda: func.linearize(double, x())[1](real(1.0)))
     refuses(RuntimeError, "linearize: expected a tuple of 1 tangents", lambda: func.linearize(double, x())[1]())
 
@@ -507,84 +547,8 @@ def test_tangents_that_do_not_fit() -> None:
 def test_chunks_that_do_not_fit() -> None:
     for transform in (func.jacrev, func.jacfwd):
         for size in (0, -1, 1.5, True):
-            refuses(ValueError, "`chunk_size` should be greater than 0",
-                    lambda transform=transform, size=size: transform(lambda a: a, chunk_size=size)(x()))
-
-
-# ---- modules as functions --------------------------------------------------------------------------------------------------
-
-
-class Tied(nn.Module):
-    """Two names of one weight, and a buffer that each call rebinds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Linear(3, 3, bias=False)
-        self.b = nn.Linear(3, 3, bias=False)
-        self.b.weight = self.a.weight
-        self.register_buffer("calls", fastbp.zeros(1))
-
-    def forward(self, v: fastbp.Tensor, scale: float = 1.0) -> fastbp.Tensor:
-        self.calls = self.calls + 1
-        if scale == 0:
-            raise ZeroDivisionError
-        return self.b(self.a(v)) * scale
-
-
-def test_functional_call() -> None:
-    model = nn.Linear(3, 2).double()
-    before = [p.detach().numpy().copy() for p in model.parameters()]
-    weight = fastbp.arange(6, dtype=fastbp.float64).reshape(2, 3)
-    wanted = np.arange(6.0).reshape(2, 3) @ X
-    same(func.functional_call(model, {"weight": weight, "bias": real([1.0, 2.0])}, x()), wanted + [1, 2])
-    same(func.functional_call(model, ({"weight": weight}, {"bias": real([0.0, 0.0])}), (x(),)), wanted)
-    same(func.functional_call(model, {"weight": weight}, (), {"input": x()}), wanted + before[1], recorded=True)
-    for parameter, value in zip(model.parameters(), before, strict=True):
-        assert np.array_equal(parameter.detach().numpy(), value)
-        assert isinstance(parameter, nn.Parameter)
-
-
-def test_functional_call_with_tied_weights() -> None:
-    model = Tied().double()
-    eye = 2 * fastbp.eye(3, dtype=fastbp.float64)
-    same(func.functional_call(model, {"a.weight": eye}, x()), 4 * X)
-    same(func.functional_call(model, {"b.weight": eye}, x()), 4 * X)
-    own = model.a.weight.detach().numpy()
-    same(func.functional_call(model, {"a.weight": eye}, x(), tie_weights=False), 2 * own @ X, recorded=True)
-    other = 3 * fastbp.eye(3, dtype=fastbp.float64)
-    same(func.functional_call(model, {"a.weight": eye, "b.weight": other}, x(), tie_weights=False), 6 * X)
-    refuses(ValueError, "'a.weight' and 'b.weight' are tied",
-            lambda: func.functional_call(model, {"a.weight": eye, "b.weight": other}, x()))
-    assert model.a.weight is model.b.weight
-
-
-def test_functional_call_puts_everything_back() -> None:
-    model = Tied().double()
-    weight, calls = model.a.weight, model.calls
-    with pytest.raises(ZeroDivisionError):
-        func.functional_call(model, {"a.weight": weight * 2, "calls": fastbp.ones(1)}, x(), {"scale": 0.0})
-    func.functional_call(model, {"calls": fastbp.ones(1)}, x())
-    assert model.a.weight is weight
-    assert model.b.weight is weight
-    assert model.calls is calls
-
-
-def test_functional_call_refuses() -> None:
-    model = nn.Linear(3, 2)
-    refuses(RuntimeError, "Unexpected key(s): 'weights'",
-            lambda: func.functional_call(model, {"weights": fastbp.ones(2, 3)}, x()))
-    refuses(RuntimeError, "Missing key(s): 'bias'",
-            lambda: func.functional_call(model, {"weight": fastbp.ones(2, 3)}, x().float(), strict=True))
-    refuses(ValueError, "'bias' appears in more than one",
-            lambda: func.functional_call(model, ({"bias": fastbp.ones(2)}, {"bias": fastbp.ones(2)}), x()))
-    refuses(TypeError, "'bias' must be a Tensor, got float",
-            lambda: func.functional_call(model, {"bias": 1.0}, x()))  # type: ignore[dict-item]
-
-
-def test_the_gradient_of_a_module() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
-    state = {name: p.detach() for name, p in model.named_parameters()}
-    found = func.grad(lambda s: func.functional_call(model, s, x()).sum())(state)
-    model(x()).sum().backward()
-    for name, parameter in model.named_parameters():
-        same(found[name], parameter.grad.numpy())
+            refuses(
+                ValueError,
+                "`chunk_size` should be greater than 0",
+                lambda transform=transform, size=size: transform(lambda a: a, chunk_size=size)(x()),
+            )

@@ -52,7 +52,7 @@ def wave_second(a: Any) -> Any:
     return np.einsum("i,ij,ik->ijk", -np.sin(M @ a), M, M)
 
 
-# ---- order -----------------------------------------------------------------------------------------------------------------
+# ---- order ---------------------------------------------------------------------------------------------------------
 
 
 def test_four_gradients() -> None:
@@ -108,7 +108,7 @@ def test_perturbation_confusion() -> None:
             same(outer(lambda a, d=inner: d(lambda b: a * a, t(1.0)) + a, t(3.0)), 1.0)
 
 
-# ---- with vmap ---------------------------------------------------------------------------------------------------------------
+# ---- with vmap -----------------------------------------------------------------------------------------------------
 
 
 def test_gradients_and_batches() -> None:
@@ -184,7 +184,7 @@ def test_products_in_batches() -> None:
     same(func.vmap(lambda a: func.vjp(wave, a)[1](t(Y))[0])(t(XS)), np.stack([Y @ wave_jacobian(row) for row in XS]))
 
 
-# ---- with fastbp.compile -------------------------------------------------------------------------------------------------------
+# ---- with fastbp.compile -------------------------------------------------------------------------------------------
 
 NESTS: dict[str, Any] = {
     "grad": lambda f, g: func.grad(f),
@@ -273,11 +273,12 @@ def test_a_compiled_function_goes_on_to_what_is_outside() -> None:
         np.testing.assert_allclose(results[0][1], results[1][1], **TOLERANCE)
 
 
-# ---- training steps ------------------------------------------------------------------------------------------------------------
+# ---- training steps ------------------------------------------------------------------------------------------------
 
 
 def by_grad(net: Any, points: Any) -> Any:
     """u'' + u at each point."""
+
     def u(p: Any) -> Any:
         return net(p.reshape(1)).reshape(())
 
@@ -292,7 +293,9 @@ def by_jvp(net: Any, points: Any) -> Any:
 
 
 def by_jacobian(net: Any, points: Any) -> Any:
-    return func.vmap(lambda p: func.hessian(lambda q: net(q))(p).reshape(()) + net(p).reshape(()))(points.reshape(-1, 1))
+    return func.vmap(lambda p: func.hessian(lambda q: net(q))(p).reshape(()) + net(p).reshape(()))(
+        points.reshape(-1, 1)
+    )
 
 
 def by_functional_call(net: Any, points: Any) -> Any:

@@ -19,7 +19,7 @@ import fastbp
 import fastbp.nn.functional as F
 from fastbp import _tree, func, nn
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - the untyped form is what users have
+Pair = namedtuple("Pair", "first second")
 
 # One product over a batch may add in another order than the examples' own.
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-13}
@@ -73,7 +73,7 @@ def refuses(kind: type[Exception], words: str, call: Callable[[], Any]) -> None:
     assert fastbp._core.vmap_depth() == depth
 
 
-# ---- where the batch is --------------------------------------------------------------------------------------------------
+# ---- where the batch is --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("dims", "place"), [((0, 0), (0, 0)), ((1, 0), (1, 0)), ((-1, -2), (1, 0)), ((0, 1), (0, 1))])
@@ -178,19 +178,44 @@ def test_shapes_inside_are_the_example_s() -> None:
     assert shown[0].startswith("BatchedTensor(lvl=")
 
 
-# ---- what a function may do ------------------------------------------------------------------------------------------------
+# ---- what a function may do ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", [
-    lambda s: s[0], lambda s: s[-1], lambda s: s[::2], lambda s: s[1:], lambda s: s[..., None], lambda s: s[None],
-    lambda s: s[[0, 2]], lambda s: s[fastbp.tensor([2, 0, 0])], lambda s: s[fastbp.tensor([True, False, True])],
-    lambda s: s[:, None] * s, lambda s: fastbp.where(s > 0, s, -s), lambda s: s.masked_fill(s > 1, 0.0),
-    lambda s: s.view(3, 1), lambda s: s.view(-1), lambda s: s.reshape(1, 3).T, lambda s: s.unsqueeze(0).squeeze(0),
-    lambda s: s.expand(2, 3), lambda s: s.flip(0), lambda s: s.roll(1, 0), lambda s: s.clone().contiguous(),
-    lambda s: (s.float(), s.to(fastbp.int64), s.detach()), lambda s: s.gather(0, fastbp.tensor([2, 2])),
-    lambda s: (*s.unbind(0), *s.split(2), *s.chunk(3)), lambda s: s.cumsum(0),
-    lambda s: (fastbp.zeros_like(s) + s, fastbp.ones_like(s) * s, fastbp.full_like(s, 3) - s, s.new_zeros(2) + s[0]),
-])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s: s[0],
+        lambda s: s[-1],
+        lambda s: s[::2],
+        lambda s: s[1:],
+        lambda s: s[..., None],
+        lambda s: s[None],
+        lambda s: s[[0, 2]],
+        lambda s: s[fastbp.tensor([2, 0, 0])],
+        lambda s: s[fastbp.tensor([True, False, True])],
+        lambda s: s[:, None] * s,
+        lambda s: fastbp.where(s > 0, s, -s),
+        lambda s: s.masked_fill(s > 1, 0.0),
+        lambda s: s.view(3, 1),
+        lambda s: s.view(-1),
+        lambda s: s.reshape(1, 3).T,
+        lambda s: s.unsqueeze(0).squeeze(0),
+        lambda s: s.expand(2, 3),
+        lambda s: s.flip(0),
+        lambda s: s.roll(1, 0),
+        lambda s: s.clone().contiguous(),
+        lambda s: (s.float(), s.to(fastbp.int64), s.detach()),
+        lambda s: s.gather(0, fastbp.tensor([2, 2])),
+        lambda s: (*s.unbind(0), *s.split(2), *s.chunk(3)),
+        lambda s: s.cumsum(0),
+        lambda s: (
+            fastbp.zeros_like(s) + s,
+            fastbp.ones_like(s) * s,
+            fastbp.full_like(s, 3) - s,
+            s.new_zeros(2) + s[0],
+        ),
+    ],
+)
 def test_shapes_and_indices(function: Any) -> None:
     agrees(function, a())
 
@@ -216,7 +241,10 @@ def test_batched_indices() -> None:
     refuses(IndexError, "out of", lambda: func.vmap(lambda s, i: s[i])(a(), fastbp.tensor([0, 3])))
 
 
-@pytest.mark.parametrize("name", "sum mean max min prod std var norm argmax argmin amax amin any all".split())
+REDUCTIONS = "sum mean max min prod std var norm argmax argmin amax amin any all"
+
+
+@pytest.mark.parametrize("name", REDUCTIONS.split())
 def test_reductions_over_an_example(name: str) -> None:
     agrees(lambda s: getattr(s, name)(), a())
     agrees(lambda s: getattr(s, name)(), fastbp.arange(24, dtype=fastbp.float64).reshape(2, 3, 4).sin())
@@ -336,7 +364,7 @@ def test_ensembles() -> None:
     refuses(RuntimeError, "same training/eval mode", lambda: func.stack_module_state([Net(), Net().eval()]))
 
 
-# ---- randomness --------------------------------------------------------------------------------------------------------------
+# ---- randomness ----------------------------------------------------------------------------------------------------
 
 DRAWS: dict[str, Callable[[Any], Any]] = {
     "rand": lambda s: fastbp.rand(50),
@@ -387,22 +415,34 @@ def test_randomness_of_nested_levels(outer: str, inner: str, name: str) -> None:
 
 def test_an_error_level_refuses_inner_draws() -> None:
     for outer, inner in (("error", "same"), ("different", "error")):
-        refuses(RuntimeError, "randomness", lambda outer=outer, inner=inner: func.vmap(
-            func.vmap(lambda s: s + fastbp.rand(4), randomness=inner), randomness=outer)(fastbp.zeros(3, 2, 4)))
+        refuses(
+            RuntimeError,
+            "randomness",
+            lambda outer=outer, inner=inner: func.vmap(
+                func.vmap(lambda s: s + fastbp.rand(4), randomness=inner), randomness=outer
+            )(fastbp.zeros(3, 2, 4)),
+        )
     same(func.vmap(lambda s: F.dropout(s, 0.5, training=False))(a()), A)
     same(func.vmap(nn.Dropout(0.5).eval())(a()), A)
 
 
-# ---- what it may not do --------------------------------------------------------------------------------------------------------
+# ---- what it may not do --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ask", "word"), [
-    (lambda s: s.sum().item(), "item()"), (lambda s: s if s.sum() > 1 else -s, "bool()"),
-    (lambda s: s.numpy(), "numpy()"), (lambda s: s.tolist(), "tolist()"), (lambda s: fastbp.tensor(float(s[0])), "item()"),
-])
+@pytest.mark.parametrize(
+    ("ask", "word"),
+    [
+        (lambda s: s.sum().item(), "item()"),
+        (lambda s: s if s.sum() > 1 else -s, "bool()"),
+        (lambda s: s.numpy(), "numpy()"),
+        (lambda s: s.tolist(), "tolist()"),
+        (lambda s: fastbp.tensor(float(s[0])), "item()"),
+    ],
+)
 def test_values_are_not_there(ask: Any, word: str) -> None:
-    refuses(RuntimeError, f"vmap: the value of a tensor is asked for by {word} at {__file__}",
-            lambda: func.vmap(ask)(a()))
+    refuses(
+        RuntimeError, f"vmap: the value of a tensor is asked for by {word} at {__file__}", lambda: func.vmap(ask)(a())
+    )
 
 
 def test_shapes_that_depend_on_values() -> None:
@@ -412,25 +452,36 @@ def test_shapes_that_depend_on_values() -> None:
 
 def test_in_place_is_refused() -> None:
     kept = a()
-    refuses(RuntimeError, "vmap: add_: in-place operations on batched tensors are not supported (target (3,)); use "
-            "x.add() for x.add_()", lambda: func.vmap(lambda s: s.add_(1))(kept))
+    refuses(
+        RuntimeError,
+        "vmap: add_: in-place operations on batched tensors are not supported (target (3,)); use x.add() for x.add_()",
+        lambda: func.vmap(lambda s: s.add_(1))(kept),
+    )
     refuses(RuntimeError, "in-place", lambda: func.vmap(lambda s: fastbp.zeros(3).add_(s))(kept))
 
     def written(s: Any) -> Any:
         s[0] = 5.0
         return s
 
-    refuses(RuntimeError, "in-place operations on batched tensors are not supported (target (3,)); make a new",
-            lambda: func.vmap(written)(kept))
+    refuses(
+        RuntimeError,
+        "in-place operations on batched tensors are not supported (target (3,)); make a new",
+        lambda: func.vmap(written)(kept),
+    )
     same(kept, A)
     same(func.vmap(lambda s: s + fastbp.zeros(3, dtype=fastbp.float64).add_(1))(kept), A + 1)  # not batched
 
 
 def test_backward_inside_is_refused() -> None:
     w = fastbp.ones(3, dtype=fastbp.float64).requires_grad_()
-    refuses(RuntimeError, "backward() called inside of vmap", lambda: func.vmap(lambda s: (s * w).sum().backward())(a()))
-    refuses(RuntimeError, "backward() called inside of vmap",
-            lambda: func.vmap(lambda s: fastbp.autograd.backward([(s * w).sum()]))(a()))
+    refuses(
+        RuntimeError, "backward() called inside of vmap", lambda: func.vmap(lambda s: (s * w).sum().backward())(a())
+    )
+    refuses(
+        RuntimeError,
+        "backward() called inside of vmap",
+        lambda: func.vmap(lambda s: fastbp.autograd.backward([(s * w).sum()]))(a()),
+    )
     assert w.grad is None
 
 
@@ -442,16 +493,29 @@ def test_tensors_of_a_vmap_that_has_ended() -> None:
     refuses(RuntimeError, "belongs to a vmap that has ended", lambda: func.vmap(lambda s: s + kept[0])(a()))
 
 
-@pytest.mark.parametrize(("words", "text"), [
-    ({"in_dims": 2}, "got in_dim=2 for an input of dimensionality 2 (shape (2, 3)), so expected in_dim to satisfy -2 <="),
-    ({"in_dims": -3}, "got in_dim=-3"), ({"in_dims": (0, 0)}, "in_dims has 2 entries for 1 positional"),
-    ({"in_dims": 0.5}, "got: float"), ({"in_dims": ("x",)}, "must be an int or None, got 'x'"),
-    ({"in_dims": None}, "got: NoneType"), ({"in_dims": {"a": 0}}, "got: dict"), ({"in_dims": True}, "got: bool"),
-    ({"in_dims": (None,)}, "at least one input must be a Tensor with a batch"), ({"in_dims": ([0],)}, "[0] is given for"),
-    ({"out_dims": 2}, "got out_dim=2 for a result of dimensionality 1"), ({"out_dims": -3}, "got out_dim=-3"),
-    ({"out_dims": None}, "different for each example and cannot be returned with out_dim None"),
-    ({"out_dims": 1.0}, "got 1.0"), ({"out_dims": (0, 0)}, "out_dims: (0, 0) is given for what is one tensor"),
-])
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            {"in_dims": 2},
+            "got in_dim=2 for an input of dimensionality 2 (shape (2, 3)), so expected in_dim to satisfy -2 <=",
+        ),
+        ({"in_dims": -3}, "got in_dim=-3"),
+        ({"in_dims": (0, 0)}, "in_dims has 2 entries for 1 positional"),
+        ({"in_dims": 0.5}, "got: float"),
+        ({"in_dims": ("x",)}, "must be an int or None, got 'x'"),
+        ({"in_dims": None}, "got: NoneType"),
+        ({"in_dims": {"a": 0}}, "got: dict"),
+        ({"in_dims": True}, "got: bool"),
+        ({"in_dims": (None,)}, "at least one input must be a Tensor with a batch"),
+        ({"in_dims": ([0],)}, "[0] is given for"),
+        ({"out_dims": 2}, "got out_dim=2 for a result of dimensionality 1"),
+        ({"out_dims": -3}, "got out_dim=-3"),
+        ({"out_dims": None}, "different for each example and cannot be returned with out_dim None"),
+        ({"out_dims": 1.0}, "got 1.0"),
+        ({"out_dims": (0, 0)}, "out_dims: (0, 0) is given for what is one tensor"),
+    ],
+)
 def test_dims_that_do_not_fit(words: dict[str, Any], text: str) -> None:
     refuses(ValueError, text, lambda: func.vmap(lambda s: s, **words)(a()))
 
@@ -459,7 +523,11 @@ def test_dims_that_do_not_fit(words: dict[str, Any], text: str) -> None:
 def test_arguments_that_do_not_fit() -> None:
     refuses(ValueError, "got sizes [2, 3]", lambda: func.vmap(lambda s, t: s)(a(), b()))
     refuses(ValueError, "at least one input", lambda: func.vmap(lambda: a())())
-    refuses(ValueError, "got in_dim=0 for an input of type float, which is no Tensor", lambda: func.vmap(fastbp.add)(a(), 2.0))
+    refuses(
+        ValueError,
+        "got in_dim=0 for an input of type float, which is no Tensor",
+        lambda: func.vmap(fastbp.add)(a(), 2.0),
+    )
     refuses(ValueError, "of type int", lambda: func.vmap(lambda t: t[0], in_dims=([0, 0],))([a(), 3]))
     refuses(ValueError, "does not have the structure of", lambda: func.vmap(lambda t: t[0], in_dims=([0, 0],))([a()]))
     refuses(ValueError, "got in_dim=0 for an input of dimensionality 0", lambda: func.vmap(lambda s: s)(a().sum()))
@@ -467,5 +535,8 @@ def test_arguments_that_do_not_fit() -> None:
     refuses(ValueError, "must only return Tensors, got type str", lambda: func.vmap(lambda s: (s, "x"))(a()))
     refuses(RuntimeError, "Only allowed values for randomness are", lambda: func.vmap(lambda s: s, randomness="x")(a()))
     for size in (0, -1, 2.0, True):
-        refuses(ValueError, "chunk_size should be None or greater than 0",
-                lambda size=size: func.vmap(lambda s: s, chunk_size=size))
+        refuses(
+            ValueError,
+            "chunk_size should be None or greater than 0",
+            lambda size=size: func.vmap(lambda s: s, chunk_size=size),
+        )

@@ -10,7 +10,7 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     cdef Plan derivative
     cdef Py_ssize_t i
     cdef int64_t at = 0
-    reached = [i for i in range(len(leaves)) if gradients[i] is not None]
+    reached = [i for i in range(len(leaves)) if gradients[i] is not None and not (<Tensor>leaves[i]).node.flags & FBP_POINT_LEFT]
     plan.edges = []
     for i in reached:
         places = [k for k, symbol in enumerate(plan.symbols) if symbol is leaves[i]]
@@ -151,19 +151,19 @@ cdef class Sweep:
         self.cotangent = fbp_retain(cotangent)
         return 0
 
-    def again(self, cotangent):
-        """The gradients as tensors that can be differentiated: the function is run eagerly once more."""
+    def again(self, cotangent, create_graph):
+        """The gradients by ops, for cotangents of a batch or to be differentiated: the function is run eagerly once more."""
         from fastbp import compiler
         if self.plan.written_inputs or self.places:
-            raise RuntimeError("compile: create_graph=True through a compiled function that draws random numbers or writes in place is not "
-                               "supported; call the function itself")
+            raise RuntimeError("compile: create_graph=True, or cotangents of a batch (vmap, jacrev), through a compiled function that draws "
+                               "random numbers or writes in place is not supported; call the function itself")
         edges = [self.given[x] if kind == "argument" else x for kind, x in self.plan.edges]
         pieces = [cotangent] if len(self.sizes) == 1 else list(cotangent.reshape(-1).split(self.sizes))
         with make_switch(True):
             results = compiler.call_flat(self.plan.function, self.given)
             roots = [results[i] for i in self.plan.differentiated]
             pieces = [piece.reshape(root.shape) for piece, root in zip(pieces, roots)]
-            return list(grad(roots, edges, pieces, create_graph=True, allow_unused=True))
+            return list(grad(roots, edges, pieces, create_graph=bool(create_graph), allow_unused=True))
 
 
 cdef Sweep begin_sweep(Plan plan, list given):
@@ -187,9 +187,9 @@ cdef fbp_status pull_compiled(void *object, int which, fbp_tensor *cotangent, bi
     cdef Sweep sweep
     try:
         sweep = <Sweep>object
-        if create_graph:
+        if create_graph or fbp_is_batched(cotangent):  # a plan has memory for one cotangent: a batch runs by its ops
             if sweep.cotangent != cotangent:
-                sweep.gradients = sweep.again(wrap(fbp_retain(cotangent)))
+                sweep.gradients = sweep.again(wrap(fbp_retain(cotangent)), create_graph)
                 if sweep.cotangent != NULL:
                     fbp_release(sweep.cotangent)
                 sweep.cotangent = fbp_retain(cotangent)

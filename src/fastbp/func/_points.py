@@ -150,8 +150,10 @@ class Run:
         self.aux = self.clean(aux)
 
     def is_recorded(self, *more: Sequence[Tensor]) -> bool:
-        """Whether derivatives are to be recorded too: outputs, or tensors given besides, depend on more than the point."""
-        return self.create or (_core.is_grad_enabled() and any(_core.is_recorded(one) for given in more for one in given))
+        """Whether derivatives are recorded too: outputs, or tensors given besides, depend on more than the point."""
+        if self.create or not _core.is_grad_enabled():
+            return self.create
+        return any(_core.is_recorded(one) for given in more for one in given)
 
     def clean(self, value: Any) -> Any:
         """Tensors in a value without what this run alone has recorded."""
