@@ -166,6 +166,26 @@ def test_closures_that_require_grad_outside() -> None:
     assert not func.vmap(func.grad(lambda a: (a**2 * w.detach()).sum()))(t(XS)).requires_grad
 
 
+def test_results_inside_a_batch_keep_no_record() -> None:
+    """Nor do they outside: the sweep is recorded on no level where nobody asked."""
+    inside: list[bool] = []
+
+    def function(a: Any) -> Any:
+        results = [func.grad(cubes)(a), func.jvp(cubes, (a,), (a,))[1], func.jacrev(wave)(a), func.jacfwd(wave)(a)]
+        results += [func.hvp(cubes, (a,), (a,)), func.hessian(cubes)(a), func.vjp(wave, a)[1](a)[0]]
+        inside.extend(one.requires_grad for one in results)
+        return results
+
+    assert not any(one.requires_grad for one in func.vmap(function)(t(XS)))
+    assert inside == [False] * 7
+    assert not any(one.requires_grad for one in func.vmap(func.vmap(function))(t(np.stack([XS, XS]))))
+    assert inside == [False] * 14
+    # What is outside is differentiated behind the batch, not by the examples' own nodes.
+    w = t(Y).requires_grad_()
+    assert func.vmap(lambda a: (inside.append((a * w).requires_grad), a * w)[1])(t(XS)).requires_grad
+    assert inside[-1] is False
+
+
 def test_perturbation_confusion_in_batches() -> None:
     found = func.vmap(func.grad(lambda a: a * func.grad(lambda b: a + b)(t(1.0))))(t(X))
     same(found, np.ones(3))
