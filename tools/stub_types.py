@@ -526,6 +526,8 @@ PARAMETERS = {
     "drop_history.x": "Tensor",
     "level_of.x": "Tensor",
     "lift.x": "Tensor",
+    "leave_point.points": "Sequence[Tensor]",
+    "is_recorded.x": "Tensor",
     "unbatch.x": "Tensor",
     "reaches_others.outputs": "Sequence[Tensor]",
     "reaches_others.inputs": "Sequence[Tensor]",
@@ -570,7 +572,7 @@ STARRED = {name: "_int | _Shape" for name in ("sizes", "shape", "dims")}
 
 RETURNS_BY_TYPE = {
     "_bool": (
-        "allclose capturing equal reaches_others is_symbolic is_grad_enabled is_complex is_contiguous "
+        "allclose capturing equal reaches_others is_recorded is_symbolic is_grad_enabled is_complex is_contiguous "
         "is_floating_point _is_borrowed is_same_size is_pinned"
     ),
     "_int": (
@@ -578,8 +580,8 @@ RETURNS_BY_TYPE = {
         "storage_offset get_device"
     ),
     "None": (
-        "set_default_dtype slow_ops_forget set_isa set_num_threads set_rng_state sgd_step adam_step backward "
-        "check_device retain_grad"
+        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "
+        "backward check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",

@@ -40,9 +40,12 @@ fbp_status fbp_level_check(const char *op, const fbp_tensor *t) {
 
 fbp_status fbp_unbatched_check(fbp_op op, int count, fbp_tensor *const *inputs) {
     if (!fbp_level_of(count, inputs)) return FBP_OK;
+    const char *name = fbp_ops[op].name, *target = fbp_tensor_shape_text(inputs[0]);
+    if (fbp_ops[op].class != FBP_CLASS_POINTWISE)
+        return fbp_fail(FBP_ERROR_RUNTIME, "vmap: %s: in-place operations on batched tensors are not supported (target %s); make a new "
+                                           "tensor with where(), cat() or stack()", name, target);
     return fbp_fail(FBP_ERROR_RUNTIME, "vmap: %s_: in-place operations on batched tensors are not supported (target %s); use "
-                                       "x.%s() for x.%s_()", fbp_ops[op].name,
-                    fbp_tensor_shape_text(inputs[0]), fbp_ops[op].name, fbp_ops[op].name);
+                                       "x.%s() for x.%s_()", name, target, name, name);
 }
 
 fbp_status fbp_random_check(fbp_op op) {

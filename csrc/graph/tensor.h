@@ -67,6 +67,7 @@ enum fbp_tensor_flag {
     FBP_WANTED = 256,        /* scratch mark: a path leads from here to a requested input */
     FBP_SYMBOLIC = 2048,     /* its storage is symbolic: it has a shape but no elements */
     FBP_SEEN = 1024,         /* scratch mark: a capture has noted this tensor from outside */
+    FBP_POINT_LEFT = 4096,   /* leaf at which a function was differentiated, whose run is over: of no account to others */
     FBP_HOST_RULE = 512,     /* no row of the op table made it: the host has the rule, its object is the first attribute (owned) */
 };
 

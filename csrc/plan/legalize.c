@@ -61,12 +61,29 @@ bool fbp_line_fuses(const fbp_program *program, const fbp_line *line, fbp_dtype 
     return false;
 }
 
+/* Whether an earlier operand repeats in pieces of another length than `inner`.  A chain walks one length alone, and a
+ * pull, unlike an op, has no other way to run. */
+static bool repeats_otherwise(const fbp_program *program, const fbp_line *line, int32_t i, int64_t inner) {
+    const fbp_tensor *out = fbp_value_tensor(program, line->output);
+    for (int32_t k = 0; k < i; k++) {
+        int64_t other;
+        if (line->inputs[k] < 0) continue;
+        const fbp_look look = fbp_look_at(fbp_value_tensor(program, line->inputs[k]), out->ndim, fbp_shape(out), out->numel, &other);
+        if ((look == FBP_LOOK_ROW || look == FBP_LOOK_COLUMN) && other != inner) return true;
+    }
+    return false;
+}
+
 static bool wants_copy(const fbp_program *program, const fbp_line *line, int32_t i) {
     const fbp_tensor *x = fbp_value_tensor(program, line->inputs[i]), *out = line->output < 0 ? NULL : fbp_value_tensor(program, line->output);
     fbp_dtype dtype;
     int64_t inner;
-    if (fbp_line_fuses(program, line, &dtype))
-        return fbp_look_at(x, out->ndim, fbp_shape(out), out->numel, &inner) == FBP_LOOK_NONE;
+    if (fbp_line_fuses(program, line, &dtype)) {
+        const fbp_look look = fbp_look_at(x, out->ndim, fbp_shape(out), out->numel, &inner);
+        if (line->kind == FBP_LINE_PULL && (look == FBP_LOOK_ROW || look == FBP_LOOK_COLUMN) && repeats_otherwise(program, line, i, inner))
+            return true;
+        return look == FBP_LOOK_NONE;
+    }
     return line->kind == FBP_LINE_OP && !fbp_op_strided[line->op] && !fbp_is_contiguous(x);
 }
 

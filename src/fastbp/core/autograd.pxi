@@ -159,6 +159,9 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
     cdef Py_ssize_t i, n = len(roots), m = 0
     cdef fbp_status status
     cdef fbp_tensor *root
+    if accumulate and fbp_mode_get().vmap_count and [x for x in roots if fbp_is_batched((<Tensor>x).node)]:
+        raise RuntimeError("backward() called inside of vmap: a gradient of each example has no place in a .grad outside of it; use "
+                           "func.grad or autograd.grad inside, or return the tensor and call backward() outside")
     if fbp_mode_get().capture != NULL and accumulate:
         current_capture().backward_ran = True
     if n == 1 and inputs is None and gradients[0] is None:  # loss.backward(): no lists to make

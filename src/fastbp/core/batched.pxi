@@ -65,6 +65,18 @@ def lift(Tensor x not None):
     return wrap(out)
 
 
+def leave_point(points):
+    """The run of a function on these lifted tensors is over: what depends on nothing else depends on nothing outside."""
+    for x in points:
+        if (<Tensor>x).node.edge_count == 0:
+            (<Tensor>x).node.flags |= FBP_POINT_LEFT
+
+
+def is_recorded(Tensor x not None):
+    """Whether derivatives by what x was computed from can be asked for, be it behind a batched tensor."""
+    return is_differentiated(x.node)
+
+
 def drop_history(Tensor x not None):
     """x without what was recorded of it on its own level; histories behind a batched tensor stay."""
     cdef fbp_tensor *out
@@ -76,7 +88,10 @@ def drop_history(Tensor x not None):
 
 
 def reaches_others(outputs, inputs):
-    """Whether outputs depend on leaves that require grad other than `inputs`, or on what came before these."""
+    """Whether outputs depend on leaves that require grad other than `inputs`, or on what came before these.
+
+    Points of runs that are over (`leave_point`) do not count.
+    """
     cdef fbp_node_list found
     cdef fbp_tensor *node
     cdef Py_ssize_t i, n = len(outputs)
@@ -91,7 +106,8 @@ def reaches_others(outputs, inputs):
     if status == FBP_OK:
         for i in range(found.count):
             node = found.nodes[i]
-            if node.edge_count == 0 and fbp_requires_grad(node) and <size_t>node not in known and node_level(node) == level:
+            if (node.edge_count == 0 and fbp_requires_grad(node) and not node.flags & FBP_POINT_LEFT and <size_t>node not in known
+                    and node_level(node) == level):
                 others = True
                 break
     fbp_walk_end(&found)

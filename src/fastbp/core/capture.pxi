@@ -151,6 +151,8 @@ cdef int refuse_value(const fbp_tensor *t, str wanted) except -1:
     """RuntimeError that names the user's line which asks a symbolic tensor for its value."""
     place = place_text(user_line())
     if fbp_is_batched(t):
+        if fbp_level_check(wanted.encode(), t) != FBP_OK:
+            check(FBP_ERROR_RUNTIME)
         raise RuntimeError(f"vmap: the value of a tensor is asked for by {wanted}{place}; inside of vmap a tensor stands for a whole batch of "
                            "values. Return the tensor and look at it outside, or choose between values with fastbp.where()")
     raise RuntimeError(f"compile: the value of a tensor is asked for by {wanted}{place}; while a function is captured its tensors have no "

@@ -85,6 +85,7 @@ cdef extern from "graph/tensor.h" nogil:
         FBP_NUMBER
         FBP_RELEASED
         FBP_RETAINS_GRAD
+        FBP_POINT_LEFT
         FBP_HOLDS_OWN_VALUE
         FBP_CONTIGUOUS
     ctypedef struct fbp_tensor:

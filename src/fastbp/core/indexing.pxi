@@ -70,9 +70,13 @@ cdef int read_slice(slice item, int64_t size, fbp_slice_axis *axis) except -1:
 
 
 cdef bint is_scalar_index(object item):
-    """Whether this selects one element of an axis: an int, an integer NumPy scalar, a 0-d integer tensor or array."""
+    """Whether this selects one element of an axis: an int, an integer NumPy scalar, a 0-d integer tensor or array.
+
+    Inside of a vmap a 0-d tensor is another number in each example: an index array of no dimensions.
+    """
     if isinstance(item, Tensor):
-        return (<Tensor>item).node.ndim == 0 and FBP_UINT8 < (<Tensor>item).node.dtype < FBP_FLOAT32
+        return ((<Tensor>item).node.ndim == 0 and FBP_UINT8 < (<Tensor>item).node.dtype < FBP_FLOAT32
+                and not fbp_is_batched((<Tensor>item).node))
     return hasattr(item, "__index__") and (not hasattr(item, "ndim") or (item.ndim == 0 and item.dtype.kind in "iu"))
 
 

@@ -10,7 +10,7 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     cdef Plan derivative
     cdef Py_ssize_t i
     cdef int64_t at = 0
-    reached = [i for i in range(len(leaves)) if gradients[i] is not None]
+    reached = [i for i in range(len(leaves)) if gradients[i] is not None and not (<Tensor>leaves[i]).node.flags & FBP_POINT_LEFT]
     plan.edges = []
     for i in reached:
         places = [k for k, symbol in enumerate(plan.symbols) if symbol is leaves[i]]
@@ -143,7 +143,7 @@ cdef class Sweep(HostRule):
 
     cdef list again(self, list cotangents, bint create_graph):
         """The gradients as tensors that can be differentiated, or for cotangents that are a batch."""
-        roots = self.run_eagerly("create_graph=True" if create_graph else "a batched derivative")
+        roots = self.run_eagerly("create_graph=True" if create_graph else "a batch of cotangents (vmap, jacrev)")
         with make_switch(True):
             return run_backward(roots, cotangents, True, create_graph, self.edges(), False, True)
 

@@ -31,7 +31,7 @@ cdef object reshaped(Tensor x, object sizes, bint view_only):
             raise RuntimeError(f"shape '{[shape[i] for i in range(ndim)]}' is invalid for input of size {x.node.numel}")
         shape[unknown] = x.node.numel // known
     result = as_shape(FBP_OP_reshape, x, ndim, shape)
-    if view_only and not (result.node.flags & FBP_VIEW):
+    if view_only and not (result.node.flags & FBP_VIEW) and not fbp_is_batched(result.node):  # what lies behind may be copied
         raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
                            "contiguous subspaces). Use .reshape(...) instead.")
     return result

@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     Argnums = int | tuple[int, ...]
 
 
-def as_tensor(value: Any, what: str) -> Tensor:
-    """A tensor or NumPy array as a tensor; TypeError for anything else."""
+def as_tensor(value: Any, what: str, error: type[Exception] = RuntimeError) -> Tensor:
+    """A tensor or NumPy array as a tensor; `error` for anything else."""
     if isinstance(value, Tensor):
         return value
     if hasattr(value, "__array_interface__"):
         return _core.as_tensor(value)
-    raise TypeError(f"{what} must be Tensors, got {type(value).__name__}")
+    raise error(f"{what} must be Tensors, got {type(value).__name__}")
 
 
-def flatten_tensors(value: Any, what: str) -> tuple[Any, list[Tensor]]:
-    """Structure and tensors of a value that holds tensors alone, one at least."""
+def flatten_tensors(value: Any, what: str, error: type[Exception] = RuntimeError) -> tuple[Any, list[Tensor]]:
+    """Structure and tensors of a value that holds tensors alone, one at least; `error` for other things."""
     leaves: list[Any] = []
     structure = flatten(value, leaves)
-    _refuse_others(structure, what)
+    _refuse_others(structure, what, error)
     if not leaves:
         raise RuntimeError(f"{what}: expected at least one Tensor, got {value!r}")
-    return structure, [as_tensor(one, what) for one in leaves]
+    return structure, [as_tensor(one, what, error) for one in leaves]
 
 
-def _refuse_others(structure: Any, what: str) -> None:
+def _refuse_others(structure: Any, what: str, error: type[Exception]) -> None:
     if structure is LEAF:
         return
     if not is_container(structure):
-        raise TypeError(f"{what}: expected Tensors in lists, tuples and dicts, got {type(structure).__name__}")
+        raise error(f"{what}: expected Tensors in lists, tuples and dicts, got {type(structure).__name__}")
     for one in parts(structure):
-        _refuse_others(one, what)
+        _refuse_others(one, what, error)
 
 
 def check_float(tensors: Sequence[Tensor], what: str) -> None:
@@ -69,6 +69,9 @@ def check_argnums(argnums: Argnums, count: int, name: str) -> tuple[int, ...]:
     return places
 
 
+FORWARD = ("jvp", "linearize", "jacfwd")
+
+
 class Point:
     """Arguments of a function, of which some are lifted.
 
@@ -87,7 +90,8 @@ class Point:
         self.leaves: list[Tensor] = []
         self.structures = []
         for place in places:
-            structure, tensors = flatten_tensors(args[place], f"{name}: argument {place}")
+            error = RuntimeError if name in FORWARD else ValueError  # as PyTorch's
+            structure, tensors = flatten_tensors(args[place], f"{name}: argument {place}", error)
             check_float(tensors, f"{name}: argument {place}")
             lifted = [_core.lift(one) for one in tensors]
             self.structures.append(structure)
@@ -127,8 +131,11 @@ class Run:
         keep: bool = False,
     ) -> None:
         enabled = _core.is_grad_enabled()
-        with _core.recording(keep):
-            value = function(*point.arguments, **kwargs)
+        try:
+            with _core.recording(keep):
+                value = function(*point.arguments, **kwargs)
+        finally:
+            _core.leave_point(point.leaves)
         aux = None
         if has_aux:
             if not isinstance(value, tuple) or len(value) != 2:
@@ -143,9 +150,10 @@ class Run:
         self.aux = self.clean(aux)
 
     def is_recorded(self, *more: Sequence[Tensor]) -> bool:
-        """Whether derivatives are to be recorded too: outputs, or tensors given besides, depend on more than the "
-        "point."""
-        return self.create or (_core.is_grad_enabled() and any(one.requires_grad for given in more for one in given))
+        """Whether derivatives are recorded too: outputs, or tensors given besides, depend on more than the point."""
+        if self.create or not _core.is_grad_enabled():
+            return self.create
+        return any(_core.is_recorded(one) for given in more for one in given)
 
     def clean(self, value: Any) -> Any:
         """Tensors in a value without what this run alone has recorded."""

@@ -47,7 +47,7 @@ def grad_and_value(func: Function, argnums: Argnums = 0, has_aux: bool = False) 
     RuntimeError
         When called: for an output that is not one element of floating point, arguments that are not floating point,
         argnums out of range.
-    TypeError
+    ValueError
         When called: for arguments that hold other things than tensors.
 
     Examples
@@ -74,7 +74,7 @@ def grad(func: Function, argnums: Argnums = 0, has_aux: bool = False) -> Functio
 
     Raises
     ------
-    RuntimeError, TypeError
+    RuntimeError, ValueError
         As `grad_and_value`.
 
     Examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from .. import _core
@@ -35,8 +36,8 @@ def vmap(
     func : callable
         To tensors in any structure; what it returns besides tensors is handed out as it is when None.
     in_dims : int, None, or structure of such, optional
-        Which dimension of each argument is the batch; None: the same value for all. A prefix of the arguments'
-        structure will do. Keyword arguments are batched along dimension 0. Default: 0.
+        Which dimension of each argument is the batch; None: the same value for all, tensor or not. A prefix of the
+        arguments' structure will do. Keyword arguments are not batched. Default: 0.
     out_dims : int, None, or structure of such, optional
         Where the batch goes in each result; None: a result that is the same for all, without it. Default: 0.
     randomness : {"error", "same", "different"}, optional
@@ -72,28 +73,30 @@ def vmap(
     @_like(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         leaves: list[Any] = []
-        structure = flatten((args, kwargs), leaves)
-        tensors = [as_tensor(one, "vmap: arguments") for one in leaves]
-        dims = _in_dims(in_dims, structure, args, tensors)
+        structure = flatten(args, leaves)
+        tensors = [as_tensor(one, "vmap: arguments", ValueError) for one in leaves]
+        dims = _in_dims(in_dims, structure, tensors)
         size = _batch_size(tensors, dims)
+        function = functools.partial(func, **kwargs) if kwargs else func
         if chunk_size is None or size <= chunk_size:
-            return _run(func, structure, tensors, dims, size, out_dims, randomness)
+            return _run(function, structure, tensors, dims, size, out_dims, randomness)
         results = []
         for start in range(0, size, chunk_size):
             length = min(chunk_size, size - start)
             chunk = [x if d is None else x.narrow(d, start, length) for x, d in zip(tensors, dims, strict=True)]
-            results.append(_run(func, structure, chunk, dims, length, out_dims, randomness))
+            results.append(_run(function, structure, chunk, dims, length, out_dims, randomness))
         return _joined(results, out_dims)
 
     return wrapper
 
 
-def _in_dims(in_dims: Any, structure: Any, args: Any, tensors: Sequence[Tensor]) -> list[int | None]:
+def _in_dims(in_dims: Any, structure: Any, tensors: Sequence[Tensor]) -> list[int | None]:
     """The batch's dimension in each tensor, counted from the front; None: not batched."""
-    given, keywords = structure
-    whole = in_dims if isinstance(in_dims, int) and not isinstance(in_dims, bool) else _as_tuple(in_dims, len(args))
+    single = isinstance(in_dims, int) and not isinstance(in_dims, bool)
+    whole = in_dims if single else _as_tuple(in_dims, len(structure))
     _refuse_others(whole)
-    flat = broadcast(whole, given, "vmap: in_dims") + broadcast(0, keywords, "vmap: in_dims")
+    flat = broadcast(whole, structure, "vmap: in_dims")
+    _refuse_numbers(whole, structure)
     dims: list[int | None] = []
     for dim, x in zip(flat, tensors, strict=True):
         if dim is None:
@@ -121,6 +124,22 @@ def _as_tuple(in_dims: Any, count: int) -> Any:
     if len(in_dims) != count:
         raise ValueError(f"vmap: in_dims has {len(in_dims)} entries for {count} positional arguments; they must agree")
     return in_dims
+
+
+def _refuse_numbers(dims: Any, structure: Any) -> None:
+    """Only tensors have a dimension: ValueError for one that is given for other things."""
+    if structure is LEAF:
+        return
+    if not is_container(structure):
+        if dims is not None:
+            raise ValueError(
+                f"vmap: got in_dim={dims!r} for an input of type {type(structure).__name__}, which is no Tensor; use "
+                "None as its in_dim"
+            )
+        return
+    keys = structure if isinstance(structure, dict) else range(len(structure))
+    for key in keys:
+        _refuse_numbers(dims[key] if is_container(dims) else dims, structure[key])
 
 
 def _refuse_others(dims: Any) -> None:
@@ -157,15 +176,14 @@ def _run(
             x if d is None else _core.batch(x if d == 0 else x.movedim(d, 0), level)
             for x, d in zip(tensors, dims, strict=True)
         ]
-        args, kwargs = unflatten(structure, iter(inside))
-        value = func(*args, **kwargs)
+        value = func(*unflatten(structure, iter(inside)))
         results: list[Any] = []
         outer = flatten(value, results)
         _refuse_values(outer)
         _refuse_others(out_dims)
         places = broadcast(out_dims, outer, "vmap: out_dims")
         found = [
-            _unbatched(as_tensor(one, "vmap: results"), place, level, size)
+            _unbatched(as_tensor(one, "vmap: results", ValueError), place, level, size)
             for one, place in zip(results, places, strict=True)
         ]
     return unflatten(outer, iter(found))
