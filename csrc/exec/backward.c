@@ -209,6 +209,31 @@ static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g,
     return status;
 }
 
+static fbp_status edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out) {
+    const fbp_op_row *row = &fbp_ops[node->op];
+    fbp_status status;
+    if (fbp_same_shape(fbp_input(node, which), node) && pull_fused(node, which, g, false, out, &status)) return status;
+    fbp_builder builder;
+    fbp_builder_begin(&builder, fbp_apply);
+    fbp_tensor *part = fit || row->class != FBP_CLASS_POINTWISE ? fbp_node_vjp(&builder, node, which, g) : row->vjp(&builder, node, which, g);
+    if (part && builder.status == FBP_OK) *out = fbp_retain(part);
+    status = builder.status;
+    fbp_builder_end(&builder);
+    return status;
+}
+
+fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out) {
+    fbp_mode *mode = fbp_mode_get();
+    const bool grad_enabled = mode->grad_enabled;
+    *out = NULL;
+    FBP_TRY(saved_check(node));
+    if (node->flags & FBP_HOST_RULE) return fbp_host_pull(*(void **)fbp_attributes(node), which, g, false, true, out);
+    mode->grad_enabled = false;
+    fbp_status status = edge_pull(node, which, g, fit, out);
+    mode->grad_enabled = grad_enabled;
+    return status;
+}
+
 static bool is_wanted(const pass *p, const fbp_tensor *t) {
     return fbp_requires_grad(t) && (p->request->input_count == 0 || (t->flags & FBP_WANTED));
 }

@@ -29,6 +29,11 @@ extern fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangen
 /* A node of that kind over the elements of `value`; the reference to `object` is taken over when it succeeds. */
 fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out);
 
+/* One edge of a sweep by itself, not recorded: what cotangent `g` of a node contributes to its input `which`, fresh in *out (NULL: a
+ * host rule has none).  With `fit` in the input's shape; without, an elementwise op's is left in the node's shape (or one that
+ * broadcasts to it), before the sum over what was broadcast.  RuntimeError when saved values are gone or changed. */
+fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out);
+
 /* t.grad += g (t.grad = g when there is none), as a leaf does it at the end of a sweep. */
 fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph);
 

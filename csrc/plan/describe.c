@@ -71,8 +71,8 @@ fbp_line_cost fbp_line_cost_of(const fbp_program *program, const fbp_line *line)
         cost.flops = chain_flops(line->detail);
     } else if (line->kind == FBP_LINE_UPDATE) {
         for (int32_t i = 0; i < line->count; i += FBP_UPDATE_PARTS) cost.flops += (line->op == FBP_OP_adam ? 12.0 : 4.0) * (double)fbp_value_tensor(program, line->inputs[i])->numel;
-    } else if (line->op == FBP_OP_matmul && line->kind == FBP_LINE_OP) {
-        const fbp_tensor *a = fbp_value_tensor(program, line->inputs[0]);
+    } else if (line->kind == FBP_LINE_OP && (line->op == FBP_OP_matmul || line->op == FBP_OP_linear || line->op == FBP_OP_addmm)) {
+        const fbp_tensor *a = fbp_value_tensor(program, line->inputs[line->op == FBP_OP_addmm]);
         cost.flops = 2.0 * (double)fbp_value_tensor(program, line->output)->numel * (double)fbp_shape(a)[a->ndim - 1];
     } else if (line->kind == FBP_LINE_SCALARS) {
         cost.flops = (double)((const fbp_scalar_detail *)line->detail)->lines;

@@ -42,6 +42,8 @@ _load_core()
 from . import _core as _core  # noqa: E402
 from ._core import *  # noqa: E402, F403
 from ._core import Tensor, bool_, float32, float64, int32, int64, uint8  # noqa: E402
+from .explanation import explain as explain  # noqa: E402
+from .explanation import summary as summary  # noqa: E402
 
 # PyTorch's other names of the dtypes; they hide Python's own in this namespace, as they do in PyTorch's.
 float = float32
@@ -221,7 +223,7 @@ def __dir__() -> list[str]:
 
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.
-_PRIVATE = """rebuild forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
+_PRIVATE = """rebuild GraphRecord forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
 BatchPass Capture CompiledCall Plan Sweep UpdateLink capturing current_capture is_symbolic
 make_plan paused_capture
 batch unbatch level_of lift drop_history reaches_others recording slow_ops_forget vmap_depth vmap_level"""

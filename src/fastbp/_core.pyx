@@ -35,5 +35,6 @@ include "core/plan.pxi"
 include "core/plan_links.pxi"
 include "core/plan_derivative.pxi"
 include "core/plan_making.pxi"
+include "core/explanation.pxi"
 
 fbp_kernels_init()

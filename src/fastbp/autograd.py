@@ -9,6 +9,7 @@ from ._core import (
     grad,
     inference_mode,
     is_grad_enabled,
+    keep_values,
     no_grad,
     set_grad_enabled,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "grad",
     "inference_mode",
     "is_grad_enabled",
+    "keep_values",
     "no_grad",
     "set_grad_enabled",
 ]

@@ -248,6 +248,7 @@ cdef extern from "exec/backward.h" nogil:
         fbp_tensor **results
         bint unhooked, accumulate
     fbp_status fbp_backward(const fbp_backward_request *request)
+    fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bint fit, fbp_tensor **out)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
 
 cdef extern from "exec/forward.h" nogil:

@@ -165,6 +165,20 @@ cdef class Sweep:
             pieces = [piece.reshape(root.shape) for piece, root in zip(pieces, roots)]
             return list(grad(roots, edges, pieces, create_graph=True, allow_unused=True))
 
+    def replay(self):
+        """The value of the node that this belongs to, computed eagerly once more and recorded with every value kept."""
+        from fastbp import compiler
+        if self.plan.written_inputs or self.places:
+            raise RuntimeError("explain: a compiled function that draws random numbers or writes in place cannot be run again for its graph; "
+                               "explain a result of the function itself")
+        if self.read_versions() != self.versions:
+            raise RuntimeError("explain: an argument or a parameter of the compiled function has changed since its call; explain its result "
+                               "before the parameters are updated")
+        with make_switch(True), keep_values():
+            results = compiler.call_flat(self.plan.function, self.given)
+            roots = [results[i] for i in self.plan.differentiated]
+            return roots[0] if len(roots) == 1 else cat([root.reshape(-1) for root in roots])
+
 
 cdef Sweep begin_sweep(Plan plan, list given):
     """Before the run: memory for what is saved, and where random numbers begin."""
