@@ -17,7 +17,7 @@ cdef class GraphRecord:
         cdef Py_ssize_t i
         self.places = {}
         memset(&found, 0, sizeof(found))
-        status = fbp_walk(1, &root.node, False, &found)
+        status = fbp_walk(1, &root.node, False, 0, &found)
         if status == FBP_OK:
             self.nodes = <fbp_tensor **>fbp_block_get(found.count * sizeof(fbp_tensor *))
             if self.nodes != NULL:
