@@ -212,7 +212,7 @@ static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g,
 static fbp_status edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out) {
     const fbp_op_row *row = &fbp_ops[node->op];
     fbp_status status;
-    if (fbp_same_shape(fbp_input(node, which), node) && pull_fused(node, which, g, false, out, &status)) return status;
+    if (fbp_same_shape(fbp_input(node, which), node) && fbp_pull_fused(node, which, g, false, out, &status)) return status;
     fbp_builder builder;
     fbp_builder_begin(&builder, fbp_apply);
     fbp_tensor *part = fit || row->class != FBP_CLASS_POINTWISE ? fbp_node_vjp(&builder, node, which, g) : row->vjp(&builder, node, which, g);
