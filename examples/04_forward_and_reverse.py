@@ -73,7 +73,7 @@ def jacobians(n: int, m: int) -> None:
     x.requires_grad_()
     costs = fastbp.explain(f(x), wrt={"x": x}).costs()
     print(
-        f"{m} outputs by {n} inputs: {costs.sweeps[0]} sweeps forward, {costs.forward['x']:,} multiplications; "
+        f"{n} inputs, {m} output{"s" * (m > 1)}: {costs.sweeps[0]} sweeps forward, {costs.forward['x']:,} multiplications; "
         f"{costs.sweeps[1]} in reverse, {costs.reverse:,}"
     )
     # Sums of n <= 50 products of numbers of size one: their roundings stay below 1e-14.

@@ -1,6 +1,6 @@
 """A physics-informed net: solve Burgers' equation by making a net obey it. Derivatives by inputs, trained by weights.
 
-Run it with ``python examples/09_physics_informed.py``; ``--steps 5000`` trains longer.
+Run it with ``python examples/09_physics_informed.py``; ``--steps 10000`` trains longer.
 
     u_t + u u_x = nu u_xx,   u(x, 0) = -sin(pi x),   u(-1, t) = u(1, t) = 0,   nu = 0.05,   0 <= t <= 1
 
@@ -48,8 +48,8 @@ def left_over(u: Solution, x: Tensor, t: Tensor) -> Tensor:
 
 def exact(x: Tensor, t: Tensor) -> Tensor:
     """Cole and Hopf's solution for t > 0: two integrals over a Gaussian, by Gauss and Hermite's rule."""
-    nodes, weights = (fastbp.from_numpy(one) for one in np.polynomial.hermite.hermgauss(80))
-    y = x - nodes * (4 * NU * t).sqrt()  # (points, 80)
+    nodes, weights = (fastbp.from_numpy(one) for one in np.polynomial.hermite.hermgauss(120))
+    y = x - nodes * (4 * NU * t).sqrt()  # (points, 120)
     density = weights * fastbp.exp(-fastbp.cos(np.pi * y) / (2 * np.pi * NU))
     return -(fastbp.sin(np.pi * y) * density).sum(dim=1, keepdim=True) / density.sum(dim=1, keepdim=True)
 
@@ -70,7 +70,7 @@ def train(u: Solution, net: nn.Module, steps: int) -> tuple[float, float]:
     optimizer = optim.Adam(net.parameters(), lr=1e-2)
 
     @fastbp.compile
-    def step() -> Tensor:
+    def step(x: Tensor, t: Tensor) -> Tensor:
         optimizer.zero_grad()
         loss = (left_over(u, x, t) ** 2).mean()
         loss.backward()
@@ -81,7 +81,7 @@ def train(u: Solution, net: nn.Module, steps: int) -> tuple[float, float]:
     for count in range(steps):
         # A smaller step towards the end, so that Adam settles.
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - count / steps) + 1e-4
-        loss = step()
+        loss = step(x, t)
         if count == 0:
             first = loss.item()
         if (count + 1) % (steps // 5) == 0:
@@ -91,7 +91,7 @@ def train(u: Solution, net: nn.Module, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=3000)
     steps = max(parser.parse_args().steps, 5)
     fastbp.manual_seed(0)
 
@@ -100,8 +100,9 @@ def main() -> None:
     truth = exact(x, t)
     remainder = left_over(exact, x, t).abs().max().item()
     print(f"Cole and Hopf's solution leaves {remainder:.1e} over")
-    # u_xx is of size 100 and made of exponentials of up to 3.2: 1e-16 grows by some four digits.
-    assert remainder < 1e-9
+    # A wrong sign or factor would leave numbers of size one. What the rule of 120 points
+    # misses is below the rounding of terms of size 10.
+    assert remainder < 1e-11
 
     net = nn.Sequential(nn.Linear(2, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)).double()
     u = make_solution(net)
@@ -110,8 +111,8 @@ def main() -> None:
         error = (u(x, t) - truth).norm().item() / truth.norm().item()
     print(f"    fell by a factor of {first / last:,.0f} in {steps} steps")
     print(f"Relative error against the solution, in the 2-norm: {error:.2%}")
-    if steps >= 1000:
-        assert first / last > 500
+    if steps >= 3000:
+        assert first / last > 300
         assert error < 0.02
 
 
