@@ -73,8 +73,8 @@ def jacobians(n: int, m: int) -> None:
     x.requires_grad_()
     costs = fastbp.explain(f(x), wrt={"x": x}).costs()
     print(
-        f"{n} inputs, {m} output{"s" * (m > 1)}: {costs.sweeps[0]} sweeps forward, {costs.forward['x']:,} multiplications; "
-        f"{costs.sweeps[1]} in reverse, {costs.reverse:,}"
+        f"A Jacobian of {m} x {n}: {costs.forward['x']:,} multiplications forward, in sweeps: {costs.sweeps[0]}; "
+        f"{costs.reverse:,} in reverse, in sweeps: {costs.sweeps[1]}"
     )
     # Sums of n <= 50 products of numbers of size one: their roundings stay below 1e-14.
     assert (by_columns - by_formula).abs().max().item() < 1e-14

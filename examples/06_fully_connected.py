@@ -14,6 +14,8 @@ The recursion is written out below in plain tensor arithmetic; autograd knows no
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import fastbp
 import fastbp.nn.functional as F
 from fastbp import Tensor
@@ -63,7 +65,7 @@ def main() -> None:
     T = fastbp.eye(SIZES[-1], dtype=fastbp.float64)[fastbp.randint(0, SIZES[-1], (BATCH,))]
     weights = [
         (fastbp.randn(n, m, dtype=fastbp.float64) / m**0.5).requires_grad_()
-        for m, n in zip(SIZES[:-1], SIZES[1:], strict=True)
+        for m, n in pairwise(SIZES)
     ]
     biases = [fastbp.randn(n, dtype=fastbp.float64).requires_grad_() for n in SIZES[1:]]
 
@@ -71,20 +73,19 @@ def main() -> None:
     loss = -(T * fastbp.log(activations[-1])).sum() / BATCH
     names = {f"{kind}{i}": one for kind, all_ in (("W", weights), ("b", biases)) for i, one in enumerate(all_, 1)}
     explained = fastbp.explain(loss, wrt=names).layers()
-    for z in zs:
-        z.retain_grad()
-    loss.backward()
+    by_graph = fastbp.autograd.grad(loss, [*zs, *weights, *biases])
 
     with fastbp.no_grad():
         classical = recursion(activations, weights, T)
     print(f"A net {'-'.join(map(str, SIZES))}, batch {BATCH}, loss {loss.item():.6f}. Graph against recursion:")
     print("    layer  activation  |delta|   |dW|      |db|      largest difference, relative")
-    for i, (z, W, b, by_hand) in enumerate(zip(zs, weights, biases, classical, strict=True)):
-        by_graph = (z.grad, W.grad, b.grad)
+    for i, by_hand in enumerate(classical):
+        found = by_graph[i :: len(zs)]  # by z, W and b of this layer
         differences = [
-            ((hand - graph).abs().max() / graph.abs().max()).item() for hand, graph in zip(by_hand, by_graph, strict=True)
+            ((hand - graph).abs().max() / graph.abs().max()).item()
+            for hand, graph in zip(by_hand, found, strict=True)
         ]
-        norms = "  ".join(f"{graph.norm().item():.6f}" for graph in by_graph)
+        norms = "  ".join(f"{graph.norm().item():.6f}" for graph in found)
         print(f"    {i + 1}      {ACTIVATIONS[i]:<10}  {norms}  {max(differences):.1e}")
         # Sums of some dozen float64 products in different orders: 1e-15; a wrong formula is wrong in the first digits.
         assert max(differences) < 1e-12
@@ -93,9 +94,9 @@ def main() -> None:
         assert explained[i].difference < 1e-12
 
     # Softmax and the loss together have the simplest delta of all.
-    simplest = (activations[-1] - T) / BATCH
-    print(f"    delta of the last layer against (a - T) / batch: {(simplest - classical[-1][0]).abs().max().item():.1e}")
-    assert (simplest - classical[-1][0]).abs().max().item() < 1e-12
+    difference = ((activations[-1] - T) / BATCH - classical[-1][0]).abs().max().item()
+    print(f"    delta of the last layer against (a - T) / batch: {difference:.1e}")
+    assert difference < 1e-12
 
 
 if __name__ == "__main__":

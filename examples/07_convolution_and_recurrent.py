@@ -53,7 +53,7 @@ def check_convolution() -> None:
     a = fastbp.tanh(convolve(image, kernel, b))
     loss = ((a - target) ** 2).sum() / 2
     uses = fastbp.explain(loss, wrt={"kernel": kernel}).path_count("kernel")
-    loss.backward()
+    K_graph, b_graph, x_graph = fastbp.autograd.grad(loss, [kernel, b, image])
 
     with fastbp.no_grad():
         delta = (a - target) * (1 - a * a)
@@ -65,10 +65,10 @@ def check_convolution() -> None:
     print(f"Convolution of 7 x 6 numbers with a {K} x {K} kernel, used at {a.numel()} positions:")
     compare(
         {
-            "K": (by_kernel, kernel.grad),
-            "b": (by_b, b.grad),
-            "x": (by_image, image.grad),
-            "x'": (by_flipped, image.grad),
+            "K": (by_kernel, K_graph),
+            "b": (by_b, b_graph),
+            "x": (by_image, x_graph),
+            "x'": (by_flipped, x_graph),
         }
     )
     # The square of the error reads a - target once: a position is a path.
@@ -88,8 +88,8 @@ def run_net(W: Tensor, U: Tensor, b: Tensor, inputs: Tensor) -> list[Tensor]:
 
 def through_time(W: Tensor, states: list[Tensor], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """dC by W, U and b for C = half the sum of (h_t - target_t)^2: from the last time to the first."""
-    by_W, by_U, by_b = (fastbp.zeros(n, m, dtype=fastbp.float64) for n, m in ((len(W), len(W)), (len(W), 3), (1, len(W))))
-    delta = fastbp.zeros(len(W), dtype=fastbp.float64)  # dC/dz of the time after
+    by_W, by_U = fastbp.zeros_like(W), W.new_zeros(len(W), inputs.shape[1])
+    by_b, delta = fastbp.zeros_like(states[0]), fastbp.zeros_like(states[0])  # delta: dC/dz of the time after
     for t in reversed(range(len(inputs))):
         h = states[t + 1]
         by_h = (h - targets[t]) + W.T @ delta  # h_t has two uses: in the loss, and at time t + 1
@@ -97,7 +97,7 @@ def through_time(W: Tensor, states: list[Tensor], inputs: Tensor, targets: Tenso
         by_W += fastbp.outer(delta, states[t])
         by_U += fastbp.outer(delta, inputs[t])
         by_b += delta
-    return by_W, by_U, by_b[0]
+    return by_W, by_U, by_b
 
 
 def check_recurrent() -> None:
@@ -108,11 +108,11 @@ def check_recurrent() -> None:
 
     states = run_net(W, U, b, inputs)
     loss = ((fastbp.stack(states[1:]) - targets) ** 2).sum() / 2
-    loss.backward()
+    W_graph, U_graph, b_graph = fastbp.autograd.grad(loss, [W, U, b])
     with fastbp.no_grad():
         by_W, by_U, by_b = through_time(W, states, inputs, targets)
     print(f"A recurrent net of 5 states over {len(inputs)} times, W used at each:")
-    compare({"W": (by_W, W.grad), "U": (by_U, U.grad), "b": (by_b, b.grad)})
+    compare({"W": (by_W, W_graph), "U": (by_U, U_graph), "b": (by_b, b_graph)})
 
 
 def main() -> None:

@@ -39,11 +39,13 @@ def left_over(u: Solution, x: Tensor, t: Tensor) -> Tensor:
     ones = fastbp.ones_like(x)
 
     def u_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
-        return func.jvp(lambda x: u(x, t), (x,), (ones,))
+        value, slope = func.jvp(lambda x: u(x, t), (x,), (ones,))
+        return value, slope
 
     (value, u_x), (_, u_xx) = func.jvp(u_and_slope, (x,), (ones,))
     _, u_t = func.jvp(lambda t: u(x, t), (t,), (ones,))
-    return u_t + value * u_x - NU * u_xx
+    remainder: Tensor = u_t + value * u_x - NU * u_xx
+    return remainder
 
 
 def exact(x: Tensor, t: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from eights, with a penalty. Near the minimum every step of Newton's doubles the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import fastbp
 import fastbp.nn.functional as F
@@ -74,7 +76,7 @@ def newton(loss: Callable[[Tensor], Tensor], w: Tensor) -> list[float]:
             break
         # The closer to the minimum, the more exact: what is left of H p = -g must not spoil the doubling of digits.
         tolerance = max(min(0.1, norms[-1]) * norms[-1], 1e-15)
-        p, products = conjugate_gradients(lambda v, w=w: hessian_times(w, v), -g, tolerance)
+        p, products = conjugate_gradients(partial(hessian_times, w), -g, tolerance)
         w = w + p
         print(f"    step {count + 1}: |gradient| {norms[-1]:.1e}, {products} products H v")
     print(f"    at the end: |gradient| {norms[-1]:.1e}, loss {loss(w).item():.12f}")
@@ -86,7 +88,7 @@ def descend(loss: Callable[[Tensor], Tensor], w: Tensor, steps: int) -> float:
     gradient = fastbp.compile(func.grad(loss))
     for _ in range(steps):
         w = w - 0.3 * gradient(w)
-    return gradient(w).norm().item()
+    return float(gradient(w).norm())
 
 
 def main() -> None:
@@ -100,7 +102,7 @@ def main() -> None:
     assert norms[-1] < 1e-13
     assert len(norms) <= 12
     # Quadratic convergence: the next norm is within a constant of the square of the last, until rounding ends it.
-    late = [(a, b) for a, b in zip(norms, norms[1:], strict=False) if a < 1e-2]
+    late = [(a, b) for a, b in pairwise(norms) if a < 1e-2]
     assert late
     assert all(b < max(100 * a * a, 1e-13) for a, b in late)
     by_descent = descend(loss, w, 1000)

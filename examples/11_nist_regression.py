@@ -25,7 +25,7 @@ import fastbp
 from fastbp import Tensor, func
 
 try:
-    from scipy.optimize import least_squares
+    from scipy.optimize import least_squares  # type: ignore[import-untyped]
 except ImportError:  # SciPy is optional: `levenberg_marquardt` takes its place
     least_squares = None
 
@@ -77,12 +77,12 @@ PROBLEMS = [
             4.9727297349e-02,
         ],
         5.6427082397e03,
-        "-3.067 -2.981 -2.921 -2.912 -2.840 -2.797 -2.702 -2.699 -2.633 -2.481 -2.363 -2.322 -1.501 -1.460 -1.274 -1.212 "
-        "-1.100 -1.046 -0.915 -0.714 -0.566 -0.545 -0.400 -0.309 -0.109 -0.103 0.010 0.119 0.377 0.790 0.963 1.006 1.115 "
-        "1.572 1.841 2.047 2.200",
-        "80.574 84.248 87.264 87.195 89.076 89.608 89.868 90.101 92.405 95.854 100.696 101.060 401.672 390.724 567.534 "
-        "635.316 733.054 759.087 894.206 990.785 1090.109 1080.914 1122.643 1178.351 1260.531 1273.514 1288.339 1327.543 "
-        "1353.863 1414.509 1425.208 1421.384 1442.962 1464.350 1468.705 1447.894 1457.628",
+        "-3.067 -2.981 -2.921 -2.912 -2.840 -2.797 -2.702 -2.699 -2.633 -2.481 -2.363 -2.322 -1.501 -1.460 -1.274 "
+        "-1.212 -1.100 -1.046 -0.915 -0.714 -0.566 -0.545 -0.400 -0.309 -0.109 -0.103 0.010 0.119 0.377 0.790 "
+        "0.963 1.006 1.115 1.572 1.841 2.047 2.200",
+        "80.574 84.248 87.264 87.195 89.076 89.608 89.868 90.101 92.405 95.854 100.696 101.060 401.672 390.724 "
+        "567.534 635.316 733.054 759.087 894.206 990.785 1090.109 1080.914 1122.643 1178.351 1260.531 1273.514 "
+        "1288.339 1327.543 1353.863 1414.509 1425.208 1421.384 1442.962 1464.350 1468.705 1447.894 1457.628",
     ),
 ]
 
@@ -117,7 +117,8 @@ def levenberg_marquardt(residual: Function, jacobian: Function, b: Vector, most:
 def polish(residual: Function, jacobian: Function, b: Vector) -> Vector:
     """Full steps of Gauss and Newton's at the end.
 
-    A sum of squares is flat at its minimum and tells eight digits of b at most; J'r = 0 tells the others, if J is exact.
+    A sum of squares is flat at its minimum and tells eight digits of b at most. J'r = 0 tells the others, where J
+    is exact.
     """
     for _ in range(50):
         b = b + np.linalg.lstsq(jacobian(b), -residual(b), rcond=None)[0]
@@ -138,7 +139,7 @@ def solve(problem: Problem, own: bool) -> tuple[Vector, Vector, float]:
         return difference(fastbp.from_numpy(b)).numpy()
 
     def jacobian(b: Vector) -> Vector:
-        return slopes(fastbp.from_numpy(b)).numpy()
+        return np.asarray(slopes(fastbp.from_numpy(b)))
 
     if own:
         found = levenberg_marquardt(residual, jacobian, start)
@@ -149,7 +150,7 @@ def solve(problem: Problem, own: bool) -> tuple[Vector, Vector, float]:
     return found, polished, float(residual(polished) @ residual(polished))
 
 
-def digits(found: Sequence[float], certified: Sequence[float]) -> float:
+def digits(found: Sequence[float] | Vector, certified: Sequence[float]) -> float:
     """The smallest log relative error; no more than the eleven digits that NIST prints."""
     worst = max(abs(b / known - 1) for b, known in zip(found, certified, strict=True))
     return min(-math.log10(worst), 11.0) if worst else 11.0
