@@ -53,7 +53,8 @@ def exact(x: Tensor, t: Tensor) -> Tensor:
     nodes, weights = (fastbp.from_numpy(one) for one in np.polynomial.hermite.hermgauss(120))
     y = x - nodes * (4 * NU * t).sqrt()  # (points, 120)
     density = weights * fastbp.exp(-fastbp.cos(np.pi * y) / (2 * np.pi * NU))
-    return -(fastbp.sin(np.pi * y) * density).sum(dim=1, keepdim=True) / density.sum(dim=1, keepdim=True)
+    average: Tensor = (fastbp.sin(np.pi * y) * density).sum(dim=1, keepdim=True) / density.sum(dim=1, keepdim=True)
+    return -average
 
 
 def make_solution(net: nn.Module) -> Solution:
