@@ -26,6 +26,7 @@ def one_number() -> None:
     print("    by three variables: " + " + ".join(f"{part:.6f}" for part in apart) + f" = {sum(apart):.6f}")
     print("    by explain:         " + " + ".join(f"{part:.6f}" for part in uses))
     print(f"    by one sweep:       {shared.item():.6f}")
+    assert len(uses) == 3
     # Three terms of size one: some roundings of 1e-16.
     assert max(abs(a - b) for a, b in zip(sorted(apart), sorted(uses), strict=True)) < 1e-14
     assert abs(sum(apart) - shared.item()) < 1e-14

@@ -1,4 +1,4 @@
-"""The examples run as they stand and print what they promise; those that assert their claims fail where they are wrong."""
+"""The examples run as they stand and print what they promise; their own assertions find planted faults."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EXPECTED = {
     "01_train_digits.py": ["epoch 20: training loss 0.0", "test accuracy: 9"],
     "02_scalar_graph.py": ["e = c * d = 15", "de/dc = 3, de/dd = 5", "de/da = 3\n", "de/db = 8\n"],
     "03_chain_rule_by_paths.py": ["by one sweep in reverse: 8.15484548537", "1,099,511,627,776 paths over 120 edges"],
-    "04_forward_and_reverse.py": ["func.vjp, once:                 5.500000000000 1.716337814537", "of 50 x 2: 300 mult"],
-    "05_shared_parameters.py": ["by three variables: 0.863209 + -0.706785 + -0.353392 = -0.196967", "by one sweep:       -0"],
+    "04_forward_and_reverse.py": ["func.vjp, once:                 5.500000000000 1.716337814537", "of 50 x 2: 300"],
+    "05_shared_parameters.py": ["by three variables: 0.863209 + -0.706785 + -0.353392 = -0.196967", "loss 0.8001"],
     "06_fully_connected.py": ["3      softmax ", "(a - T) / batch: "],
     "07_convolution_and_recurrent.py": ["used at 20 positions", "dC/dK ", "dC/dx'", "dC/dW "],
     "08_gradient_descent.py": ["answers 0.02 0.98 0.98 0.02", "From zeros: 1 step, loss 0.693147"],
@@ -44,7 +44,7 @@ FAULTS = [
     ("06_fully_connected.py", "return cotangent * a * (1 - a)", "return cotangent * (1 - a)"),
     ("06_fully_connected.py", "return cotangent * (1 - a * a)", "return cotangent"),
     ("06_fully_connected.py", "(cotangent - (cotangent * a).sum(dim=1, keepdim=True))", "(1 - a) * cotangent"),
-    ("06_fully_connected.py", "cotangent = delta @ weights[layer]", "cotangent = pull('tanh', activations[layer], delta @ weights[layer])"),
+    ("06_fully_connected.py", "cotangent = delta @ weights[layer]", "cotangent = delta @ weights[layer].abs()"),
     ("06_fully_connected.py", "delta.T @ activations[layer]", "delta.T @ activations[layer] / BATCH"),
     ("06_fully_connected.py", "delta.sum(dim=0)", "delta.mean(dim=0)"),
     # uses of a kernel, steps through time
@@ -61,7 +61,7 @@ FAULTS = [
     ("08_gradient_descent.py", "nn.Tanh()", "nn.Identity()"),
     # the equation, the frame of initial values, training
     ("09_physics_informed.py", "- NU * u_xx", "+ NU * u_xx"),
-    ("09_physics_informed.py", "net(fastbp.cat([x, t], dim=1)) - fastbp.sin", "net(fastbp.cat([x, t], dim=1)) + fastbp.sin"),
+    ("09_physics_informed.py", "* said - fastbp.sin", "* said + fastbp.sin"),
     ("09_physics_informed.py", "        optimizer.step()\n", ""),
     # Hessian times vector, conjugate gradients, Newton
     ("10_hessian_vector_newton.py", "/ (2 * h)", "/ h"),
@@ -97,7 +97,9 @@ def test_example(name):
         assert words in run.stdout
 
 
-@pytest.mark.parametrize(("name", "text", "fault"), FAULTS, ids=[f"{name[:2]}-{text.strip()}" for name, text, _ in FAULTS])
+@pytest.mark.parametrize(
+    ("name", "text", "fault"), FAULTS, ids=[f"{name[:2]}-{text.strip()}" for name, text, _ in FAULTS]
+)
 def test_examples_find_planted_faults(name, text, fault, tmp_path, monkeypatch):
     source = (EXAMPLES / name).read_text()
     assert source.count(text) == 1
