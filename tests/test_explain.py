@@ -1,4 +1,4 @@
-"""fastbp.explain: values, local derivatives, paths, uses, traces, costs; on the worked examples and on random graphs."""
+"""fastbp.explain: values, local derivatives, paths, uses, traces, costs; on worked examples and on random graphs."""
 
 from __future__ import annotations
 
@@ -201,7 +201,8 @@ def test_the_sum_over_paths_is_the_gradient_on_random_graphs(seed: int, ops: int
         # Sums of the same terms in another order: some roundings of the largest term each.
         bound = 1e-13 * len(products) * max(map(abs, products), default=0.0) + 1e-300
         assert abs(sum(products) - gradient.item()) <= bound
-        assert e.derivative(name) == gradient.item()  # the same terms in the same order
+        # The rule of div divides, where an explanation multiplies by the local derivative 1 / b.
+        assert abs(e.derivative(name) - gradient.item()) <= bound
         assert e.path_count(name) == len(products)
         listed = [abs(path.product) for path in e.paths(name)]
         best = sorted(map(abs, products), reverse=True)[:5]
@@ -342,7 +343,7 @@ def test_results_of_compiled_functions() -> None:
     assert "sin" in [node.op for node in e.nodes]
     for name, gradient in zip(("x", "w"), fastbp.autograd.grad(y, [x, w]), strict=True):
         np.testing.assert_allclose(e.derivative(name).numpy(), gradient.numpy(), rtol=1e-14)  # another order of sums
-    with pytest.raises(RuntimeError, match="a backward.. has freed what a compiled function saved"):
+    with pytest.raises(RuntimeError, match=r"a backward\(\) has freed what a compiled function saved"):
         fastbp.explain(y, x)
 
 
@@ -407,7 +408,7 @@ def test_bad_input_is_refused_with_a_mend() -> None:
         fastbp.explain(y, x, names=["x"])
     with pytest.raises(TypeError, match="names maps strings to Tensors"):
         fastbp.explain(y, x, names={3: x})
-    with pytest.raises(ValueError, match="'z', of shape .*, is not in the graph"):
+    with pytest.raises(ValueError, match=r"'z', of shape .*, is not in the graph"):
         fastbp.explain(y, x, names={"z": number(1.0)})
     with pytest.raises(ValueError, match="two tensors are called 'a'"):
         fastbp.explain(y, {"a": x}, names={y: "a"})

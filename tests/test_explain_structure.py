@@ -59,7 +59,8 @@ def fits(kind: str, matrix: Numbers) -> bool:
     if kind == "permutation":
         return rows == columns and at_most_one(matrix, 0) and at_most_one(matrix, 1) and bool(matrix.any(axis=1).all())
     if kind == "selection":
-        return at_most_one(matrix, 1) and not is_diagonal(matrix) and not matrix.any(axis=0).all() or rows > columns
+        some_left = at_most_one(matrix, 0) or not matrix.any(axis=0).all()
+        return at_most_one(matrix, 1) and not is_diagonal(matrix) and some_left
     if kind == "broadcast":
         return at_most_one(matrix, 1) and rows > columns
     if kind == "sum":
@@ -195,7 +196,7 @@ def net() -> tuple[nn.Module, Tensor, Tensor]:
 def recursion(model: nn.Module, x: Numbers, target: Numbers) -> list[dict[str, Numbers]]:
     """The classical recursion for that net and the loss sum((y - t)^2) / 2, in NumPy."""
     layers = [m for m in model if isinstance(m, nn.Linear)]
-    weights, biases = ([p.detach().numpy() for p in ps] for ps in zip(*((m.weight, m.bias) for m in layers)))
+    weights, biases = [m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers]
     a0 = x
     a1 = np.tanh(a0 @ weights[0].T + biases[0])
     a2 = 1 / (1 + np.exp(-(a1 @ weights[1].T + biases[1])))
@@ -233,6 +234,7 @@ def test_layers_of_products_written_by_hand() -> None:
     h = fastbp.tanh(x.detach() @ w + b)
     loss = (h @ w).sum()
     first, second = fastbp.explain(loss, {"w": w, "b": b}).layers()
+    assert max(first.difference, second.difference) < 1e-13  # the same products; the sum of both uses of w
     assert (first.bias, second.bias, first.activation) == ("b", "", ("tanh",))
     gradient = fastbp.autograd.grad(loss, w)[0].numpy()
     np.testing.assert_allclose(first.weight_gradient + second.weight_gradient, gradient, rtol=1e-12)
@@ -241,6 +243,24 @@ def test_layers_of_products_written_by_hand() -> None:
     (layer,) = fastbp.explain(loss, {"v": v}).layers()
     np.testing.assert_allclose(layer.weight_gradient, fastbp.autograd.grad(loss, v)[0].numpy(), rtol=1e-12)
     assert layer.difference < 1e-13
+
+
+def test_layers_of_a_recurrent_net_share_their_weights() -> None:
+    fastbp.manual_seed(0)
+    W, U = (fastbp.randn(4, n, dtype=fastbp.float64).requires_grad_() for n in (4, 3))
+    h = fastbp.zeros(2, 4, dtype=fastbp.float64)
+    for x in fastbp.randn(3, 2, 3, dtype=fastbp.float64):
+        h = fastbp.tanh(F.linear(x, U) + F.linear(h, W))
+    loss = (h * h).sum()
+    e = fastbp.explain(loss, {"W": W, "U": U})
+    assert (e.path_count("W"), len(e.uses("W"))) == (2 * (1 + 1 + 1), 3)  # h * h reads h twice
+    layers = [layer for layer in e.layers() if layer.name == "W"]
+    assert [layer.after for layer in layers] == ["W", "W", "y"]
+    assert [layer.is_first for layer in layers] == [True, False, False]
+    gradient = fastbp.autograd.grad(loss, W, retain_graph=True)[0].numpy()
+    np.testing.assert_allclose(sum(layer.weight_gradient for layer in layers), gradient, rtol=1e-11)
+    assert max(layer.difference for layer in e.layers()) < 1e-13
+    assert "from W's step back, through add, tanh" in str(e)
 
 
 def test_a_wrong_recursion_shows_as_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +288,10 @@ def test_the_picture_as_text() -> None:
     assert 'n0 [label=<<b>a&#160;</b>=&#160;3<br/><font color="#b3261e">de/da&#160;=&#160;3</font>>' in dot
     assert "<b>e&#160;</b>=&#160;v1 * v2<br/>=&#160;15" in dot
     edges = re.findall(r'n(\d) -> n(\d) \[label=" ([^"]*) "\]', dot)
-    assert edges == [("0", "2", "1"), ("1", "2", "1"), ("1", "4", "1"), ("2", "5", "3"), ("4", "5", "5")]
+    assert edges == [
+        *(("0", "2", "1"), ("1", "2", "b(1): 1"), ("1", "4", "b(2): 1")),
+        *(("2", "5", "3"), ("4", "5", "5")),
+    ]
     assert 'c4_1 [label="1"' in dot  # the number of the sum, which the sum does not keep, is found again
 
 

@@ -11,11 +11,13 @@ cdef class GraphRecord:
     cdef Py_ssize_t size
     cdef dict places           # address of a node -> its number
     cdef bytearray overwritten # values that an in-place op changed after they were read
+    cdef list replaced         # nodes that revive() put others in place of: held, so that their addresses stay taken
 
     def __cinit__(self, Tensor root not None):
         cdef fbp_node_list found
         cdef Py_ssize_t i
         self.places = {}
+        self.replaced = []
         memset(&found, 0, sizeof(found))
         status = fbp_walk(1, &root.node, False, 0, &found)
         if status == FBP_OK:
@@ -235,6 +237,7 @@ cdef class GraphRecord:
         self.nodes[i] = fresh.node
         self.places[<size_t>fresh.node] = i
         self.overwritten[i] = 0
+        self.replaced.append(make_grad_fn(node))
         drop_node(node)
         return fresh.detach()
 

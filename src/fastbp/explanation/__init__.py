@@ -73,8 +73,10 @@ def explain(
 
     Notes
     -----
-    Local derivatives are those of the op table's own rules, edge by edge (`csrc/ops/ops.def`); the traces are laid out
-    as in Baydin, Pearlmutter, Radul & Siskind, "Automatic differentiation in machine learning: a survey" (2018).
+    Derivatives are sums of products of local derivatives, of numbers in float64 whatever their dtype: they agree with
+    ``backward()`` but for rounding. Local derivatives are those of the op table's own rules, edge by edge
+    (`csrc/ops/ops.def`); the traces are laid out as in Baydin, Pearlmutter, Radul & Siskind, "Automatic differentiation
+    in machine learning: a survey" (2018).
     """
     from .arguments import make_explanation
 

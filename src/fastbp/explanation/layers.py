@@ -10,7 +10,7 @@ z = a W^T + b is a layer's sum, a = f(z) its activation (Rumelhart, Hinton & Wil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,13 +31,17 @@ class Layer:
     inputs, outputs : int
         Sizes.
     activation : tuple of str
-        Ops between the layer's sum z and the next layer, or the root.
+        Ops between the layer's sum z and the next layer, or the root; up to where several ways lead on.
+    after : str
+        That layer, or the root; "" where several ways lead on.
     delta : numpy.ndarray
         dC/dz, (batch, outputs).
     input : numpy.ndarray
         The activations that came in, (batch, inputs).
     back : numpy.ndarray
         The step back, delta times W: dC by the activations that came in.
+    is_first : bool
+        Whether it is of no use, since what came in is not differentiated by.
     weight_gradient, bias_gradient : numpy.ndarray
         The outer product, in the weight's shape, and the sum of delta over the batch.
     difference : float
@@ -51,9 +55,11 @@ class Layer:
     inputs: int
     outputs: int
     activation: tuple[str, ...]
+    after: str
     delta: Numbers
     input: Numbers
     back: Numbers
+    is_first: bool
     weight_gradient: Numbers
     bias_gradient: Numbers | None
     difference: float
@@ -75,56 +81,66 @@ class _Place:
 def find_layers(graph: Graph, found: dict[int, Numbers]) -> list[Layer]:
     """The layers behind the root, first to last; `found` are the adjoints of all nodes on paths."""
     places = [place for i in sorted(found) if (place := _place_of(graph, i, found)) is not None]
-    layers: list[Layer] = []
-    sums: dict[int, Numbers] = {}
-    for place in places:
-        value, weight = graph.value(place.input), graph.value(place.weight)
-        if value is None or weight is None:
-            continue
-        a, W = value.numpy().astype(np.float64), weight.numpy().astype(np.float64)
-        delta = np.asarray(found[place.total], np.float64)
-        flat_a, flat = (a.T, delta.T) if place.first and a.ndim == 2 else (a, delta)
-        flat_a, flat = np.atleast_2d(flat_a), np.atleast_2d(flat)
-        flat_a, flat = flat_a.reshape(-1, flat_a.shape[-1]), flat.reshape(-1, flat.shape[-1])
-        outward = W if place.transposed or place.first else W.T  # (outputs, inputs)
-        back, outer = flat @ outward, flat.T @ flat_a
-        outer = outer if place.transposed or place.first else outer.T
-        sums[place.weight] = sums.get(place.weight, 0) + outer
-        bias = None if place.bias is None else flat.sum(axis=0)
-        given = found.get(place.input)
-        back = back.T.reshape(a.shape) if place.first else back.reshape(a.shape)
-        pairs = [(back, given if _used_once(graph, place.input) else None), (sums[place.weight], found[place.weight])]
-        if bias is not None and place.bias is not None and _used_once(graph, place.bias):
-            pairs.append((bias, found.get(place.bias)))
-        if not _used_once(graph, place.weight):
-            pairs.pop(1)
-        name = graph.names[place.weight]
-        layers.append(
-            Layer(
-                name=name.removesuffix(".weight"),
-                weight=name,
-                bias="" if place.bias is None else graph.names[place.bias],
-                inputs=outward.shape[1],
-                outputs=outward.shape[0],
-                activation=_activation(graph, place.total, {p.product for p in places}),
-                delta=delta,
-                input=a,
-                back=back,
-                weight_gradient=outer,
-                bias_gradient=bias,
-                difference=max((_distance(one, other) for one, other in pairs if other is not None), default=0.0),
-            )
-        )
-    return layers
+    names = {place.product: graph.names[place.weight].removesuffix(".weight") for place in places}
+    layers = [_layer_of(graph, place, found, names) for place in places]
+    known = [(place, layer) for place, layer in zip(places, layers, strict=True) if layer is not None]
+    return [replace(layer, difference=_difference(graph, place, known, found)) for place, layer in known]
+
+
+def _layer_of(graph: Graph, place: _Place, found: dict[int, Numbers], names: dict[int, str]) -> Layer | None:
+    """One layer by the formulas of the recursion; None where the values that they read were not kept."""
+    value, weight = graph.value(place.input), graph.value(place.weight)
+    if value is None or weight is None:
+        return None
+    a, W = value.numpy().astype(np.float64), weight.numpy().astype(np.float64)
+    delta = np.asarray(found[place.total], np.float64)
+    flat_a, flat = (a.T, delta.T) if place.first and a.ndim == 2 else (a, delta)
+    flat_a, flat = np.atleast_2d(flat_a), np.atleast_2d(flat)
+    flat_a, flat = flat_a.reshape(-1, flat_a.shape[-1]), flat.reshape(-1, flat.shape[-1])
+    outward = W if place.transposed or place.first else W.T  # (outputs, inputs)
+    back, outer = flat @ outward, flat.T @ flat_a
+    activation, after = _way_on(graph, place.total, names)
+    return Layer(
+        name=names[place.product],
+        weight=graph.names[place.weight],
+        bias="" if place.bias is None else graph.names[place.bias],
+        inputs=outward.shape[1],
+        outputs=outward.shape[0],
+        activation=activation,
+        after=after,
+        delta=delta,
+        input=a,
+        back=back.T.reshape(a.shape) if place.first else back.reshape(a.shape),
+        is_first=place.input not in found,
+        weight_gradient=outer if place.transposed or place.first else outer.T,
+        bias_gradient=None if place.bias is None else flat.sum(axis=0),
+        difference=0.0,
+    )
+
+
+def _difference(
+    graph: Graph, place: _Place, known: list[tuple[_Place, Layer]], found: dict[int, Numbers]
+) -> float:
+    """How far the formulas are from the graph's sweep; shared weights and biases are summed over all of their layers.
+
+    What is read elsewhere too has a derivative that the layers do not make up alone: it is left out.
+    """
+    pairs: list[tuple[Numbers, Numbers]] = []
+    own = next(layer for other, layer in known if other is place)
+    if place.input in found and len(graph.consumers(place.input)) == 1:
+        pairs.append((own.back, found[place.input]))
+    shared = [layer for other, layer in known if other.weight == place.weight]
+    if len(graph.consumers(place.weight)) == len(shared):
+        pairs.append((np.sum([layer.weight_gradient for layer in shared], axis=0), found[place.weight]))
+    biased = [layer.bias_gradient for other, layer in known if other.bias == place.bias]
+    if place.bias is not None and len(graph.consumers(place.bias)) == len(biased):
+        pairs.append((np.sum([one for one in biased if one is not None], axis=0), found[place.bias]))
+    return max((_distance(one, other) for one, other in pairs), default=0.0)
 
 
 def _distance(one: Numbers, other: Numbers) -> float:
     scale = max(float(np.abs(other).max(initial=0.0)), 1e-300)
     return float(np.abs(one.reshape(-1) - np.asarray(other, np.float64).reshape(-1)).max(initial=0.0)) / scale
-
-
-def _used_once(graph: Graph, i: int) -> bool:
-    return len(graph.consumers(i)) == 1
 
 
 def _is_weight(graph: Graph, i: int | None, found: dict[int, Numbers]) -> bool:
@@ -159,15 +175,15 @@ def _place_of(graph: Graph, i: int, found: dict[int, Numbers]) -> _Place | None:
     return _Place(i, total, weight, a, bias, False, not second)
 
 
-def _activation(graph: Graph, i: int, products: set[int]) -> tuple[str, ...]:
-    """Ops from a layer's sum to the next layer or the root, as long as there is one way."""
-    ops = []
+def _way_on(graph: Graph, i: int, names: dict[int, str]) -> tuple[tuple[str, ...], str]:
+    """Ops from a layer's sum on while there is one way, and where it ends: the name of a layer or the root, or ""."""
+    ops: list[str] = []
     while i != graph.root:
         after = set(graph.consumers(i))
         if len(after) != 1:
-            break
+            return tuple(ops), ""
         i = after.pop()
-        if i in products:
-            break
+        if i in names:
+            return tuple(ops), names[i]
         ops.append(graph.ops[i])
-    return tuple(ops)
+    return tuple(ops), graph.names[graph.root]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .paths import list_uses
 from .text import formula, shape_text
 
 if TYPE_CHECKING:
@@ -90,12 +91,15 @@ def dot_text(e: Explanation, max_nodes: int) -> str:
         colours = f', fillcolor="{fill}", color="{border}"' if fill else ""
         lines.append(f"  n{i} [label={_label(e, i, adjoints.get(i))}{colours}];")
     constants: list[str] = []
+    uses = _uses(graph)
     for i in sorted(drawn):
         for which, k in enumerate(graph.inputs[i]):
             if k is None:
                 continue
             if k in drawn and graph.required[k]:
-                lines.append(f'  n{k} -> n{i} [label=" {_quoted(_local(graph, i, which))} "];')
+                text = _quoted(_local(graph, i, which))
+                use = f"{_quoted(graph.names[k])}({uses[i, which]}): " if (i, which) in uses else ""
+                lines.append(f'  n{k} -> n{i} [label=" {use}{text} "];')
             elif graph.on_path[k]:
                 lines.append(f'  gap{i}_{which} [label="...", shape=plaintext, style="", fontcolor="{FAINT}"];')
                 lines.append(f"  gap{i}_{which} -> n{i} [style=dashed];")
@@ -115,6 +119,15 @@ def _legend(e: Explanation, missing: int, total: int, swept: bool) -> str:
         parts.append(f'<font color="{REVERSE}">reverse sweep: derivatives of {y}</font>')
     note = f"<br/><b>{missing} of {total} nodes are not drawn: those farthest from {y}</b>" if missing else ""
     return f"<<br/>{' &#160;&#160; '.join(parts)}{note}>"
+
+
+def _uses(graph: Graph) -> dict[tuple[int, int], int]:
+    """The number of each use of an input that is used several times, by its edge."""
+    found = {}
+    for x in graph.wrt:
+        edges = list_uses(graph, x)
+        found.update({edge: n for n, edge in enumerate(edges, 1) if len(edges) > 1})
+    return found
 
 
 def _constant(e: Explanation, k: int, reader: int) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NODES_MOST = 40  # nodes that are listed, and rows of traces
 STEPS_MOST = 12  # factors of a path
+LAYERS_MOST = 12  # layers of a net
 INPUTS_MOST = 12  # inputs whose paths are listed
 EXACT_DIGITS = 30  # longer counts are rounded
 
@@ -212,22 +213,22 @@ def layers_text(e: Explanation) -> list[str]:
     if not layers:
         return []
     lines = ["layer by layer, from the last to the first (a: what came in, z: the sum, delta: the derivative by z)"]
-    for n in range(len(layers) - 1, -1, -1):
-        layer = layers[n]
-        through = ", ".join(layer.activation)
-        source = f"{layers[n + 1].name}'s step back" if n + 1 < len(layers) else f"{e.y.name}"
-        if through:
-            source += f", through {through}"
+    for layer in layers[: -LAYERS_MOST - 1 : -1]:
+        source = f"{layer.after}'s step back" if layer.after != e.y.name else layer.after
+        source = source if layer.after else "the sum of several ways"
+        if layer.activation:
+            source += f", through {', '.join(layer.activation)}"
         rows = [
             ["delta", f"from {source}", shape_text(layer.delta.shape)],
             ["weight", "outer product deltaᵀ a, summed over the batch", shape_text(layer.weight_gradient.shape)],
         ]
         if layer.bias_gradient is not None:
             rows.append(["bias", "delta summed over the batch", shape_text(layer.bias_gradient.shape)])
-        if n:
+        if not layer.is_first:
             rows.append(["step back", "delta W, the derivative by a", shape_text(layer.back.shape)])
         lines.append(f"  {layer.name}: {layer.inputs} -> {layer.outputs}")
         lines += table(rows, "    ")
+    lines += left_out(len(layers) - LAYERS_MOST, "layers")
     largest = max(layer.difference for layer in layers)
     lines.append(f"  largest difference from the graph's own sweep: {largest:.1e} of the largest number")
     return lines
