@@ -17,7 +17,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import fastbp
-import fastbp.nn.functional as F
 from fastbp import Tensor
 
 SIZES = [6, 8, 7, 4]
@@ -43,7 +42,7 @@ def forward(X: Tensor, weights: list[Tensor], biases: list[Tensor]) -> tuple[lis
     """The sums z_1 .. z_L, and the activations a_0 .. a_L."""
     zs, activations = [], [X]
     for name, W, b in zip(ACTIVATIONS, weights, biases, strict=True):
-        zs.append(F.linear(activations[-1], W, b))
+        zs.append(activations[-1] @ W.T + b)
         activations.append(activate(name, zs[-1]))
     return zs, activations
 
