@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core import Capture, Tensor, _captured_costs, as_tensor, no_grad
-from ..compiler import _watching, flatten, unflatten
+from .._tree import flatten, unflatten
+from ..compiler import _watching
 from ..nn import Module
 from .text import shape_text, table
 
