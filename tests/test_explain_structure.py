@@ -245,6 +245,20 @@ def test_layers_of_products_written_by_hand() -> None:
     assert layer.difference < 1e-13
 
 
+def test_layers_of_transposed_weights() -> None:
+    """x @ W.T + b, as PyTorch's users write it; a square W, whose shape does not tell."""
+    random = np.random.default_rng(0)
+    x, w1, b, w2 = (leaf(random.standard_normal(s)) for s in ((5, 3), (4, 3), (4,), (4, 4)))
+    loss = fastbp.sin(fastbp.tanh(x.detach() @ w1.T + b) @ w2.t()).sum()
+    layers = fastbp.explain(loss, {"w1": w1, "b": b, "w2": w2}).layers()
+    assert [(one.name, one.bias, one.inputs, one.outputs) for one in layers] == [("w1", "b", 3, 4), ("w2", "", 4, 4)]
+    for layer, gradient in zip(layers, fastbp.autograd.grad(loss, [w1, w2]), strict=True):
+        np.testing.assert_allclose(layer.weight_gradient, gradient.numpy(), rtol=1e-12)
+        assert layer.difference < 1e-13
+    untouched = fastbp.sin((x.detach() @ w1.T) @ w2.permute(0, 1)).sum()  # a permutation that transposes nothing
+    assert [one.name for one in fastbp.explain(untouched, {"w1": w1, "w2": w2}).layers()] == ["w1"]
+
+
 def test_layers_of_a_recurrent_net_share_their_weights() -> None:
     fastbp.manual_seed(0)
     W, U = (fastbp.randn(4, n, dtype=fastbp.float64).requires_grad_() for n in (4, 3))

@@ -147,6 +147,13 @@ def _is_weight(graph: Graph, i: int | None, found: dict[int, Numbers]) -> bool:
     return i is not None and i in found and graph.ops[i] == "leaf" and len(graph.shapes[i]) == 2
 
 
+def _untransposed(graph: Graph, i: int) -> int | None:
+    """The matrix of which node i is the transpose, if it is one."""
+    if graph.ops[i] != "permute" or list(graph.record.attributes(i)["axes"]) != [1, 0]:
+        return None
+    return graph.inputs[i][0]
+
+
 def _is_bias(graph: Graph, i: int, product: int, found: dict[int, Numbers]) -> bool:
     return i in found and graph.ops[i] == "leaf" and graph.shapes[i] == graph.shapes[product][-1:]
 
@@ -162,7 +169,11 @@ def _place_of(graph: Graph, i: int, found: dict[int, Numbers]) -> _Place | None:
         return None
     left, right = inputs
     assert left is not None and right is not None
-    second, first = _is_weight(graph, right, found), _is_weight(graph, left, found)
+    behind = _untransposed(graph, right)
+    turned = _is_weight(graph, behind, found)
+    if turned and behind is not None:  # x @ W.T
+        right = behind
+    second, first = turned or _is_weight(graph, right, found), _is_weight(graph, left, found)
     if not (first or second) or (first and not second and len(graph.shapes[right]) > 2):
         return None
     weight, a = (right, left) if second else (left, right)
@@ -172,7 +183,7 @@ def _place_of(graph: Graph, i: int, found: dict[int, Numbers]) -> _Place | None:
         others = [k for k in graph.inputs[after[0]] if k is not None and k != i]
         if second and len(others) == 1 and _is_bias(graph, others[0], i, found):
             total, bias = after[0], others[0]
-    return _Place(i, total, weight, a, bias, False, not second)
+    return _Place(i, total, weight, a, bias, turned, not second)
 
 
 def _way_on(graph: Graph, i: int, names: dict[int, str]) -> tuple[tuple[str, ...], str]:
