@@ -549,3 +549,19 @@ def test_modules_called_eagerly_meanwhile() -> None:
         y.square().sum().backward()
         z.square().sum().backward()
         assert_same(snapshot([y, model]), snapshot([z, twin]), f"call {k}")
+
+
+def test_a_step_that_differentiates_at_a_constant_is_captured_once():
+    """The points of func's transforms are no leaves of the step's own backward()."""
+    w, x = fastbp.randn(3, requires_grad=True), fastbp.randn(3)
+
+    @fastbp.compile
+    def step():
+        w.grad = None
+        loss = (fastbp.func.jvp(lambda x: fastbp.tanh(w * x), (x,), (fastbp.ones(3),))[1] ** 2).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        step()
+    assert sum(map(len, step._entries.values())) == 1

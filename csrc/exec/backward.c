@@ -240,8 +240,10 @@ fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, f
     return status;
 }
 
+/* A point at which a transform has differentiated takes no gradient from sweeps that do not ask for it: nobody could see it, and a plan
+ * would take it for state that changes from call to call. */
 static bool is_wanted(const pass *p, const fbp_tensor *t) {
-    return fbp_requires_grad(t) && (p->request->input_count == 0 || (t->flags & FBP_WANTED));
+    return fbp_requires_grad(t) && (p->request->input_count ? t->flags & FBP_WANTED : !(t->flags & FBP_POINT_LEFT));
 }
 
 /* Where the node is one of the requested inputs, hand out its cotangent. */
