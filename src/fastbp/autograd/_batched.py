@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _core
 from .._core import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .function import Function
-
-    Behind = tuple[Tensor, bool]
 
 
 class VmapInfo(NamedTuple):
@@ -60,7 +59,7 @@ def apply_batched(function: type[Function], args: tuple[Any, ...], level: int) -
     else:
         values = _generated(function, args, pairs, level, size, randomness)
     if _core.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args):
-        return _core.apply_function(_with_values(function, values), args)
+        return _core.apply_function(function, args, values)  # its forward() runs for what it saves
     return values
 
 
@@ -96,16 +95,6 @@ def _batch_output(value: Any, dim: int | None, level: int) -> Any:
     return _core.batch(value if dim == 0 else value.movedim(dim, 0), level)
 
 
-def _with_values(function: type[Function], values: Any) -> type[Function]:
-    """The Function with known outputs: its forward() runs for what it saves."""
-
-    def forward_of(cls: Any, ctx: Any, args: tuple[Any, ...]) -> Any:
-        function._forward_of(ctx, args)
-        return values
-
-    return type(function.__name__, (function,), {"_forward_of": classmethod(forward_of)})
-
-
 # ---------------------------------------------------------------------------------------------- generated rules
 
 
@@ -116,7 +105,7 @@ class _Context:
         self.needs_input_grad = needs_input_grad
         self.saved_tensors: tuple[Any, ...] = ()
         self._forward: tuple[Any, ...] | None = None
-        self._not_differentiable: tuple[Tensor, ...] = ()
+        self._not_differentiable: tuple[Tensor, ...] = ()  # outputs, of use until the run's end
         self._materialize = True
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
@@ -134,20 +123,24 @@ class _Context:
     def set_materialize_grads(self, value: bool) -> None:
         self._materialize = value
 
-    def map_tensors(self, each: Any) -> None:
-        """Replace every tensor that it holds."""
-        for name, value in list(self.__dict__.items()):
+    def mapped(self, each: Callable[[Any], Any]) -> _Context:
+        """The same with `each` in place of every tensor that it holds."""
+        other = _Context(self.needs_input_grad)
+        for name, value in self.__dict__.items():
+            if name == "_not_differentiable":
+                continue
             if isinstance(value, tuple) and name in ("saved_tensors", "_forward"):
-                self.__dict__[name] = tuple(None if one is None else each(one) for one in value)
-            elif isinstance(value, (Tensor, _Stored)):
-                self.__dict__[name] = each(value)
+                other.__dict__[name] = tuple(None if one is None else each(one) for one in value)
+            else:
+                other.__dict__[name] = each(value) if isinstance(value, (Tensor, _Slot)) else value
+        return other
 
 
-class _Stored(NamedTuple):
-    """A tensor outside of the vmap it was made in."""
+class _Slot(NamedTuple):
+    """The place of a tensor among those that the whole batch's context has saved."""
 
-    behind: Tensor
-    batched: bool
+    number: int
+    batched: bool | None  # None: a tensor that is of no vmap
 
 
 class _State(NamedTuple):
@@ -157,20 +150,31 @@ class _State(NamedTuple):
     batched: tuple[bool, ...]
     size: int
     randomness: str
-    context: _Context
-
-    def enter(self, level: int) -> None:
-        self.context.map_tensors(lambda x: _core.batch(x.behind, level, x.batched) if isinstance(x, _Stored) else x)
-
-    def leave(self, level: int) -> None:
-        def store(x: Any) -> Any:
-            if not isinstance(x, Tensor) or _core.level_of(x) != level:
-                return x
-            return _Stored(*_core.unbatch(x, level))
-
-        self.context.map_tensors(store)
+    needs_input_grad: tuple[bool, ...]
 
 
+def _stored(context: _Context, level: int, saved: list[Tensor]) -> _Context:
+    """The context with slots for its tensors, which go to `saved` as they are outside of the vmap."""
+
+    def store(x: Tensor) -> _Slot:
+        behind, batched = _core.unbatch(x, level)
+        saved.append(behind)
+        return _Slot(len(saved) - 1, batched if _core.level_of(x) == level else None)
+
+    return context.mapped(store)
+
+
+def _restored(context: _Context, level: int, saved: Sequence[Tensor]) -> _Context:
+    """The opposite of `_stored`, for another run on this level."""
+
+    def restore(slot: _Slot) -> Tensor:
+        x = saved[slot.number]
+        return x if slot.batched is None else _core.batch(x, level, slot.batched)
+
+    return context.mapped(restore)
+
+
+@functools.cache
 def _over_batch() -> type[Function]:
     from .function import Function as Base
 
@@ -182,17 +186,20 @@ def _over_batch() -> type[Function]:
         @staticmethod
         def forward(ctx: Any, state: _State, *given: Any) -> Any:
             ctx.state = state
+            context = _Context(state.needs_input_grad)
+            saved: list[Tensor] = []
             with _core.vmap_level(state.size, state.randomness) as level:
                 inside = [
                     _core.batch(x, level, batched) if isinstance(x, Tensor) else x
                     for x, batched in zip(given, state.batched, strict=True)
                 ]
-                returned = state.function._forward_of(state.context, tuple(inside))
+                returned = state.function._forward_of(context, tuple(inside))
                 listed = list(returned) if isinstance(returned, tuple) else [returned]
-                fixed = [any(y is one for one in state.context._not_differentiable) for y in listed]
+                fixed = [any(y is one for one in context._not_differentiable) for y in listed]
                 outputs = [_full(y, level, state.size) if isinstance(y, Tensor) else y for y in listed]
-                state.leave(level)
-            ctx.set_materialize_grads(state.context._materialize)
+                ctx.context = _stored(context, level, saved)
+            ctx.save_for_backward(*saved)
+            ctx.set_materialize_grads(context._materialize)
             ctx.mark_non_differentiable(*[y for y, no in zip(outputs, fixed, strict=True) if no])
             return tuple(outputs) if isinstance(returned, tuple) else outputs[0]
 
@@ -200,37 +207,33 @@ def _over_batch() -> type[Function]:
         def backward(ctx: Any, *grad_outputs: Any) -> Any:
             state = ctx.state
             with _core.vmap_level(state.size, state.randomness) as level:
-                state.enter(level)
+                context = _restored(ctx.context, level, ctx.saved_tensors)
                 inside = [g if g is None else _core.batch(g, level) for g in grad_outputs]
-                found = state.function._backward_of()(state.context, *inside)
+                found = state.function._backward_of()(context, *inside)
                 listed = list(found) if isinstance(found, tuple) else [found]
                 if len(listed) == len(state.batched):
                     listed = [
                         _of_input(g, level, state.size, batched)
                         for g, batched in zip(listed, state.batched, strict=True)
                     ]
-                state.leave(level)
             return (None, *listed)
 
         @staticmethod
         def jvp(ctx: Any, _: Any, *grad_inputs: Any) -> Any:
             state = ctx.state
             with _core.vmap_level(state.size, state.randomness) as level:
-                state.enter(level)
-                context = state.context
-                saved = context.saved_tensors
-                context.saved_tensors = saved if context._forward is None else context._forward
+                context = _restored(ctx.context, level, ctx.saved_tensors)
+                if context._forward is not None:
+                    context.saved_tensors = context._forward
                 inside = [
                     t if t is None else _core.batch(t, level, batched)
                     for t, batched in zip(grad_inputs, state.batched, strict=True)
                 ]
                 found = state.function.jvp(context, *inside)
-                context.saved_tensors = saved
                 outputs = [
                     None if t is None else _full(t, level, state.size)
                     for t in (found if isinstance(found, tuple) else (found,))
                 ]
-                state.leave(level)
             return tuple(outputs) if isinstance(found, tuple) else outputs[0]
 
     return OverBatch
@@ -254,7 +257,7 @@ def _generated(
     function: type[Function], args: Sequence[Any], pairs: Sequence[Any], level: int, size: int, randomness: str
 ) -> Any:
     needs = tuple(isinstance(x, Tensor) and (x.requires_grad or _is_differentiated(x)) for x in args)
-    state = _State(function, tuple(batched for _, batched in pairs), size, randomness, _Context(needs))
+    state = _State(function, tuple(batched for _, batched in pairs), size, randomness, needs)
     returned = _over_batch().apply(state, *[x for x, _ in pairs])
     if isinstance(returned, tuple):
         return tuple(_core.batch(y, level) if isinstance(y, Tensor) else y for y in returned)

@@ -230,8 +230,8 @@ cdef object fitted_to(object g, tuple shape, dtype, str what, bint may_sum=True)
 
 # ---- a call -------------------------------------------------------------------------------------------------------------------
 
-def apply_function(function, tuple args):
-    """Call a Function: its forward() unrecorded, then a node with its rules over what that returned."""
+def apply_function(function, tuple args, values=None):
+    """Call a Function: its forward() unrecorded, then a node with its rules over what that returned, or over `values` in its place."""
     cdef FunctionContext ctx = FunctionContext.__new__(FunctionContext)
     cdef bint recorded = False
     ctx.function = function
@@ -244,6 +244,7 @@ def apply_function(function, tuple args):
     edges = record_edges(ctx, args)
     with make_switch(False):
         returned = function._forward_of(ctx, args)
+    returned = returned if values is None else values
     outputs = list(returned) if isinstance(returned, tuple) else [returned]
     outputs = finish_function(ctx, args, edges, outputs, recorded)
     return tuple(outputs) if isinstance(returned, tuple) else outputs[0]
