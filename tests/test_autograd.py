@@ -771,3 +771,24 @@ def test_hooks_after_accumulation_are_refused_elsewhere():
     x.register_post_accumulate_grad_hook(lambda t: {}["planted"])
     with pytest.raises(KeyError, match="planted"):
         (x * 2).sum().backward()
+
+
+def test_a_forward_pass_within_a_hook_leaves_the_sweep_alone():
+    x = fastbp.tensor([2.0], requires_grad=True, dtype=fastbp.float64)
+    one = fastbp.ones(1, dtype=fastbp.float64)
+    with fastbp._core.keep_values():
+        a = x * 3
+        b = a.sin()
+        c = b * a
+    inside = []
+
+    def hook(g):
+        inside.append(fastbp._core.forward_gradient([c], [x], [one])[0].item())
+
+    b.register_hook(hook)
+    expected = fastbp._core.forward_gradient([c], [x], [one])[0].item()
+    (g,) = fastbp.autograd.grad(c, x, retain_graph=True)
+    c.backward()
+    assert inside == [expected, expected]
+    # Both modes add the same two products, in either order.
+    assert g.item() == x.grad.item() == pytest.approx(expected, rel=1e-15)

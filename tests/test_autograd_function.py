@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from typing import Any
 
@@ -655,3 +656,29 @@ def test_a_failing_backward_leaves_no_scratch_behind() -> None:
     fails[0] = False
     (a + 2 * b).sum().backward()
     assert x.grad.tolist() == [3], "cotangents of the failed pass were counted"
+
+
+class _SineByItsGradient(autograd.Function):
+    """Forward mode by a reverse sweep over the very tensor that the tangent belongs to."""
+
+    @staticmethod
+    def forward(x):
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx, t):
+        (x,) = ctx.saved_tensors
+        with fastbp.enable_grad():
+            (slope,) = autograd.grad(x.sin().sum(), x)
+        return t * slope
+
+
+def test_a_sweep_within_jvp_leaves_the_tangents_alone():
+    x, t = fastbp.tensor([2.0], dtype=fastbp.float64), fastbp.tensor([3.0], dtype=fastbp.float64)
+    y, tangent = fastbp.func.jvp(lambda x: _SineByItsGradient.apply(x) * x, (x,), (t,))
+    assert y.item() == pytest.approx(2 * math.sin(2), rel=1e-14)  # two roundings
+    assert tangent.item() == pytest.approx(3 * (math.sin(2) + 2 * math.cos(2)), rel=1e-13)  # a handful of roundings

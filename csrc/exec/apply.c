@@ -319,9 +319,10 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
         fbp_release(result);
         FBP_TRY(status);
     } else {
-        bool watched = fbp_anomaly_watches(&call);
+        const bool watched = fbp_anomaly_watches(&call);
         FBP_TRY(run(&call, out));
-        if (watched) FBP_TRY(fbp_anomaly_made(&call, true, out));
+        out->storage->version++; /* whatever was written */
+        return watched ? fbp_anomaly_made(&call, true, out) : FBP_OK;
     }
     out->storage->version++;
     return FBP_OK;

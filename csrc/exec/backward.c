@@ -139,8 +139,9 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         fbp_release(sum);
         return status;
     }
-    if (!create_graph && !capture && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only && !old->storage->symbolic && !g->storage->symbolic && old->dtype == g->dtype &&
-        fbp_same_shape(old, g) && !fbp_requires_grad(old)) {
+    const bool have_elements = !old->storage->symbolic && !g->storage->symbolic;
+    if (!create_graph && !capture && have_elements && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only &&
+        old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old)) {
         add_into(old, g);
         old->storage->version++;
         return FBP_OK;
@@ -166,7 +167,8 @@ static fbp_status saved_check(const fbp_tensor *node) {
     if (node->flags & FBP_RELEASED)
         return fbp_fail(FBP_ERROR_RUNTIME,
                         "Trying to backward through the graph a second time: the values that %s saved have been freed. Specify "
-                        "retain_graph=True in the first backward() if you need to go through it again", node->flags & FBP_HOST_RULE ? "a compiled or custom function" : fbp_ops[node->op].name);
+                        "retain_graph=True in the first backward() if you need to go through it again",
+                        node->flags & FBP_HOST_RULE ? "a compiled or custom function" : fbp_ops[node->op].name);
     /* Values may be held for other reasons (fbp_mode.keep_values): only those that a rule reads matter. */
     const fbp_edge *edges = fbp_edges(node);
     int needs = 0;
@@ -178,6 +180,19 @@ static fbp_status saved_check(const fbp_tensor *node) {
     if ((needs & NEED_Y) && (node->flags & FBP_HOLDS_OWN_VALUE) && node->version != node->storage->version)
         return version_error(node, node, node->storage->version, node->version, "the output");
     return FBP_OK;
+}
+
+/* *out = what the op's rule builds for input `which`, in that input's shape or, elementwise and without `fit`, before the sum over what was
+ * broadcast; NULL where it has none.  Nothing else holds it, so that it may be written into. */
+static fbp_status pull_built(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out) {
+    const fbp_op_row *row = &fbp_ops[node->op];
+    fbp_builder builder;
+    fbp_builder_begin(&builder, fbp_apply);
+    fbp_tensor *part = fit || row->class != FBP_CLASS_POINTWISE ? fbp_node_vjp(&builder, node, which, g) : row->vjp(&builder, node, which, g);
+    const fbp_status status = builder.status;
+    *out = part && status == FBP_OK ? fbp_retain(part) : NULL;
+    fbp_builder_end(&builder);
+    return status;
 }
 
 /* Send the cotangent of `node` on to input `which`.  `last`: no other input will read g. */
@@ -200,42 +215,23 @@ static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g,
         fbp_release(part);
         return status;
     }
-    fbp_builder builder;
-    fbp_builder_begin(&builder, fbp_apply);
-    part = fbp_node_vjp(&builder, node, which, g);
-    status = builder.status;
-    if (part && status == FBP_OK) {
-        part = fbp_retain(part);
-        fbp_builder_end(&builder); /* first, so that a sole owner is seen as one */
-        status = cotangent_add(p, input, part);
-        fbp_release(part);
-        return status;
-    }
-    fbp_builder_end(&builder);
-    return status;
-}
-
-static fbp_status edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out) {
-    const fbp_op_row *row = &fbp_ops[node->op];
-    fbp_status status;
-    if (fbp_same_shape(fbp_input(node, which), node) && fbp_pull_fused(node, which, g, false, out, &status)) return status;
-    fbp_builder builder;
-    fbp_builder_begin(&builder, fbp_apply);
-    fbp_tensor *part = fit || row->class != FBP_CLASS_POINTWISE ? fbp_node_vjp(&builder, node, which, g) : row->vjp(&builder, node, which, g);
-    if (part && builder.status == FBP_OK) *out = fbp_retain(part);
-    status = builder.status;
-    fbp_builder_end(&builder);
+    FBP_TRY(pull_built(node, which, g, true, &part));
+    if (!part) return FBP_OK;
+    status = cotangent_add(p, input, part);
+    fbp_release(part);
     return status;
 }
 
 fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out) {
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
+    fbp_status status;
     *out = NULL;
     FBP_TRY(saved_check(node));
     if (node->flags & FBP_HOST_RULE) return fbp_host_pull(*(void **)fbp_attributes(node), which, g, false, true, out);
     mode->grad_enabled = false;
-    fbp_status status = edge_pull(node, which, g, fit, out);
+    if (!fbp_same_shape(fbp_input(node, which), node) || !fbp_pull_fused(node, which, g, false, out, &status))
+        status = pull_built(node, which, g, fit, out);
     mode->grad_enabled = grad_enabled;
     return status;
 }
@@ -344,8 +340,8 @@ static void mark(const pass *p) {
 }
 
 static void unmark(const pass *p) {
-    for (int64_t i = 0; i < p->list.count; i++) p->list.nodes[i]->flags &= (uint16_t)~(FBP_WANTED | FBP_VISITED);
-    for (int i = 0; i < p->request->input_count; i++) p->request->inputs[i]->flags &= (uint16_t)~(FBP_WANTED | FBP_VISITED);
+    for (int64_t i = 0; i < p->list.count; i++) p->list.nodes[i]->flags &= (uint16_t)~FBP_WANTED;
+    for (int i = 0; i < p->request->input_count; i++) p->request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
 }
 
 /* The pass around this one whose marks are set. */
@@ -361,18 +357,17 @@ static fbp_status marks_begin(pass *p) {
     const pass *outer = marking_outer(p);
     if (outer) unmark(outer);
     for (int i = 0; i < request->input_count && request->ends_there; i++) request->inputs[i]->flags |= FBP_VISITED; /* no way past them */
-    FBP_TRY(fbp_walk(request->root_count, request->roots, true, fbp_walk_oldest(request->input_count, request->inputs), &p->list));
-    mark(p);
-    return FBP_OK;
+    fbp_status status = fbp_walk(request->root_count, request->roots, true, fbp_walk_oldest(request->input_count, request->inputs), &p->list);
+    for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_VISITED;
+    if (status == FBP_OK) mark(p);
+    return status;
 }
 
 static void marks_end(pass *p) {
     unmark(p);
     fbp_walk_end(&p->list);
     const pass *outer = marking_outer(p);
-    if (!outer) return;
-    for (int64_t i = 0; i < outer->list.count; i++) outer->list.nodes[i]->flags |= FBP_VISITED;
-    mark(outer);
+    if (outer) mark(outer);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */

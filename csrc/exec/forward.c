@@ -1,6 +1,7 @@
 /* forward.c -- pushes tangents from inputs to outputs, in the order of recording.
  *
- * Tangents wait in the nodes' `cotangent` field, which no reverse sweep uses meanwhile.
+ * Tangents wait in a list of the pass's own, not in the nodes: a rule of the host may run sweeps and passes over the same nodes, and a
+ * hook within a sweep may run a pass.
  */
 #include "exec/forward.h"
 
@@ -98,60 +99,84 @@ static fbp_status push_built(const fbp_tensor *node, fbp_tensor *const *tangents
     return status;
 }
 
-/* The tangent of one node from those that wait in its inputs. */
-static fbp_status push(const fbp_forward_request *request, fbp_tensor *node) {
+typedef struct forward_pass {
+    const fbp_forward_request *request;
+    fbp_node_list list;
+    fbp_tensor **tangents; /* of each node, owned; NULL: none (yet) */
+} forward_pass;
+
+static fbp_tensor *tangent_of(const forward_pass *p, const fbp_tensor *node) {
+    const int64_t at = node ? fbp_walk_find(&p->list, node) : -1;
+    return at < 0 ? NULL : p->tangents[at];
+}
+
+/* The tangent of the node at this place from those of its inputs. */
+static fbp_status push(forward_pass *p, int64_t at) {
+    fbp_tensor *node = p->list.nodes[at];
     enum { INSIDE = 16 };
     fbp_tensor *inside[INSIDE], **tangents = inside, *tangent = NULL;
     bool any = false;
     if (node->edge_count > INSIDE && !(tangents = malloc(node->edge_count * sizeof *tangents)))
         return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate a list of tangents");
     for (uint32_t i = 0; i < node->edge_count; i++) {
-        tangents[i] = fbp_input(node, (int)i) ? fbp_input(node, (int)i)->cotangent : NULL;
+        tangents[i] = tangent_of(p, fbp_input(node, (int)i));
         any |= tangents[i] != NULL;
     }
     fbp_status status = any ? values_check(node, tangents) : FBP_OK;
-    if (any && node->flags & FBP_HOST_RULE) status = push_host(node, tangents, &tangent);
-    else if (any && status == FBP_OK && (request->create_graph || !push_fused(node, tangents, &tangent, &status)))
+    if (any && status == FBP_OK && node->flags & FBP_HOST_RULE) status = push_host(node, tangents, &tangent);
+    else if (any && status == FBP_OK && (p->request->create_graph || !push_fused(node, tangents, &tangent, &status)))
         status = push_built(node, tangents, &tangent);
     if (tangents != inside) free(tangents);
-    if (status == FBP_OK) node->cotangent = tangent;
+    if (status == FBP_OK) p->tangents[at] = tangent;
     return status;
 }
 
-static fbp_status seed(const fbp_forward_request *request) {
+/* Inputs on which no output depends are not in the list, and of no account. */
+static fbp_status seed(forward_pass *p) {
+    const fbp_forward_request *request = p->request;
     for (int i = 0; i < request->input_count; i++) {
         fbp_tensor *input = request->inputs[i], *tangent = request->tangents[i];
         if (!fbp_same_shape(input, tangent) || input->dtype != tangent->dtype)
             return fbp_fail(FBP_ERROR_RUNTIME, "forward mode: a tangent of shape %s, %s for an input of shape %s, %s", fbp_tensor_shape_text(tangent),
                             fbp_dtype_name((fbp_dtype)tangent->dtype), fbp_tensor_shape_text(input), fbp_dtype_name((fbp_dtype)input->dtype));
-        if (input->flags & FBP_VISITED && !input->cotangent) input->cotangent = fbp_retain(tangent);
+        const int64_t at = fbp_walk_find(&p->list, input);
+        if (at >= 0 && !p->tangents[at]) p->tangents[at] = fbp_retain(tangent);
     }
     return FBP_OK;
 }
 
+static fbp_status pass_begin(forward_pass *p) {
+    const fbp_forward_request *request = p->request;
+    const uint64_t oldest = fbp_walk_oldest(request->input_count, request->inputs);
+    FBP_TRY(fbp_walk(request->output_count, request->outputs, false, oldest, &p->list));
+    p->tangents = calloc((size_t)p->list.count + 1, sizeof *p->tangents);
+    if (!p->tangents) return fbp_fail(FBP_ERROR_MEMORY, "forward mode: cannot allocate a list of %lld tangents", (long long)p->list.count);
+    return seed(p);
+}
+
+static void pass_end(forward_pass *p) {
+    for (int64_t at = 0; p->tangents && at < p->list.count; at++)
+        if (p->tangents[at]) fbp_release(p->tangents[at]);
+    free(p->tangents);
+    fbp_walk_end(&p->list);
+}
+
 fbp_status fbp_forward_gradient(const fbp_forward_request *request) {
-    fbp_node_list list = {0};
+    forward_pass p = {.request = request};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
     const uint64_t quiet_level = mode->quiet_level, level = fbp_level_of(request->output_count, request->outputs);
     if (request->create_graph) mode->quiet_level = UINT64_MAX;
     else if (level > 0 && level < quiet_level) mode->quiet_level = level;
     mode->grad_enabled = request->create_graph || (level > 0 && grad_enabled);
-    fbp_status status = fbp_walk(request->output_count, request->outputs, false,
-                                 fbp_walk_oldest(request->input_count, request->inputs), &list);
-    if (status == FBP_OK) status = seed(request);
-    for (int64_t at = 0; at < list.count && status == FBP_OK; at++)
-        if (list.nodes[at]->edge_count && !list.nodes[at]->cotangent) status = push(request, list.nodes[at]);
+    fbp_status status = pass_begin(&p);
+    for (int64_t at = 0; at < p.list.count && status == FBP_OK; at++)
+        if (p.list.nodes[at]->edge_count && !p.tangents[at]) status = push(&p, at);
     for (int i = 0; i < request->output_count; i++) {
-        fbp_tensor *tangent = status == FBP_OK ? request->outputs[i]->cotangent : NULL;
+        fbp_tensor *tangent = status == FBP_OK ? tangent_of(&p, request->outputs[i]) : NULL;
         request->results[i] = tangent ? fbp_retain(tangent) : NULL;
     }
-    for (int64_t at = 0; at < list.count; at++) {
-        fbp_tensor *node = list.nodes[at];
-        if (node->cotangent) fbp_release(node->cotangent);
-        node->cotangent = NULL;
-    }
-    fbp_walk_end(&list);
+    pass_end(&p);
     mode->grad_enabled = grad_enabled;
     mode->quiet_level = quiet_level;
     return status;

@@ -22,7 +22,7 @@ static int by_sequence(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, uint64_t oldest, fbp_node_list *list) {
+static fbp_status gather(int root_count, fbp_tensor *const *roots, bool grad_only, uint64_t oldest, fbp_node_list *list) {
     for (int i = 0; i < root_count; i++) FBP_TRY(add(list, roots[i]));
     for (int64_t at = 0; at < list->count; at++) {
         const fbp_tensor *node = list->nodes[at];
@@ -31,8 +31,24 @@ fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, ui
             if (input && input->sequence >= oldest && (!grad_only || fbp_requires_grad(input))) FBP_TRY(add(list, input));
         }
     }
-    if (list->count) qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
     return FBP_OK;
+}
+
+fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bool grad_only, uint64_t oldest, fbp_node_list *list) {
+    const fbp_status status = gather(root_count, roots, grad_only, oldest, list);
+    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_VISITED;
+    if (list->count) qsort(list->nodes, (size_t)list->count, sizeof *list->nodes, by_sequence);
+    return status;
+}
+
+int64_t fbp_walk_find(const fbp_node_list *list, const fbp_tensor *node) {
+    int64_t low = 0, high = list->count;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (list->nodes[middle]->sequence < node->sequence) low = middle + 1;
+        else high = middle;
+    }
+    return low < list->count && list->nodes[low] == node ? low : -1;
 }
 
 uint64_t fbp_walk_oldest(int count, fbp_tensor *const *tensors) {
@@ -43,7 +59,6 @@ uint64_t fbp_walk_oldest(int count, fbp_tensor *const *tensors) {
 }
 
 void fbp_walk_end(fbp_node_list *list) {
-    for (int64_t i = 0; i < list->count; i++) list->nodes[i]->flags &= (uint16_t)~FBP_VISITED;
     free(list->nodes);
     *list = (fbp_node_list){0};
 }
