@@ -540,3 +540,19 @@ def test_arguments_that_do_not_fit() -> None:
             "chunk_size should be None or greater than 0",
             lambda size=size: func.vmap(lambda s: s, chunk_size=size),
         )
+
+
+def test_examples_of_sixteen_dimensions_have_no_room_for_the_batch() -> None:
+    x, most = fastbp.ones(3, 1), (1,) * 16
+    shared = fastbp.ones(most)
+    for run in (
+        lambda s: s.reshape(most),
+        lambda s: s.expand(most),
+        lambda s: s + shared,
+        lambda s: fastbp.cat([shared, s.reshape((1,) * 15).unsqueeze(0)]),
+        lambda s: fastbp.linalg.solve(shared, s.reshape(1, 1)),
+    ):
+        with pytest.raises(RuntimeError, match=r"vmap over tensors of 16 dimensions; the most is 15"):
+            func.vmap(run)(x)
+    with pytest.raises(RuntimeError, match=r"no room for the batch beside 16 dimensions"):
+        func.vmap(lambda s: s @ shared)(x)

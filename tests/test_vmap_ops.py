@@ -212,3 +212,14 @@ def test_rows_without_a_rule_say_so_once() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         over(x, y, w)
+
+
+def test_where_warnings_are_errors_a_row_without_a_rule_is_one() -> None:
+    x, y, w = fastbp.randn(3, 4, 5), fastbp.tensor([[0, 1, 2, 3]] * 3), fastbp.rand(3, 5) + 0.5
+    over = func.vmap(lambda x, y, w: fastbp.nn.functional.nll_loss(x, y, w))
+    _core.slow_ops_forget()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):  # it was not said before the error: neither time
+            with pytest.raises(RuntimeWarning, match="nll_loss has no batching rule"):
+                over(x, y, w)

@@ -4,7 +4,7 @@
 #include "base/memory.h"
 #include "diff/batching.h"
 
-void (*fbp_host_slow)(fbp_op op) = NULL;
+fbp_status (*fbp_host_slow)(fbp_op op) = NULL;
 
 /* ---- bringing operands into line ----------------------------------------------------------------------------------------- */
 
@@ -15,16 +15,22 @@ static int with_batch(const fbp_tensor *x, int from, int64_t size, int64_t *shap
     return x->ndim - from + 1;
 }
 
+static fbp_tensor *no_room(fbp_builder *g, const fbp_tensor *x) {
+    return fbp_build_fail(g, fbp_fail(FBP_ERROR_RUNTIME, "vmap: a tensor of shape %s has no room for the batch beside %d dimensions; reshape() to "
+                                                         "fewer", fbp_tensor_shape_text(x), FBP_MAX_NDIM));
+}
+
 fbp_tensor *fbp_batch_full(fbp_builder *g, fbp_tensor *x, bool batched, int64_t size) {
-    int64_t shape[FBP_MAX_NDIM + 1];
+    int64_t shape[FBP_MAX_NDIM];
     if (!x || batched) return x;
-    if (x->ndim == FBP_MAX_NDIM) return fbp_build_fail(g, fbp_fail(FBP_ERROR_RUNTIME, "vmap: a tensor has at most %d dimensions", FBP_MAX_NDIM));
+    if (x->ndim == FBP_MAX_NDIM) return no_room(g, x);
     return fbp_build_expand(g, x, with_batch(x, 0, size, shape), shape);
 }
 
 fbp_tensor *fbp_batch_rank(fbp_builder *g, fbp_tensor *x, int ndim) {
     int64_t shape[FBP_MAX_NDIM];
     if (!x || x->ndim > ndim) return x;
+    if (ndim >= FBP_MAX_NDIM) return no_room(g, x);
     const int new_axes = ndim + 1 - x->ndim;
     shape[0] = fbp_shape(x)[0];
     for (int i = 1; i <= new_axes; i++) shape[i] = 1;
@@ -48,9 +54,6 @@ static fbp_tensor *batch_elementwise(fbp_builder *g, const fbp_call *call, const
     int ndim = 0;
     for (int i = 0; i < call->count; i++)
         if (fbp_example_ndim(call, batched, i) > ndim) ndim = fbp_example_ndim(call, batched, i);
-    if (ndim >= FBP_MAX_NDIM)
-        return fbp_build_fail(g, fbp_fail(FBP_ERROR_RUNTIME, "%s: vmap over tensors of %d dimensions; the most is %d", fbp_ops[call->op].name,
-                                          ndim, FBP_MAX_NDIM - 1));
     for (int i = 0; i < call->count; i++) {
         inputs[i] = batched[i] ? fbp_batch_rank(g, call->inputs[i], ndim) : call->inputs[i];
         if (!inputs[i]) return NULL;
@@ -137,10 +140,11 @@ static fbp_tensor *example(fbp_builder *g, fbp_tensor *x, int64_t k) {
 fbp_tensor *fbp_batch_loop(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size) {
     enum { INPUTS = 8 };
     fbp_tensor *inputs[INPUTS], **results, *whole = NULL;
-    int64_t shape[FBP_MAX_NDIM + 1];
+    int64_t shape[FBP_MAX_NDIM];
     if (call->count > INPUTS || size > INT32_MAX || size < 1)
         return fbp_build_fail(g, fbp_fail(FBP_ERROR_RUNTIME, "%s: vmap has no rule for these inputs", fbp_ops[call->op].name));
-    if (fbp_host_slow) fbp_host_slow(call->op);
+    const fbp_status said = fbp_host_slow ? fbp_host_slow(call->op) : FBP_OK;
+    if (said != FBP_OK) return fbp_build_fail(g, said);
     if (!(results = fbp_memory_get((size_t)size * sizeof *results)))
         return fbp_build_fail(g, fbp_fail(FBP_ERROR_MEMORY, "vmap: cannot allocate a list of %lld results", (long long)size));
     int64_t made = 0;
@@ -221,8 +225,8 @@ static fbp_tensor *as_matrices(fbp_builder *g, fbp_tensor *x, bool batched, bool
     return fbp_build_reshape(g, x, 2 + batched, batched ? shape : shape + 1);
 }
 
-/* Where only one side is batched, its examples often are rows of one tall matrix (and columns rows of its transpose); else both become stacks of matrices
- * with equally many dimensions, which broadcast. */
+/* Where only one side is batched, its examples often are the rows of one tall matrix, or the columns of a wide one, of which the rows of
+ * the transpose are taken; else both become stacks of matrices with equally many dimensions, which broadcast. */
 fbp_tensor *batch_matmul(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size) {
     fbp_tensor *a = call->inputs[0], *b = call->inputs[1];
     const int a_ndim = fbp_example_ndim(call, batched, 0), b_ndim = fbp_example_ndim(call, batched, 1);

@@ -23,7 +23,8 @@ fbp_tensor *fbp_batch_trail(fbp_builder *g, fbp_tensor *x, int ndim);
 /* The op over one example after the other, for inputs that its rule does not know; fbp_host_slow is told of it. */
 fbp_tensor *fbp_batch_loop(fbp_builder *g, const fbp_call *call, const bool *batched, int64_t size);
 
-/* Called when an op runs once an example; the host says so to its user, once an op.  NULL until the binding sets it. */
-extern void (*fbp_host_slow)(fbp_op op);
+/* Called when an op runs once an example; the host says so to its user, once an op.  CALLBACK: the user has made an error of it.  NULL
+ * until the binding sets it. */
+extern fbp_status (*fbp_host_slow)(fbp_op op);
 
 #endif

@@ -96,7 +96,7 @@ static void operands_end(operands *o) {
 
 /* The result in the shape of [size] and `layout`, with `batched`, or of `layout` alone. */
 static fbp_tensor *in_shape(fbp_builder *g, fbp_tensor *x, const fbp_layout *layout, bool batched, int64_t size) {
-    int64_t shape[FBP_MAX_NDIM + 1] = {size};
+    int64_t shape[FBP_MAX_NDIM] = {size};
     if (!x || !batched) return x;
     memcpy(shape + 1, layout->shape, layout->ndim * sizeof *shape);
     if (x->ndim == layout->ndim + 1 && memcmp(fbp_shape(x), shape, x->ndim * sizeof *shape) == 0) return x;
@@ -115,6 +115,11 @@ fbp_status fbp_batched_apply(const fbp_call *call, fbp_tensor **out) {
                                            "from example to example; use where() with both branches", fbp_ops[call->op].name);
     FBP_TRY(fbp_ops[call->op].infer(call, &layout, &is_view));
     FBP_TRY(operands_begin(call, level, &o));
+    if (o.any && layout.ndim == FBP_MAX_NDIM) { /* rules have no room for the batch beside it */
+        operands_end(&o);
+        return fbp_fail(FBP_ERROR_RUNTIME, "%s: vmap over tensors of %d dimensions; the most is %d, reshape() to fewer", fbp_ops[call->op].name,
+                        FBP_MAX_NDIM, FBP_MAX_NDIM - 1);
+    }
     fbp_builder g;
     fbp_builder_begin(&g, fbp_apply);
     const fbp_call physical = {call->op, call->count, o.inputs, call->attributes, call->attribute_bytes};

@@ -77,13 +77,15 @@ typedef struct fbp_source_attribute {
     int64_t shape[FBP_MAX_NDIM];
 } fbp_source_attribute;
 
+/* Their names, without the fbp_..._attribute about them. */
+#define FBP_ATTRIBUTE_KINDS(KIND) \
+    KIND(no) KIND(scalar) KIND(dtype) KIND(shape) KIND(permute) KIND(slice) KIND(diagonal) KIND(dim) KIND(reduce) KIND(take) \
+    KIND(matrix) KIND(loss) KIND(source)
+
 /* Which of these an op has: FBP_ATTRIBUTE_OF_ and the name of the struct. */
-typedef enum fbp_attribute_kind {
-    FBP_ATTRIBUTE_OF_fbp_no_attribute, FBP_ATTRIBUTE_OF_fbp_scalar_attribute, FBP_ATTRIBUTE_OF_fbp_dtype_attribute,
-    FBP_ATTRIBUTE_OF_fbp_shape_attribute, FBP_ATTRIBUTE_OF_fbp_permute_attribute, FBP_ATTRIBUTE_OF_fbp_slice_attribute,
-    FBP_ATTRIBUTE_OF_fbp_diagonal_attribute, FBP_ATTRIBUTE_OF_fbp_dim_attribute, FBP_ATTRIBUTE_OF_fbp_reduce_attribute,
-    FBP_ATTRIBUTE_OF_fbp_take_attribute, FBP_ATTRIBUTE_OF_fbp_matrix_attribute, FBP_ATTRIBUTE_OF_fbp_loss_attribute, FBP_ATTRIBUTE_OF_fbp_source_attribute,
-} fbp_attribute_kind;
+#define FBP_KIND_OF(name) FBP_ATTRIBUTE_OF_fbp_##name##_attribute,
+typedef enum fbp_attribute_kind { FBP_ATTRIBUTE_KINDS(FBP_KIND_OF) } fbp_attribute_kind;
+#undef FBP_KIND_OF
 
 /* Room for the attributes of any op. */
 typedef union fbp_any_attribute {

@@ -16,7 +16,7 @@
 #define PREDICATE_ROW(name_, signature_, arity_, doc_)                                                           \
     [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = signature_, .class = FBP_CLASS_PREDICATE,      \
                         .kind = FBP_KIND_N, .arity = arity_, .lo = -2.0, .hi = 2.0, .infer = fbp_infer_pointwise, \
-                        .run = fbp_run_pointwise},
+                        .run = fbp_run_pointwise, .attribute = FBP_ATTRIBUTE_OF_fbp_scalar_attribute},
 #define STRUCTURAL_ROW(name_, class_, arity_, attributes_, view_, a, b, c, vjp_, jvp_, doc_)                      \
     [FBP_OP_##name_] = {.name = #name_, .doc = doc_, .signature = "", .class = FBP_CLASS_##class_, .arity = arity_, \
                         .view = view_, .needs = {a, b, c}, .lo = 0.2, .hi = 2.0, .infer = infer_##name_,         \

@@ -9,8 +9,10 @@ typedef struct writing {
     int length, used;
 } writing;
 
+/* `before` stands between it and what is there, unless that ends in a space. */
 static void put(writing *w, const char *before, const char *name) {
-    if (w->used < w->length) w->used += snprintf(w->text + w->used, (size_t)(w->length - w->used), "%s%s", w->used && w->text[w->used - 1] != ' ' ? before : "", name);
+    const bool joins = w->used && w->text[w->used - 1] != ' ';
+    if (w->used < w->length) w->used += snprintf(w->text + w->used, (size_t)(w->length - w->used), "%s%s", joins ? before : "", name);
 }
 
 static void put_part(writing *w, const char *before, bool again, const char *name) {

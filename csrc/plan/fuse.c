@@ -212,7 +212,8 @@ static fbp_status open_chain(fusing *f, const fbp_line *line, fbp_dtype dtype) {
     *fused = (fbp_fused){.numel = out->numel, .inner = out->numel, .members = members, .dtype = (uint8_t)dtype, .ndim = out->ndim};
     memcpy(fused->shape, fbp_shape(out), out->ndim * sizeof(int64_t));
     f->chains[f->count] = (chain){fused, f->at, f->at, line->again};
-    f->list[f->at] = (fbp_line){.kind = FBP_LINE_FUSED, .output = -1, .output2 = -1, .slot = -1, .inputs = line->inputs, .detail = fused, .again = line->again};
+    f->list[f->at] = (fbp_line){.kind = FBP_LINE_FUSED, .output = -1, .output2 = -1, .slot = -1, .inputs = line->inputs, .detail = fused,
+                                .again = line->again};
     f->count++;
     return FBP_OK;
 }

@@ -295,11 +295,13 @@ static int by_score(const void *a, const void *b) {
     return x->buffer < y->buffer ? -1 : 1;
 }
 
-/* What lives at the peak without being used there: how long its absence would help, for the time to make it again. */
+/* What lives at the peak without being used there: how long its absence would help, for the time to make it again.
+ * None without memory: the program then stays as it is, and the budget is not met. */
 static int32_t gather(const recomputing *r, bool heavy, candidate *list) {
     const int32_t at = r->schedule[r->peak_at].anchor;
-    int32_t *before = malloc((2 * (size_t)r->buffers + (size_t)r->count + 2) * sizeof *before), *after = before + r->buffers, count = 0;
-    if (!before) return -1;
+    int32_t *before = malloc((2 * (size_t)r->buffers + (size_t)r->count + 2) * sizeof *before), count = 0;
+    if (!before) return 0;
+    int32_t *after = before + r->buffers;
     int32_t *over = after + r->buffers; /* per entry: how many up to it live beyond the target */
     for (int32_t b = 0; b < r->buffers; b++) before[b] = after[b] = -1;
     over[0] = 0;

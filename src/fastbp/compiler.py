@@ -8,14 +8,15 @@ call and all further ones run the plan. See docs/compile.md.
 from __future__ import annotations
 
 import functools
-import gc
 import warnings
 import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from . import _core
+from ._budget import checked_budget, warn_of_budget
 from ._core import Tensor
+from ._guards import check_kept, guards_of, name_of, watching
 from ._tree import LEAF, flatten, unflatten
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Compiled:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"compile: {_name_of(self._function)} was captured for more than {PLANS_MOST} different calls, and "
+                f"compile: {name_of(self._function)} was captured for more than {PLANS_MOST} different calls, and "
                 f"old plans are dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and "
                 "static arguments few (pad the last batch, or pass numbers as tensors)",
                 stacklevel=4,
@@ -166,18 +167,18 @@ class Compiled:
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        with _watching(), capture:
+        with watching(), capture:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
             value = self._function(*args, **kwargs)
             results: list[Any] = []
             result = flatten(value, results)
             del value, args, kwargs
-            guards = _guards(capture.modules)
-            _check_kept(self._function, capture, [*symbols, *results])
+            guards = guards_of(capture.modules)
+            check_kept(self._function, capture, [*symbols, *results])
             plan = _core.make_plan(capture, (self._function, structure), results, guards, self._memory_budget)
         if not plan.budget_met:
-            _warn_of_budget(self._function, plan, self._memory_budget)
+            warn_of_budget(name_of(self._function), plan, self._memory_budget)
         arguments = [describe(one) for one in tensors]
         return _Entry(key, structure, arguments, plan, result)
 
@@ -264,113 +265,6 @@ class BoundCompiled:
         return getattr(self._compiled, name)
 
 
-class _watching:
-    """Context manager: calls of modules are noted by this thread's capture."""
-
-    def __enter__(self) -> None:
-        from .nn import module
-
-        module._watchers.append(_note_module)
-
-    def __exit__(self, *error: object) -> None:
-        from .nn import module
-
-        module._watchers.remove(_note_module)
-
-
-def _note_module(module: Any) -> None:
-    """The capture of this thread, where there is one, depends on a module; should it fail, the module is as it was."""
-    capture = _core.current_capture()
-    if capture is None or any(one is module for one in capture.modules):
-        return
-    capture.modules.append(module)
-    for child in module.modules():
-        names = (*child._parameter_names, *child._buffer_names, *child._module_names)
-        present = {name: child.__dict__[name] for name in names if name in child.__dict__}
-        before = {name: value for name, value in present.items() if not _is_symbolic(value)}
-        capture.on_failure(functools.partial(child.__dict__.update, before))
-
-
-def _is_symbolic(value: Any) -> bool:
-    """Whether this is a tensor of the captured function, in a module in place of its own (functional_call)."""
-    return isinstance(value, Tensor) and _core.is_symbolic(value)
-
-
-def _check_kept(function: Any, capture: Any, known: list[Any]) -> None:
-    """Warn of tensors that the function has put somewhere: they have no values, and no later call will change them."""
-    if capture.kept(known):
-        gc.collect()  # cycles of references that no one holds
-    if capture.kept(known):
-        warnings.warn(
-            f"compile: {_name_of(function)} keeps a tensor outside of itself (in an attribute, a list, a variable of "
-            "an outer function, or a cycle of references); that tensor has no values, and later calls do not renew it: "
-            "return it, or write into a tensor that is there before (state.copy_(value))",
-            stacklevel=6,
-        )
-
-
-def _guards(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
-    """What must stay as it is in modules that the function called: flags, parameters, buffers, children."""
-    found: dict[int, Any] = {}
-    for one in modules:
-        for child in one.modules():
-            found[id(child)] = child
-    guards = []
-    for module in found.values():
-        attributes = module.__dict__
-        for name in ("training", *module._parameter_names, *module._buffer_names, *module._module_names):
-            if name in attributes:
-                if _is_symbolic(attributes[name]):
-                    raise RuntimeError(
-                        f"compile: {name} of {type(module).__name__} is bound to a tensor of the function, which has "
-                        "no values after it, and which later calls would not renew; write into the present one: "
-                        f"self.{name}.copy_(...)"
-                    )
-                guards.append((attributes, name, attributes[name]))
-    return guards
-
-
-def _checked_budget(budget: Any) -> int | float | None:
-    """A memory budget as it was given, if it is one."""
-    if budget is None:
-        return None
-    if isinstance(budget, bool) or not isinstance(budget, (int, float)):
-        raise TypeError(
-            f"compile: memory_budget must be bytes (int) or a share of the peak (float), got {type(budget).__name__}"
-        )
-    if isinstance(budget, float) and not 0 < budget <= 1:
-        raise ValueError(
-            f"compile: memory_budget as a float is a share of the peak, in (0, 1], got {budget}; give bytes as an int"
-        )
-    if not 0 < budget < 2**63:
-        raise ValueError(f"compile: memory_budget must be a positive number of bytes, got {budget}")
-    return budget
-
-
-def _warn_of_budget(function: Any, plan: Plan, budget: int | float | None) -> None:
-    """What was reached in place of the budget, and what takes the memory."""
-    saved = plan.derivative is not None
-    reached, without = (
-        (plan.saved_bytes, plan.saved_bytes_without) if saved else (plan.peak_bytes, plan.peak_bytes_without)
-    )
-    wanted = f"{int(budget * (without or 0)):,}" if isinstance(budget, float) else f"{budget:,}"
-    largest = ", ".join(
-        f"{dtype} {_shape_text(shape)} of {name} ({size:,} bytes)"
-        for size, dtype, shape, name in _core.largest_values(plan)
-    )
-    what = "what a call saves for its backward" if saved else "the arena"
-    warnings.warn(
-        f"compile: {_name_of(function)}: the memory budget of {wanted} bytes is not met; {what} takes "
-        f"{reached:,} bytes ({without:,} without recomputation). The largest values there: {largest}. Make the batch "
-        "smaller, or allow more",
-        stacklevel=5,
-    )
-
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
-
-
 def _difference(old: _Entry, new: _Entry) -> str:
     """Which argument changes from plan to plan, in words."""
     for number, (a, b) in enumerate(zip(old.arguments, new.arguments, strict=False)):
@@ -451,7 +345,7 @@ def compile(
     >>> bool(second < first)
     True
     """
-    memory_budget = _checked_budget(memory_budget)
+    memory_budget = checked_budget(memory_budget)
     if model is None:
         return functools.partial(compile, disable=disable, memory_budget=memory_budget)
     if not callable(model):
@@ -470,7 +364,7 @@ def format_plan(plan: Plan) -> str:
     rows = [("", "step", "result", "bytes", "flops", "offset")]
     for number, step in enumerate(steps):
         name = step["name"] if len(step["name"]) <= 48 else step["name"][:45] + "..."
-        shape = "" if step["shape"] is None else f"{step['dtype']} {_shape_text(step['shape'])}"
+        shape = "" if step["shape"] is None else f"{step['dtype']} {step['shape']}"
         offset = "-" if step["offset"] is None else f"{step['offset']:,}"
         rows.append((str(number), name, shape, f"{step['bytes']:,.0f}", f"{step['flops']:,.0f}", offset))
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
@@ -491,7 +385,3 @@ def _recomputed_text(plan: Plan, steps: list[dict[str, Any]]) -> str:
     if again:
         parts.append(f"{again} steps again")
     return f" ({'; '.join(parts)})" if parts else ""
-
-
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(map(str, shape)) + (",)" if len(shape) == 1 else ")")

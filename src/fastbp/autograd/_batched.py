@@ -40,16 +40,14 @@ def apply_batched(function: type[Function], args: tuple[Any, ...], level: int) -
     if own_rule and function.generate_vmap_rule:
         raise RuntimeError(
             f"You tried to vmap over {function.__name__}, but it has both generate_vmap_rule=True and an overriden "
-            "vmap "
-            "staticmethod. Please set generate_vmap_rule=False or delete the overriden vmap staticmethod to avoid "
+            "vmap staticmethod. Please set generate_vmap_rule=False or delete the overriden vmap staticmethod to avoid "
             "ambiguity"
         )
     if not own_rule and not function.generate_vmap_rule:
-        if _core.is_grad_enabled() and any(_is_differentiated(x) for x, _ in pairs):
+        if _core.is_grad_enabled() and any(isinstance(x, Tensor) and _core.is_recorded(x) for x, _ in pairs):
             raise RuntimeError(
                 f"You tried to vmap over {function.__name__}, whose arguments are differentiated outside of the "
-                "vmap, but it "
-                "does not have vmap support. Please override and implement the vmap staticmethod or set "
+                "vmap, but it does not have vmap support. Please override and implement the vmap staticmethod or set "
                 "generate_vmap_rule=True"
             )
         return _core.apply_function(function, args)
@@ -61,16 +59,6 @@ def apply_batched(function: type[Function], args: tuple[Any, ...], level: int) -
     if _core.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args):
         return _core.apply_function(function, args, values)  # its forward() runs for what it saves
     return values
-
-
-def _is_differentiated(x: Any) -> bool:
-    """Whether a tensor, or one behind it, requires grad."""
-    while isinstance(x, Tensor):
-        level = _core.level_of(x)
-        if x.requires_grad or not level:
-            return x.requires_grad
-        x, _ = _core.unbatch(x, level)
-    return False
 
 
 def _batch_outputs(returned: Any, level: int) -> Any:
@@ -256,7 +244,7 @@ def _of_input(g: Any, level: int, size: int, batched: bool) -> Any:
 def _generated(
     function: type[Function], args: Sequence[Any], pairs: Sequence[Any], level: int, size: int, randomness: str
 ) -> Any:
-    needs = tuple(isinstance(x, Tensor) and (x.requires_grad or _is_differentiated(x)) for x in args)
+    needs = tuple(isinstance(x, Tensor) and _core.is_recorded(x) for x in args)
     state = _State(function, tuple(batched for _, batched in pairs), size, randomness, needs)
     returned = _over_batch().apply(state, *[x for x, _ in pairs])
     if isinstance(returned, tuple):

@@ -144,19 +144,21 @@ def slow_ops_forget():
     slow_ops.clear()
 
 
-cdef void say_slow(fbp_op op) noexcept with gil:
-    """The core's callback: an op runs once an example."""
+cdef fbp_status say_slow(fbp_op op) noexcept with gil:
+    """The core's callback: an op runs once an example; where warnings are errors, this one is."""
+    global pending_error
     name = fbp_ops[<int>op].name.decode()
     if name in slow_ops:
-        return
-    slow_ops.add(name)
+        return FBP_OK
     import warnings
     try:
         warnings.warn(f"vmap: {name} has no batching rule for these inputs and runs once for each example (this is said once)",
                       RuntimeWarning, stacklevel=2)
-    except RuntimeWarning as error:
-        global pending_error
+    except BaseException as error:
         pending_error = error
+        return FBP_ERROR_CALLBACK
+    slow_ops.add(name)
+    return FBP_OK
 
 
 fbp_host_slow = say_slow

@@ -63,7 +63,7 @@ cdef extern from "plan/program.h" nogil:
     void fbp_program_free(fbp_program *program)
 
 cdef extern from "plan/program.h":
-    ctypedef void (*fbp_touch_fn)(void *context, int32_t value, bint written) noexcept
+    ctypedef void (*fbp_touch_fn)(void *context, int32_t value, c_bool written) noexcept
     void fbp_line_touch(const fbp_program *program, const fbp_line *line, fbp_touch_fn visit, void *context)
 
 cdef extern from "graph/walk.h" nogil:

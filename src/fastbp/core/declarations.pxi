@@ -3,6 +3,9 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+cdef extern from "<stdbool.h>":
+    ctypedef bint c_bool "bool"  # in callbacks, whose C type must be exact; elsewhere bint does
+
 cdef extern from "base/status.h" nogil:
     ctypedef enum fbp_status:
         FBP_OK
@@ -213,6 +216,7 @@ cdef extern from "ops/op.h" nogil:
         void *run
         void *vjp
         void *jvp
+        int attribute
     const fbp_op_row *fbp_ops
     ctypedef void (*fbp_batch_fn)()
     const fbp_batch_fn *fbp_op_batch
@@ -266,7 +270,7 @@ cdef extern from "exec/backward.h" nogil:
     fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bint fit, fbp_tensor **out)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
     fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) noexcept
-    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept
+    fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, c_bool create_graph, c_bool last, fbp_tensor **out) noexcept
     fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
 
 cdef extern from "exec/forward.h" nogil:
@@ -304,7 +308,7 @@ cdef extern from "exec/batched.h" nogil:
     fbp_status fbp_lift(fbp_tensor *x, fbp_tensor **out)
 
 cdef extern from "diff/batching.h" nogil:
-    void (*fbp_host_slow)(fbp_op op) noexcept with gil
+    fbp_status (*fbp_host_slow)(fbp_op op) noexcept with gil
 
 cdef extern from "exec/views.h" nogil:
     bint fbp_view_is_stale(const fbp_tensor *t)

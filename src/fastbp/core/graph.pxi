@@ -2,44 +2,30 @@
 
 cdef extern from *:
     """
-    /* The struct of ops/attributes.h that each op stores: the table's own column, in the order of enum fbp_op. */
-    #define FBP_NAME(text) #text
-    static const char *const fbp_attribute_structs[] = { "fbp_no_attribute",
-    #define POINTWISE1(...) "fbp_scalar_attribute",
-    #define POINTWISE2(...) "fbp_scalar_attribute",
-    #define POINTWISE3(...) "fbp_scalar_attribute",
-    #define PREDICATE1(...) "fbp_scalar_attribute",
-    #define PREDICATE2(...) "fbp_scalar_attribute",
-    #define LINEAR(name, arity, attributes, ...) FBP_NAME(attributes),
-    #define VIEW(name, attributes, ...) FBP_NAME(attributes),
-    #define BILINEAR(name, arity, attributes, ...) FBP_NAME(attributes),
-    #define GENERAL(name, arity, attributes, ...) FBP_NAME(attributes),
-    #define NODIFF(name, arity, attributes, ...) FBP_NAME(attributes),
-    #define UPDATE(...) "fbp_no_attribute",
-    #include "ops/ops.def"
-    };
+    #define FBP_NAME_OF(name) #name,
+    static const char *const fbp_attribute_names[] = {FBP_ATTRIBUTE_KINDS(FBP_NAME_OF)}; /* by fbp_attribute_kind */
     """
-    const char *const *fbp_attribute_structs
+    const char *const *fbp_attribute_names
 
-# Room for the attributes of any op.
-cdef union any_attribute:
-    fbp_scalar_attribute scalar
-    fbp_dtype_attribute dtype
-    fbp_shape_attribute shape
-    fbp_permute_attribute permute
-    fbp_slice_attribute slice
-    fbp_diagonal_attribute diagonal
-    fbp_dim_attribute dim
-    fbp_reduce_attribute reduce
-    fbp_take_attribute take
-    fbp_loss_attribute loss
-    fbp_matrix_attribute matrix
-    fbp_source_attribute source
+cdef extern from "ops/attributes.h":
+    ctypedef union any_attribute "fbp_any_attribute":
+        fbp_scalar_attribute scalar
+        fbp_dtype_attribute dtype
+        fbp_shape_attribute shape
+        fbp_permute_attribute permute
+        fbp_slice_attribute slice
+        fbp_diagonal_attribute diagonal
+        fbp_dim_attribute dim
+        fbp_reduce_attribute reduce
+        fbp_take_attribute take
+        fbp_loss_attribute loss
+        fbp_matrix_attribute matrix
+        fbp_source_attribute source
 
 
 cdef str attribute_struct(int op):
     """Name of an op's attributes without the fbp_..._attribute about it."""
-    return fbp_attribute_structs[op].decode().removeprefix("fbp_").removesuffix("_attribute")
+    return fbp_attribute_names[fbp_ops[op].attribute].decode()
 
 
 cdef tuple bits(uint32_t mask):

@@ -176,7 +176,8 @@ cdef list push_again(list roots, list edges, list tangents):
     return list(forward_gradient(roots, [x for x, _ in known], [t for _, t in known]))
 
 
-cdef fbp_status pull_host(void *object, int which, fbp_tensor *cotangent, bint create_graph, bint last, fbp_tensor **out) noexcept with gil:
+cdef fbp_status pull_host(void *object, int which, fbp_tensor *cotangent, c_bool create_graph, c_bool last,
+                          fbp_tensor **out) noexcept with gil:
     global pending_error
     try:
         (<HostRule>object).pull_edge(which, cotangent, create_graph, last, out)

@@ -49,7 +49,7 @@ cdef inline bint share_memory(const fbp_tensor *a, const fbp_tensor *b) noexcept
     return a.data < b.data + span_bytes(b) and b.data < a.data + span_bytes(a)
 
 
-cdef void list_written(void *context, int32_t value, bint written) noexcept:
+cdef void list_written(void *context, int32_t value, c_bool written) noexcept:
     if written:
         (<list>context).append(value)
 

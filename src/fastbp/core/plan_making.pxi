@@ -205,7 +205,7 @@ cdef struct written_marks:
     uint8_t *marks
 
 
-cdef void mark_written(void *context, int32_t value, bint written) noexcept:
+cdef void mark_written(void *context, int32_t value, c_bool written) noexcept:
     cdef written_marks *w = <written_marks *>context
     if written:
         w.marks[w.program.values[value].buffer] = 1
