@@ -366,13 +366,17 @@ static fbp_status marks_begin(pass *p) {
     return FBP_OK;
 }
 
+/* The marks of a pass, set again. */
+static void remark(const pass *p) {
+    for (int64_t i = 0; i < p->list.count; i++) p->list.nodes[i]->flags |= FBP_VISITED;
+    mark(p);
+}
+
 static void marks_end(pass *p) {
     unmark(p);
     fbp_walk_end(&p->list);
     const pass *outer = marking_outer(p);
-    if (!outer) return;
-    for (int64_t i = 0; i < outer->list.count; i++) outer->list.nodes[i]->flags |= FBP_VISITED;
-    mark(outer);
+    if (outer) remark(outer);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */
@@ -418,6 +422,23 @@ static void unstash(pass *outer) {
     for (int i = 0; i < outer->count; i++) outer->heap[i]->cotangent = outer->stashed[i];
     free(outer->stashed);
     outer->stashed = NULL;
+}
+
+/* The pass whose marks are set, seen from within the hooks of `p`. */
+static const pass *marking(const pass *p) { return p && !p->request->input_count ? marking_outer(p) : p; }
+
+fbp_status fbp_backward_pause(void **paused) {
+    FBP_TRY(stash(active));
+    if (marking(active)) unmark(marking(active));
+    *paused = active;
+    active = NULL;
+    return FBP_OK;
+}
+
+void fbp_backward_resume(void *paused) {
+    active = paused;
+    if (marking(active)) remark(marking(active));
+    unstash(active);
 }
 
 static void pass_end(pass *p) {

@@ -21,6 +21,11 @@ typedef struct fbp_backward_request {
 /* One sweep in reverse topological order.  On failure leaves that were not reached yet keep their gradients, and no scratch is left. */
 fbp_status fbp_backward(const fbp_backward_request *request);
 
+/* Put the sweeps aside during whose hooks the caller runs, so that the nodes are free of their marks and cotangents; *paused is for
+ * fbp_backward_resume.  MemoryError leaves everything as it is. */
+fbp_status fbp_backward_pause(void **paused);
+void fbp_backward_resume(void *paused);
+
 /* Tensor hooks live in the host: `g` may be replaced.  Set once by the binding. */
 extern fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced);
 

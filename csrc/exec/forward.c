@@ -1,6 +1,6 @@
 /* forward.c -- pushes tangents from inputs to outputs, in the order of recording.
  *
- * Tangents wait in the nodes' `cotangent` field, which no reverse sweep uses meanwhile.
+ * Tangents wait in the nodes' `cotangent` field, which no reverse sweep uses meanwhile: one whose hook started the pass is put aside.
  */
 #include "exec/forward.h"
 
@@ -8,6 +8,7 @@
 
 #include "diff/rules.h"
 #include "exec/apply.h"
+#include "exec/backward.h"
 #include "exec/pull.h"
 #include "graph/batched.h"
 #include "graph/walk.h"
@@ -129,7 +130,7 @@ static fbp_status seed(const fbp_forward_request *request) {
     return FBP_OK;
 }
 
-fbp_status fbp_forward_gradient(const fbp_forward_request *request) {
+static fbp_status run(const fbp_forward_request *request) {
     fbp_node_list list = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
@@ -154,5 +155,13 @@ fbp_status fbp_forward_gradient(const fbp_forward_request *request) {
     fbp_walk_end(&list);
     mode->grad_enabled = grad_enabled;
     mode->quiet_level = quiet_level;
+    return status;
+}
+
+fbp_status fbp_forward_gradient(const fbp_forward_request *request) {
+    void *paused;
+    FBP_TRY(fbp_backward_pause(&paused));
+    fbp_status status = run(request);
+    fbp_backward_resume(paused);
     return status;
 }
