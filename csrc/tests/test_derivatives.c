@@ -578,12 +578,38 @@ static void test_passes_within_passes(bool with_inputs) {
 static void test_passes_within_sweeps_of_leaves(void) { test_passes_within_passes(false); }
 static void test_passes_within_sweeps_of_inputs(void) { test_passes_within_passes(true); }
 
+/* A sweep that ends at its inputs does not even mark what lies behind them. */
+static fbp_tensor *behind_input;
+static bool marked_behind;
+static fbp_status look_behind(void *hooks, fbp_tensor *g, fbp_tensor **replaced) {
+    (void)hooks, (void)g, (void)replaced;
+    marked_behind = behind_input->flags & (FBP_VISITED | FBP_WANTED);
+    return FBP_OK;
+}
+
+static void test_ends(void) {
+    fbp_tensor *oldest = leaf(1, SHAPE(3)), *p = leaf(1, SHAPE(3)), *q = APPLY(exp, p, NULL), *x = APPLY(sin, q, NULL), *y = APPLY(mul, x, oldest);
+    fbp_tensor *root = sum(y), *inputs[2] = {x, oldest}, *results[2] = {0};
+    fbp_host_hook = look_behind;
+    fbp_host_release = no_release;
+    fbp_autograd_get(y)->hooks = &behind_input;
+    behind_input = q;
+    marked_behind = true;
+    const fbp_backward_request request = {.root_count = 1, .roots = &root, .input_count = 2, .inputs = inputs, .results = results, .ends_there = true};
+    CHECK_OK(fbp_backward(&request));
+    CHECK(!marked_behind && at(results[0], 1) == at(oldest, 1), "q is marked");
+    CHECK_CLEAN(oldest, p, q, x, y, root);
+    y->autograd->hooks = NULL;
+    fbp_host_hook = NULL;
+    RELEASE(oldest, p, q, x, y, root, results[0], results[1]);
+}
+
 int main(void) {
     fbp_kernels_init();
     void (*const tests[])(void) = {
         test_batched_apply, test_nested_levels, test_depth, test_refusals, test_forward, test_forward_failures, test_periods,
         test_periods_of_batches, test_batch_of_cotangents, test_quiet_levels, test_lift, test_edges, test_passes_within_sweeps_of_leaves,
-        test_passes_within_sweeps_of_inputs,
+        test_passes_within_sweeps_of_inputs, test_ends,
     };
     for (int i = 0; i < COUNT(tests); i++) {
         const fbp_memory_stats before = fbp_memory_statistics();
