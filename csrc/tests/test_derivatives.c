@@ -149,8 +149,7 @@ static const batch_case batch_cases[] = {
     {FBP_OP_reshape, 1, {{FBP_FLOAT64, 2, {2, 3}, 0}}, FBP_ATTRIBUTE_BYTES(fbp_shape_attribute, shape, 2), {.shape = {2, {3, 2}}}},
     {FBP_OP_expand, 1, {{FBP_FLOAT64, 1, {3}, 0}}, FBP_ATTRIBUTE_BYTES(fbp_shape_attribute, shape, 2), {.shape = {2, {2, 3}}}},
     {FBP_OP_permute, 1, {{FBP_FLOAT64, 2, {2, 3}, 0}}, sizeof(fbp_permute_attribute), {.permute = {2, {1, 0}, 0}}},
-    {FBP_OP_slice, 1, {{FBP_FLOAT64, 2, {3, 5}, 0}}, FBP_ATTRIBUTE_BYTES(fbp_slice_attribute, axis, 2),
-     {.slice = {2, 1, {{2, 1, 1, 3}, {1, 2, 2, 5}}}}},
+    {FBP_OP_slice, 1, {{FBP_FLOAT64, 2, {3, 5}, 0}}, FBP_ATTRIBUTE_BYTES(fbp_slice_attribute, axis, 2), {.slice = {2, 1, {{2, 1, 1, 3}, {1, 2, 2, 5}}}}},
     {FBP_OP_diagonal, 1, {{FBP_FLOAT64, 2, {3, 4}, 0}}, sizeof(fbp_diagonal_attribute), {.diagonal = {0, 1, 1, {3, 4}}}},
     {FBP_OP_cumsum, 1, {{FBP_FLOAT64, 2, {2, 4}, 0}}, sizeof(fbp_dim_attribute), {.dim = {1, 1}}},
     {FBP_OP_cat, 2, {{FBP_FLOAT64, 2, {2, 3}, 0}, {FBP_FLOAT64, 2, {1, 3}, 0}}, sizeof(fbp_dim_attribute), {.dim = {0, 0}}},
@@ -158,13 +157,10 @@ static const batch_case batch_cases[] = {
     {FBP_OP_sum, 1, {{FBP_FLOAT64, 2, {3, 4}, 0}}, sizeof(fbp_reduce_attribute), {.reduce = {.dims = 1}}},
     {FBP_OP_amax, 1, {{FBP_FLOAT64, 2, {3, 4}, 0}}, sizeof(fbp_reduce_attribute), {.reduce = {.dims = 2, .keepdim = 1}}},
     {FBP_OP_argmax, 1, {{FBP_FLOAT64, 2, {3, 4}, 0}}, sizeof(fbp_reduce_attribute), {.reduce = {.dims = 2}}},
-    {FBP_OP_take, 2, {{FBP_FLOAT64, 2, {4, 2}, 0}, {FBP_INT64, 1, {3}, 4}}, FBP_ATTRIBUTE_BYTES(fbp_take_attribute, shape, 2),
-     {.take = {1, 2, {4, 2}}}},
+    {FBP_OP_take, 2, {{FBP_FLOAT64, 2, {4, 2}, 0}, {FBP_INT64, 1, {3}, 4}}, FBP_ATTRIBUTE_BYTES(fbp_take_attribute, shape, 2), {.take = {1, 2, {4, 2}}}},
     {FBP_OP_det, 1, {{FBP_FLOAT64, 2, {2, 2}, 0}}, sizeof(fbp_matrix_attribute), {.matrix = {0}}},
-    {FBP_OP_cross_entropy, 2, {{FBP_FLOAT64, 2, {2, 4}, 0}, {FBP_INT64, 1, {2}, 4}}, sizeof(fbp_loss_attribute),
-     {.loss = {.ignore_index = -100, .reduction = 1}}},
-    {FBP_OP_dropout, 1, {{FBP_FLOAT64, 2, {3, 4}, 0}}, FBP_ATTRIBUTE_BYTES(fbp_source_attribute, shape, 0),
-     {.source = {.seed = 7, .p = {0.5}}}},
+    {FBP_OP_cross_entropy, 2, {{FBP_FLOAT64, 2, {2, 4}, 0}, {FBP_INT64, 1, {2}, 4}}, sizeof(fbp_loss_attribute), {.loss = {.ignore_index = -100, .reduction = 1}}},
+    {FBP_OP_dropout, 1, {{FBP_FLOAT64, 2, {3, 4}, 0}}, FBP_ATTRIBUTE_BYTES(fbp_source_attribute, shape, 0), {.source = {.seed = 7, .p = {0.5}}}},
 };
 
 /* The host of factorizations: determinants of 2 x 2 matrices. */
@@ -542,7 +538,6 @@ static fbp_status inner_passes(void *hooks, fbp_tensor *g, fbp_tensor **replaced
     FBP_TRY(pull(inner.root, NULL, 2, inner.inputs, false, inner.reverse));
     return push(inner.root, 1, inner.inputs, &inner.tangent, false, &inner.forward);
 }
-static void no_release(void *object) { (void)object; }
 
 /* y = sum(x^3 exp(b)) with a hook at x^2: neither the sweep for x, or for all leaves, nor the hook's passes may notice the other's marks and
  * cotangents.  The outer sweep for x leaves b out, the inner one wants both. */
@@ -553,7 +548,6 @@ static void test_passes_within_passes(bool with_inputs) {
     fbp_tensor *scaled = APPLY(mul, cube, bent), *root = sum(scaled);
     fbp_mode_get()->keep_values = false;
     fbp_host_hook = inner_passes;
-    fbp_host_release = no_release;
     fbp_autograd_get(square)->hooks = &inner;
     inner = (struct inner){.root = root, .inputs = {x, b}, .tangent = real(1, SHAPE(3))};
     const fbp_backward_request request = {.root_count = 1, .roots = &root, .retain_graph = true, .input_count = with_inputs, .inputs = &x,
@@ -575,8 +569,10 @@ static void test_passes_within_passes(bool with_inputs) {
     fbp_host_hook = NULL;
     RELEASE(x, b, square, cube, bent, scaled, root, result, inner.tangent, inner.reverse[0], inner.reverse[1], inner.forward);
 }
-static void test_passes_within_sweeps_of_leaves(void) { test_passes_within_passes(false); }
-static void test_passes_within_sweeps_of_inputs(void) { test_passes_within_passes(true); }
+static void test_hooks(void) {
+    test_passes_within_passes(false);
+    test_passes_within_passes(true);
+}
 
 /* A sweep that ends at its inputs does not even mark what lies behind them. */
 static fbp_tensor *behind_input;
@@ -591,9 +587,7 @@ static void test_ends(void) {
     fbp_tensor *oldest = leaf(1, SHAPE(3)), *p = leaf(1, SHAPE(3)), *q = APPLY(exp, p, NULL), *x = APPLY(sin, q, NULL), *y = APPLY(mul, x, oldest);
     fbp_tensor *root = sum(y), *inputs[2] = {x, oldest}, *results[2] = {0};
     fbp_host_hook = look_behind;
-    fbp_host_release = no_release;
-    fbp_autograd_get(y)->hooks = &behind_input;
-    behind_input = q;
+    fbp_autograd_get(y)->hooks = behind_input = q;
     marked_behind = true;
     const fbp_backward_request request = {.root_count = 1, .roots = &root, .input_count = 2, .inputs = inputs, .results = results, .ends_there = true};
     CHECK_OK(fbp_backward(&request));
@@ -608,8 +602,7 @@ int main(void) {
     fbp_kernels_init();
     void (*const tests[])(void) = {
         test_batched_apply, test_nested_levels, test_depth, test_refusals, test_forward, test_forward_failures, test_periods,
-        test_periods_of_batches, test_batch_of_cotangents, test_quiet_levels, test_lift, test_edges, test_passes_within_sweeps_of_leaves,
-        test_passes_within_sweeps_of_inputs, test_ends,
+        test_periods_of_batches, test_batch_of_cotangents, test_quiet_levels, test_lift, test_edges, test_hooks, test_ends,
     };
     for (int i = 0; i < COUNT(tests); i++) {
         const fbp_memory_stats before = fbp_memory_statistics();
