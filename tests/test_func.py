@@ -560,7 +560,8 @@ def test_push_inside_of_a_hook_of_a_sweep_over_the_same_graph() -> None:
 
     def product(t: fastbp.Tensor) -> fastbp.Tensor:
         sine, square = t.sin(), t * t
-        square.register_hook(lambda g: seen.append(push(fastbp.ones_like(a))))  # the cotangent of `sine` waits meanwhile
+        # The cotangent of `sine` waits meanwhile.
+        square.register_hook(lambda g: seen.append(push(fastbp.ones_like(a))))
         return sine * square
 
     a.requires_grad_()
