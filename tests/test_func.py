@@ -552,3 +552,22 @@ def test_chunks_that_do_not_fit() -> None:
                 "`chunk_size` should be greater than 0",
                 lambda transform=transform, size=size: transform(lambda a: a, chunk_size=size)(x()),
             )
+
+
+def test_push_inside_of_a_hook_of_a_sweep_over_the_same_graph() -> None:
+    a = x()
+    seen: list[fastbp.Tensor] = []
+
+    def product(t: fastbp.Tensor) -> fastbp.Tensor:
+        sine, square = t.sin(), t * t
+        # The cotangent of `sine` waits meanwhile.
+        square.register_hook(lambda g: seen.append(push(fastbp.ones_like(a))))
+        return sine * square
+
+    a.requires_grad_()
+    output, push = func.linearize(product, a)
+    (gradient,) = fastbp.autograd.grad(output.sum(), [a])
+    exact = a.cos() * a * a + 2 * a * a.sin()
+    assert len(seen) == 1
+    np.testing.assert_allclose(seen[0].detach().numpy(), exact.detach().numpy(), rtol=1e-12)  # a few roundings
+    np.testing.assert_allclose(gradient.numpy(), exact.detach().numpy(), rtol=1e-12)
