@@ -147,7 +147,9 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
     run = Run(func, point, {}, "vjp", has_aux)
 
     def vjp_fn(*cotangents: Any) -> Any:
-        structure, given = flatten_tensors(cotangents[0] if len(cotangents) == 1 else cotangents, "vjp: the cotangents")
+        structure, given = flatten_directions(
+            cotangents[0] if len(cotangents) == 1 else cotangents, "vjp: the cotangents", run.outputs
+        )
         if structure != run.structure:
             raise RuntimeError(
                 f"vjp: cotangents of structure {structure!r} for an output of structure {run.structure!r}; they must "
@@ -246,7 +248,7 @@ def _pushed(point: Point, run: Run, tangents: Any, name: str, strict: bool) -> A
         )
     given: list[Tensor] = []
     for number, (tangent, structure) in enumerate(zip(tangents, point.structures, strict=True)):
-        found, tensors = flatten_tensors(tangent, f"{name}: tangent {number}")
+        found, tensors = flatten_directions(tangent, f"{name}: tangent {number}", point.leaves[len(given) :][: count(structure)])
         if found != structure:
             raise RuntimeError(
                 f"{name}: tangent {number} has structure {found!r}, its primal {structure!r}; they must agree"
