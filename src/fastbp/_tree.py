@@ -70,8 +70,8 @@ def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
 def ordered_as(value: Any, structure: Any) -> Any:
     """`value` with the keys of its dicts in the order of `structure`'s, wherever the two have the same keys.
 
-    Dicts are equal in any order, and `flatten` goes by the order that it finds: what is paired with another's leaves one
-    by one goes through here first.
+    Dicts are equal in any order, and `flatten` goes by the order that it finds: what is paired with another's leaves
+    one by one goes through here first.
     """
     if not is_container(value) or not is_container(structure) or len(parts(value)) != len(parts(structure)):
         return value
