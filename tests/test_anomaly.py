@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import linecache
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
 
 import fastbp
-from fastbp import Tensor, autograd
+from fastbp import Tensor, autograd, func
 
 INF = float("inf")
 
@@ -188,3 +189,86 @@ def test_a_failed_operation_leaves_its_operands_as_they_were() -> None:
         y = (x + 1).log().sum()
         y.backward()
     assert x.grad.tolist() == [1, 0.5]
+
+
+def blows_up(z: Tensor) -> Tensor:
+    """Finite, and its derivative, in either mode, is not."""
+    return (z - z).sqrt().sum()
+
+
+class Doubled(autograd.Function):
+    """Twice its argument, with a forward rule that returns an infinity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return fastbp.full((3,), INF)
+
+
+ONE, ROWS = fastbp.ones(3), fastbp.ones(2, 3)
+TANGENTS = {
+    "jvp": ("Sqrt", lambda: func.jvp(blows_up, (ONE,), (ONE,))),
+    "jacfwd": ("Sqrt", lambda: func.jacfwd(blows_up)(ONE)),
+    "vmap of jvp": ("Sqrt", lambda: func.vmap(lambda row: func.jvp(blows_up, (row,), (row,))[1])(ROWS)),
+    "jvp of jvp": (
+        "Pow",
+        lambda: func.jvp(lambda z: func.jvp(lambda q: (q - 1) ** 1.5, (z,), (ONE,))[1], (ONE,), (ONE,)),
+    ),
+    "hessian": ("Pow", lambda: func.hessian(lambda z: ((z - 1).abs() ** 1.5).sum())(ONE)),
+    "custom rule": ("Doubled", lambda: func.jvp(Doubled.apply, (ONE,), (ONE,))),
+}
+
+
+@pytest.mark.parametrize("case", TANGENTS)
+def test_forward_mode(case: str) -> None:
+    name, differentiate = TANGENTS[case]
+    differentiate()
+    with autograd.detect_anomaly(), pytest.raises(RuntimeError) as error:
+        differentiate()
+    message, _ = reported(error)
+    assert f"the derivative of {name}, " in message and "from finite tangents of its inputs" in message
+
+
+def test_forward_mode_is_quiet_where_tangents_are_not_finite_already() -> None:
+    with autograd.detect_anomaly():
+        assert func.jvp(fastbp.sin, (ONE,), (fastbp.full((3,), INF),))[1].isinf().all()
+        func.hessian(lambda z: (z.sin() * z.max()).sum())(ONE)
+
+
+BATCHES = {
+    "vmap of grad": lambda: func.vmap(func.grad(blows_up))(ROWS),
+    "jacrev": lambda: func.jacrev(lambda z: (z - z).sqrt())(ONE),
+    "is_grads_batched": lambda: (
+        lambda x: autograd.grad((x * 0).sqrt(), x, grad_outputs=fastbp.eye(2), is_grads_batched=True)
+    )(leaf(1, 2)),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_backward_of_a_whole_batch(case: str) -> None:
+    BATCHES[case]()
+    with autograd.detect_anomaly(), pytest.raises(RuntimeError) as error:
+        BATCHES[case]()
+    message, _ = reported(error)
+    assert "the derivative of Sqrt, " in message and "returned inf values" in message
+    assert "from a finite gradient" in message
+
+
+def test_lines_are_forgotten_with_their_nodes() -> None:
+    x = leaf(1, 2)
+
+    def allocated(repetitions: int) -> int:
+        tracemalloc.start()
+        with autograd.detect_anomaly():
+            for _ in range(repetitions):
+                (x * x).sum().backward()
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return size
+
+    allocated(10)
+    # Two nodes a repetition; a line that stayed would take over 100 bytes each, 200 kB in all.
+    assert allocated(1000) < 20_000

@@ -6,6 +6,7 @@ import gc
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -425,3 +426,42 @@ def test_bad_input_is_refused_with_a_mend() -> None:
         e.derivative("q")
     with pytest.raises(KeyError, match="not among the inputs"):
         e.derivative(number(1.0))
+
+
+class ProductAndSum(fastbp.autograd.Function):
+    """Two outputs of one rule."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(a, b)
+        return a * b, a + 2 * b
+
+    @staticmethod
+    def backward(ctx: Any, by_product: Tensor, by_sum: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return by_product * b + by_sum, by_product * a + 2 * by_sum
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_function_with_several_outputs(shape: tuple[int, ...]) -> None:
+    a, b = (fastbp.full(shape, x, dtype=fastbp.float64, requires_grad=True) for x in (2.0, 5.0))
+    product, total = ProductAndSum.apply(a, b)
+    y = (product * total).sum()
+    told = fastbp.explain(y, {"a": a, "b": b})
+    # y = ab (a + 2b), so dy/da = 2ab + 2bb and dy/db = aa + 4ab; one path through either output.
+    for name, wanted in (("a", 70.0), ("b", 44.0)):
+        assert np.array_equal(np.asarray(told.derivative(name)).reshape(shape), np.full(shape, wanted))
+        assert told.path_count(name) == 2
+    assert "the sum over 2 paths" in str(told)
+    assert told.to_dot()
+    y.backward()
+    with pytest.raises(RuntimeError):
+        str(fastbp.explain(y, {"a": a, "b": b}))
+
+
+def test_function_on_the_result_of_a_compiled_function_is_refused_with_a_mend() -> None:
+    a = number(2.0)
+    product, _ = ProductAndSum.apply(fastbp.compile(fastbp.sin)(a), a)
+    with pytest.raises(RuntimeError, match="call the function without fastbp.compile"):
+        fastbp.explain(product, a)
+    assert fastbp.explain(ProductAndSum.apply(a.sin(), a)[0], a).path_count() == 2

@@ -571,3 +571,40 @@ def test_push_inside_of_a_hook_of_a_sweep_over_the_same_graph() -> None:
     assert len(seen) == 1
     np.testing.assert_allclose(seen[0].detach().numpy(), exact.detach().numpy(), rtol=1e-12)  # a few roundings
     np.testing.assert_allclose(gradient.numpy(), exact.detach().numpy(), rtol=1e-12)
+
+
+def test_dicts_are_paired_by_key_whatever_their_order() -> None:
+    def product(p: Any) -> fastbp.Tensor:
+        return p["a"] * p["b"][0]
+
+    point, ordered, swapped = {"a": x(), "b": (y(),)}, {"a": y(), "b": (x(),)}, {"b": (x(),), "a": y()}
+    tangent = Y * Y + X * X
+    for direction in (ordered, swapped, OrderedDict(swapped)):
+        same(func.jvp(product, (point,), (direction,))[1], tangent)
+        same(func.linearize(product, point)[1](direction), tangent)
+        same(func.hvp(lambda p: product(p).sum(), (point,), (direction,))["a"], X)
+    _, pull = func.vjp(lambda a: [{"one": a * 2, "other": a * 3}], x())
+    same(pull([{"other": x(), "one": y()}])[0], 2 * Y + 3 * X)
+    runs = iter(range(3))
+
+    def in_changing_order(a: fastbp.Tensor) -> dict[str, fastbp.Tensor]:
+        items = [("a", a), ("b", 2 * a)]
+        return dict(items if next(runs) % 2 else items[::-1])
+
+    joined = func.vmap(in_changing_order, chunk_size=1)(x())
+    same(joined["a"], X)
+    same(joined["b"], 2 * X)
+
+
+def test_numpy_integers_are_directions() -> None:
+    """scipy.sparse.linalg.LinearOperator multiplies with a vector of int8 to learn its dtype."""
+    for dtype in (np.int8, np.int64, np.bool_):
+        ones = np.ones(3, dtype=dtype)
+        same(func.jvp(lambda a: a**2, (X,), (ones,))[1], 2 * X)
+        same(func.vjp(lambda a: a**2, X)[1](ones)[0], 2 * X)
+        same(func.hvp(lambda a: (a**3).sum(), (X,), (ones,)), 6 * X)
+    refuses(
+        RuntimeError,
+        "jvp: a tangent of shape (3,), fastbp.int64",
+        lambda: func.jvp(lambda a: a, (X,), (fastbp.ones(3, dtype=fastbp.int64),)),
+    )

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "exec/apply.h"
+#include "graph/batched.h"
 
 fbp_status (*fbp_host_anomaly)(int op, int count, fbp_tensor *const *inputs, const fbp_tensor *made, const fbp_tensor *node) = NULL;
 void (*fbp_host_line)(const fbp_tensor *node) = NULL;
@@ -13,6 +14,7 @@ static double element(const fbp_tensor *t, int64_t at) {
 }
 
 int64_t fbp_not_finite(const fbp_tensor *t, double *value) {
+    while (fbp_is_batched(t)) t = fbp_batch_of(t)->physical;
     if (!fbp_dtype_is_float((fbp_dtype)t->dtype) || !t->storage || t->storage->symbolic) return -1;
     int64_t index[FBP_MAX_NDIM] = {0}, at = 0;
     for (int64_t i = 0; i < t->numel; i++) {

@@ -15,7 +15,7 @@ enum fbp_anomaly_level {
 };
 
 /* Position, in row-major order, of the first element that is not finite, and its value; -1 when there is none (types without
- * such values, elements that are not there). */
+ * such values, elements that are not there).  Of a tensor inside of vmap, the elements of all examples are looked at. */
 int64_t fbp_not_finite(const fbp_tensor *t, double *value);
 
 /* Whether a call is to be looked at: checking is on, it runs now, and its inputs are finite. */
@@ -24,9 +24,10 @@ bool fbp_anomaly_watches(const fbp_call *call);
 fbp_status fbp_anomaly_made(const fbp_call *call, bool watched, const fbp_tensor *out);
 
 /* The host's part, set once by the binding.  Composes the error: `made` is not finite; it came from op(inputs), or, with `node`, from the
- * derivative rule of that node. */
+ * derivative rule of that node: in forward mode `inputs` are the tangents that it read, in reverse mode there are none. */
 extern fbp_status (*fbp_host_anomaly)(int op, int count, fbp_tensor *const *inputs, const fbp_tensor *made, const fbp_tensor *node);
-/* Notes the user's present line for a node that was just recorded. */
+/* Notes the user's present line for a node that was just recorded; the node is marked FBP_LINE_NOTED, and fbp_host_forget drops the
+ * line when it is freed. */
 extern void (*fbp_host_line)(const fbp_tensor *node);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "diff/rules.h"
+#include "exec/anomaly.h"
 #include "exec/apply.h"
 #include "exec/pull.h"
 #include "graph/batched.h"
@@ -99,6 +100,39 @@ static fbp_status push_built(const fbp_tensor *node, fbp_tensor *const *tangents
     return status;
 }
 
+/* The tangent of one node from those of its inputs, by whichever rule it has. */
+static fbp_status push_ruled(const fbp_forward_request *request, const fbp_tensor *node, fbp_tensor *const *tangents, fbp_tensor **out) {
+    fbp_status status;
+    FBP_TRY(values_check(node, tangents));
+    if (node->flags & FBP_HOST_RULE) return push_host(node, tangents, out);
+    if (!request->create_graph && push_fused(node, tangents, out, &status)) return status;
+    return push_built(node, tangents, out);
+}
+
+static bool all_finite(uint32_t count, fbp_tensor *const *tensors) {
+    double value;
+    for (uint32_t i = 0; i < count; i++)
+        if (tensors[i] && fbp_not_finite(tensors[i], &value) >= 0) return false;
+    return true;
+}
+
+/* The same while anomalies are looked for: what a rule makes of finite tangents must be finite.  As in reverse mode, rules are judged as a
+ * whole, but for the host's, whose ops have lines of their own. */
+static fbp_status push_watched(const fbp_forward_request *request, const fbp_tensor *node, fbp_tensor *const *tangents, fbp_tensor **out) {
+    fbp_mode *mode = fbp_mode_get();
+    const uint8_t before = mode->anomaly;
+    const bool watched = before == FBP_ANOMALY_CHECK && !mode->capture && all_finite(node->edge_count, tangents);
+    if (!(node->flags & FBP_HOST_RULE) && before == FBP_ANOMALY_CHECK) mode->anomaly = FBP_ANOMALY_LINES;
+    fbp_status status = push_ruled(request, node, tangents, out);
+    mode->anomaly = before;
+    if (status == FBP_OK && watched && *out && !all_finite(1, out)) {
+        status = fbp_host_anomaly(node->op, (int)node->edge_count, tangents, *out, node);
+        fbp_release(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 typedef struct forward_pass {
     const fbp_forward_request *request;
     fbp_node_list list;
@@ -122,10 +156,9 @@ static fbp_status push(forward_pass *p, int64_t at) {
         tangents[i] = tangent_of(p, fbp_input(node, (int)i));
         any |= tangents[i] != NULL;
     }
-    fbp_status status = any ? values_check(node, tangents) : FBP_OK;
-    if (any && status == FBP_OK && node->flags & FBP_HOST_RULE) status = push_host(node, tangents, &tangent);
-    else if (any && status == FBP_OK && (p->request->create_graph || !push_fused(node, tangents, &tangent, &status)))
-        status = push_built(node, tangents, &tangent);
+    fbp_status status = FBP_OK;
+    if (any && fbp_mode_get()->anomaly) status = push_watched(p->request, node, tangents, &tangent);
+    else if (any) status = push_ruled(p->request, node, tangents, &tangent);
     if (tangents != inside) free(tangents);
     if (status == FBP_OK) p->tangents[at] = tangent;
     return status;

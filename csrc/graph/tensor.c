@@ -7,6 +7,7 @@
 #include "base/memory.h"
 
 void (*fbp_host_release)(void *object) = NULL;
+void (*fbp_host_forget)(const fbp_tensor *t) = NULL;
 void (*fbp_host_let_go)(void *rule) = NULL;
 void (*fbp_host_adopt)(void *handle, fbp_tensor *t) = NULL;
 
@@ -233,6 +234,7 @@ static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
         if (extra->hooks) fbp_host_release(extra->hooks);
         fbp_block_free(extra, sizeof *extra);
     }
+    if (t->flags & FBP_LINE_NOTED) fbp_host_forget(t);
     if (t->flags & FBP_HOST_RULE) fbp_host_release(*(void **)fbp_attributes(t));
     fbp_block_free(t, tensor_bytes(t->ndim, t->edge_count, t->attribute_bytes));
 }

@@ -68,6 +68,7 @@ enum fbp_tensor_flag {
     FBP_SYMBOLIC = 2048,     /* its storage is symbolic: it has a shape but no elements */
     FBP_SEEN = 1024,         /* scratch mark: a capture has noted this tensor from outside */
     FBP_POINT_LEFT = 4096,   /* leaf at which a function was differentiated, whose run is over: of no account to others */
+    FBP_LINE_NOTED = 8192,   /* the host knows the line that recorded it (anomaly mode), and is told when it is freed */
     FBP_HOST_RULE = 512,     /* no row of the op table made it: the host has the rule, its object is the first attribute (owned) */
 };
 
@@ -163,6 +164,7 @@ fbp_autograd *fbp_autograd_get(fbp_tensor *t);
  * make a live wrapper stand for another tensor. */
 extern void (*fbp_host_release)(void *object);
 extern void (*fbp_host_let_go)(void *rule); /* of what the rule saved: it will not be asked again */
+extern void (*fbp_host_forget)(const fbp_tensor *t); /* the line noted for a node */
 extern void (*fbp_host_adopt)(void *handle, fbp_tensor *t);
 
 /* "(2, 3)" into a ring of per-thread buffers, for messages. */

@@ -67,6 +67,24 @@ def unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
     return rebuild(structure, lambda one: unflatten(one, leaves))
 
 
+def ordered_as(value: Any, structure: Any) -> Any:
+    """`value` with the keys of its dicts in the order of `structure`'s, wherever the two have the same keys.
+
+    Dicts are equal in any order, and `flatten` goes by the order that it finds: what is paired with another's leaves
+    one by one goes through here first.
+    """
+    if not is_container(value) or not is_container(structure) or len(parts(value)) != len(parts(structure)):
+        return value
+    if isinstance(value, dict) and isinstance(structure, dict):
+        if value.keys() != structure.keys():
+            return value
+        return type(value)((key, ordered_as(value[key], under)) for key, under in structure.items())
+    if isinstance(value, dict) or isinstance(structure, dict):
+        return value
+    under = iter(parts(structure))
+    return rebuild(value, lambda one: ordered_as(one, next(under)))
+
+
 def parts(container: Any) -> list[Any]:
     """What a container holds, in order."""
     return list(container.values()) if isinstance(container, dict) else list(container)

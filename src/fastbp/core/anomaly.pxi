@@ -1,8 +1,7 @@
 # Which operation, and which line of the user's, first made a NaN or an infinity (exec/anomaly.h); the user's lines.
 
 cdef dict ours = {}            # by file name: whether it belongs to this package
-cdef dict recorded_lines = {}  # by sequence of a node: (file, line) where it was recorded
-cdef Py_ssize_t LINES_MOST = 1000000
+cdef dict recorded_lines = {}  # by sequence of a node that lives: (file, line) where it was recorded
 cdef object get_frame = __import__("sys")._getframe
 cdef object os_path = __import__("os").path
 cdef object package_folder = os_path.dirname(os_path.abspath(__file__))
@@ -35,11 +34,14 @@ cdef str place_text(object line):
 
 cdef void note_line(const fbp_tensor *node) noexcept with gil:
     try:
-        if len(recorded_lines) >= LINES_MOST:
-            recorded_lines.clear()
         recorded_lines[node.sequence] = user_line()
+        (<fbp_tensor *>node).flags |= FBP_LINE_NOTED
     except Exception:
         pass  # a line that is not known is not reported
+
+
+cdef void forget_line(const fbp_tensor *node) noexcept with gil:
+    recorded_lines.pop(node.sequence, None)
 
 
 cdef str operands_text(list nodes):
@@ -61,11 +63,14 @@ cdef fbp_status report_anomaly(int op, int count, fbp_tensor *const *inputs, con
     cdef bint saved_finite = True
     try:
         at = fbp_not_finite(made, &value)
+        while fbp_is_batched(made):
+            made = fbp_batch_of(made).physical
         kind = "nan" if value != value else "inf" if value > 0 else "-inf"
         if node == NULL:
             text = (f"anomaly: {fbp_ops[op].name.decode()} returned {kind} values (the first is element {at} of {shape_tuple(made)}) from finite "
                     f"inputs {operands_text([<size_t>inputs[i] for i in range(count)])}{place_text(user_line())}")
         else:
+            of_what = (f"a finite gradient of shape {shape_tuple(node)}" if inputs == NULL else "finite tangents of its inputs")
             grad_fn = make_grad_fn(<fbp_tensor *>node)
             of = [<size_t>fbp_input(node, i) for i in range(node.edge_count)]
             for i in range(node.edge_count):
@@ -74,7 +79,7 @@ cdef fbp_status report_anomaly(int op, int count, fbp_tensor *const *inputs, con
             if node.flags & FBP_HOLDS_OWN_VALUE and fbp_not_finite(node, &value) >= 0:
                 saved_finite = False
             text = (f"anomaly: the derivative of {grad_fn.name().removesuffix('0').removesuffix('Backward')}, Function '{grad_fn.name()}', returned "
-                    f"{kind} values (the first is element {at} of {shape_tuple(made)}) from a finite gradient of shape {shape_tuple(node)}; the "
+                    f"{kind} values (the first is element {at} of {shape_tuple(made)}) from {of_what}; the "
                     f"operation's inputs were {operands_text(of)}")
             if not saved_finite:
                 text += ", and a value that it saved is not finite already: the forward made it"
@@ -88,6 +93,7 @@ cdef fbp_status report_anomaly(int op, int count, fbp_tensor *const *inputs, con
 
 fbp_host_anomaly = report_anomaly
 fbp_host_line = note_line
+fbp_host_forget = forget_line
 
 
 def set_anomaly(int level):

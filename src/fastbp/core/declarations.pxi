@@ -67,6 +67,7 @@ cdef extern from "base/cpu.h" nogil:
 cdef extern from "graph/tensor.h" nogil:
     enum: FBP_MAX_NDIM
     enum: FBP_HOST_RULE
+    enum: FBP_LINE_NOTED
     enum: FBP_SYMBOLIC
     ctypedef struct fbp_storage:
         int32_t references
@@ -143,6 +144,7 @@ cdef extern from "graph/tensor.h" nogil:
     fbp_status fbp_dim_wrap(const char *op, int64_t dim, int ndim, int *out)
     void (*fbp_host_release)(void *object) noexcept
     void (*fbp_host_let_go)(void *rule) noexcept
+    void (*fbp_host_forget)(const fbp_tensor *t) noexcept
     void (*fbp_host_adopt)(void *handle, fbp_tensor *t) noexcept
 
 cdef extern from "ops/attributes.h" nogil:

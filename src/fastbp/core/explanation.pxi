@@ -68,7 +68,8 @@ cdef class GraphRecord:
         Returns
         -------
         ops : list of str
-            "leaf" where nothing was recorded, "custom" where the rule is not in the op table.
+            "leaf" where nothing was recorded, and of what the outputs of a function share; "custom" where the rule is not in
+            the op table.
         inputs : list of tuple
             Numbers of the inputs, None where an optional one was left out.
         shapes : list of tuple
@@ -79,13 +80,19 @@ cdef class GraphRecord:
         cdef Py_ssize_t i
         cdef uint32_t k
         cdef fbp_tensor *node
+        cdef fbp_tensor *source
         names = [fbp_ops[<int>op].name.decode() for op in range(FBP_OP_COUNT)]
         ops, inputs, shapes, dtypes, required = [], [], [], [], []
         for i in range(self.size):
             node = self.nodes[i]
-            ops.append("leaf" if node.edge_count == 0 else "custom" if node.flags & FBP_HOST_RULE else names[node.op])
-            inputs.append(tuple([self.places[<size_t>fbp_input(node, k)] if fbp_input(node, k) != NULL else None
-                                 for k in range(node.edge_count)]))
+            source = self.reader(node)
+            if node.edge_count == 0 or (rule_of(node) is not None and rule_of(node).is_hub):
+                ops.append("leaf")
+                inputs.append(())
+            else:
+                ops.append("custom" if node.flags & FBP_HOST_RULE else names[node.op])
+                inputs.append(tuple([self.places[<size_t>fbp_input(source, k)] if fbp_input(source, k) != NULL else None
+                                     for k in range(source.edge_count)]))
             shapes.append(shape_tuple(node))
             dtypes.append((<dtype>DTYPES[node.dtype]).name)
             required.append(bool(fbp_requires_grad(node)))
@@ -155,6 +162,7 @@ cdef class GraphRecord:
         cdef Py_ssize_t i, to
         cdef uint32_t k
         cdef fbp_tensor *node
+        cdef fbp_tensor *source
         cdef fbp_tensor *input
         cdef fbp_tensor *part
         cdef Tensor one = None
@@ -167,12 +175,13 @@ cdef class GraphRecord:
             if one is None or one.node.dtype != node.dtype or not fbp_same_shape(one.node, node):
                 one = ones(shape_tuple(node), dtype=DTYPES[node.dtype])
             numbers = []
-            for k in range(node.edge_count):
-                input = fbp_input(node, k)
+            source = self.reader(node)
+            for k in range(source.edge_count):
+                input = fbp_input(source, k)
                 if input == NULL or input.numel != 1 or not fbp_requires_grad(input) or not wanted[<Py_ssize_t>self.places[<size_t>input]]:
                     numbers.append(None)
                     continue
-                check(fbp_edge_pull(node, <int>k, one.node, True, &part))
+                self.pull_edge(node, <int>k, one, True, &part)
                 if part == NULL:
                     numbers.append(0.0)
                     continue
@@ -195,12 +204,13 @@ cdef class GraphRecord:
             None where the rule has nothing to contribute.
         """
         cdef fbp_tensor *node = self.at(i)
+        cdef fbp_tensor *source = self.reader(node)
         cdef fbp_tensor *part
-        if which < 0 or which >= <int>node.edge_count or fbp_input(node, which) == NULL:
+        if which < 0 or which >= <int>source.edge_count or fbp_input(source, which) == NULL:
             raise IndexError(f"node {i} has no input {which}")
         if not fbp_same_shape(cotangent.node, node) or cotangent.node.dtype != node.dtype:
             raise RuntimeError(f"pull: a cotangent of shape {shape_tuple(cotangent.node)} for a node of shape {shape_tuple(node)}")
-        check(fbp_edge_pull(node, which, cotangent.node, fit, &part))
+        self.pull_edge(node, which, cotangent, fit, &part)
         return wrap(part) if part != NULL else None
 
     def apply(self, Py_ssize_t i, inputs, bint record=False):
@@ -250,6 +260,30 @@ cdef class GraphRecord:
         if isinstance(rule, HostOutput):
             return (None if (<HostOutput>rule).hub.node.flags & FBP_RELEASED else ((<HostOutput>rule).hub, (<HostOutput>rule).which))
         return rule, -1 if rule.is_hub else 0
+
+    cdef fbp_tensor *reader(self, fbp_tensor *node) except NULL:
+        """The node with the inputs of `node`: itself, or the function's of which it is one of several outputs.
+
+        An output's edge leads to what all outputs share, which has no value and no derivative to show.
+        """
+        rule = rule_of(node)
+        return (<HostOutput>rule).hub.node if isinstance(rule, HostOutput) else node
+
+    cdef int pull_edge(self, fbp_tensor *node, int which, Tensor cotangent, bint fit, fbp_tensor **out) except -1:
+        """fbp_edge_pull(), of one of several outputs through the function's own rule."""
+        cdef HostRule hub
+        rule = rule_of(node)
+        if not isinstance(rule, HostOutput):
+            check(fbp_edge_pull(node, which, cotangent.node, fit, out))
+            return 0
+        hub = (<HostOutput>rule).hub
+        if hub.node.flags & FBP_RELEASED:
+            raise RuntimeError(f"explain: backward() has let go of what {hub.name()} saved; explain before it, or specify retain_graph=True")
+        cotangents = [None] * hub.output_count
+        cotangents[(<HostOutput>rule).which] = cotangent
+        gradient = hub.pull(cotangents, False)[which]
+        out[0] = fbp_retain((<Tensor>gradient).node) if gradient is not None else NULL
+        return 0
 
     cdef fbp_tensor *at(self, Py_ssize_t i) except NULL:
         if i < 0 or i >= self.size:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import Tensor
-from .._tree import LEAF, flatten, is_container, parts, unflatten
+from .._tree import LEAF, flatten, is_container, ordered_as, parts, unflatten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +37,22 @@ def flatten_tensors(value: Any, what: str, error: type[Exception] = RuntimeError
     if not leaves:
         raise RuntimeError(f"{what}: expected at least one Tensor, got {value!r}")
     return structure, [as_tensor(one, what, error) for one in leaves]
+
+
+def flatten_directions(value: Any, what: str, wanted: Any, like: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+    """The same of tangents or cotangents for `like`, which have the structure `wanted`: in the order of those.  NumPy's
+    integers become the dtype they are for: SciPy asks linear operators for their dtype by a vector of int8."""
+    leaves: list[Any] = []
+    structure = flatten(ordered_as(value, wanted), leaves)
+    if len(leaves) == len(like):
+        pairs = zip(leaves, like, strict=True)
+        leaves = [_core.as_tensor(one.astype(float)).to(x.dtype) if _is_integers(one) else one for one, x in pairs]
+    return flatten_tensors(unflatten(structure, iter(leaves)), what)
+
+
+def _is_integers(value: Any) -> bool:
+    """Whether a leaf is a NumPy array of integers or bools."""
+    return not isinstance(value, Tensor) and getattr(getattr(value, "dtype", None), "kind", "") in tuple("iub")
 
 
 def _refuse_others(structure: Any, what: str, error: type[Exception]) -> None:

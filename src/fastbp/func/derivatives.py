@@ -6,8 +6,8 @@ import functools
 from typing import TYPE_CHECKING
 
 from .. import _core
-from .._tree import LEAF, unflatten
-from ._points import Point, Run, check_alike, check_argnums, flatten_tensors, push, sweep
+from .._tree import LEAF, count, unflatten
+from ._points import Point, Run, check_alike, check_argnums, flatten_directions, push, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,9 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
     run = Run(func, point, {}, "vjp", has_aux)
 
     def vjp_fn(*cotangents: Any) -> Any:
-        structure, given = flatten_tensors(cotangents[0] if len(cotangents) == 1 else cotangents, "vjp: the cotangents")
+        structure, given = flatten_directions(
+            cotangents[0] if len(cotangents) == 1 else cotangents, "vjp: the cotangents", run.structure, run.outputs
+        )
         if structure != run.structure:
             raise RuntimeError(
                 f"vjp: cotangents of structure {structure!r} for an output of structure {run.structure!r}; they must "
@@ -246,7 +248,8 @@ def _pushed(point: Point, run: Run, tangents: Any, name: str, strict: bool) -> A
         )
     given: list[Tensor] = []
     for number, (tangent, structure) in enumerate(zip(tangents, point.structures, strict=True)):
-        found, tensors = flatten_tensors(tangent, f"{name}: tangent {number}")
+        like = point.leaves[len(given) : len(given) + count(structure)]
+        found, tensors = flatten_directions(tangent, f"{name}: tangent {number}", structure, like)
         if found != structure:
             raise RuntimeError(
                 f"{name}: tangent {number} has structure {found!r}, its primal {structure!r}; they must agree"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import _core
 from .._core import Tensor
-from .._tree import LEAF, broadcast, flatten, is_container, parts, unflatten
+from .._tree import LEAF, broadcast, flatten, is_container, ordered_as, parts, unflatten
 from ._points import as_tensor
 from .derivatives import _like
 
@@ -226,7 +226,7 @@ def _joined(results: Sequence[Any], out_dims: Any) -> Any:
     structure = None
     for one in results:
         leaves: list[Any] = []
-        structure = flatten(one, leaves)
+        structure = flatten(ordered_as(one, results[0]), leaves)
         columns.append(leaves)
     places = broadcast(out_dims, structure, "vmap: out_dims")
     whole = [
