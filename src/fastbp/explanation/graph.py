@@ -361,8 +361,8 @@ def record_of(y: Tensor, others: list[Tensor]) -> tuple[GraphRecord, Tensor, lis
                 moved[i] = replayed[sweep][which]
             elif any(k in moved for k in inputs[i] if k is not None):
                 raise RuntimeError(
-                    "explain: a custom Function reads the result of a compiled function, and cannot be run again on what "
-                    "that is made of; call the function without fastbp.compile for this explanation"
+                    "explain: a custom Function reads the result of a compiled function, and cannot be run again on "
+                    "what that is made of; call the function without fastbp.compile for this explanation"
                 )
         elif any(k in moved for k in inputs[i] if k is not None):
             operands = [None if k is None else moved[k] if k in moved else record.tensor(k) for k in inputs[i]]
