@@ -369,7 +369,7 @@ fbp_status fbp_program_fuse(fbp_program *program) {
         fbp_line_touch(program, &line, note_other, &t);
     }
     for (int32_t k = 0; k < f.count && status == FBP_OK; k++) settle(&f, k);
-    if (status == FBP_OK) memcpy(program->lines, list, (size_t)lines * sizeof *list);
+    if (status == FBP_OK && lines) memcpy(program->lines, list, (size_t)lines * sizeof *list);
     free(marks);
     free(outside);
     free(chains);

@@ -121,7 +121,7 @@ fbp_status fbp_program_legalize(fbp_program *program) {
     const int32_t count = program->line_count;
     fbp_line *old = fbp_program_get(program, ((size_t)count + 1) * sizeof *old);
     if (!old) return FBP_ERROR_MEMORY;
-    memcpy(old, program->lines, (size_t)count * sizeof *old);
+    if (count) memcpy(old, program->lines, (size_t)count * sizeof *old);
     program->line_count = 0;
     for (int32_t n = 0; n < count; n++) {
         fbp_line *line = &old[n];

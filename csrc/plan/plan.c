@@ -51,11 +51,12 @@ static fbp_status thaw(fbp_program *program) {
     }
     /* The copies come first. */
     const int32_t added = program->line_count - lines;
+    if (!added) return FBP_OK; /* a program of no lines has no list, either */
     fbp_line *all = fbp_program_get(program, ((size_t)program->line_count + 1) * sizeof *all);
     if (!all) return FBP_ERROR_MEMORY;
     memcpy(all, program->lines + lines, (size_t)added * sizeof *all);
     memcpy(all + added, program->lines, (size_t)lines * sizeof *all);
-    if (added) memcpy(program->lines, all, (size_t)program->line_count * sizeof *all);
+    memcpy(program->lines, all, (size_t)program->line_count * sizeof *all);
     return FBP_OK;
 }
 
