@@ -358,3 +358,22 @@ def test_the_three_ways_to_a_second_derivative_agree() -> None:
     wanted = (-2 * h * (1 - h * h) * w[:, 0] ** 2 + h) @ v[0] + c
     for residual in (by_grad, by_jvp, by_jacobian):
         same(residual(net, points), wanted)
+
+
+def test_push_inside_of_a_hook_of_a_sweep_over_the_same_graph() -> None:
+    a = fastbp.tensor([0.5, -1.0, 2.0], dtype=fastbp.float64)
+    seen: list[fastbp.Tensor] = []
+
+    def product(t: fastbp.Tensor) -> fastbp.Tensor:
+        sine, square = t.sin(), t * t
+        # The cotangent of `sine` waits meanwhile.
+        square.register_hook(lambda g: seen.append(push(fastbp.ones_like(a))))
+        return sine * square
+
+    a.requires_grad_()
+    output, push = func.linearize(product, a)
+    (gradient,) = fastbp.autograd.grad(output.sum(), [a])
+    exact = a.cos() * a * a + 2 * a * a.sin()
+    assert len(seen) == 1
+    np.testing.assert_allclose(seen[0].detach().numpy(), exact.detach().numpy(), rtol=1e-12)  # a few roundings
+    np.testing.assert_allclose(gradient.numpy(), exact.detach().numpy(), rtol=1e-12)

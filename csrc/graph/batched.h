@@ -13,8 +13,6 @@
 
 #include "graph/tensor.h"
 
-enum { FBP_STORAGE_PLANNED = 1, FBP_STORAGE_BATCHED = 2 }; /* values of fbp_storage.symbolic */
-
 typedef struct fbp_batch {
     fbp_tensor *physical; /* held */
     uint64_t level;       /* of the vmap, > the level of `physical` */

@@ -76,7 +76,7 @@ fbp_status fbp_storage_symbolic(int64_t bytes, fbp_storage **out) {
     static char nowhere; /* a base for offsets; no kernel sees it */
     fbp_storage *storage = fbp_block_get(sizeof *storage);
     if (!storage) return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a storage header");
-    *storage = (fbp_storage){.references = 1, .data = &nowhere, .bytes = bytes, .block_bytes = sizeof *storage, .symbolic = 1};
+    *storage = (fbp_storage){.references = 1, .data = &nowhere, .bytes = bytes, .block_bytes = sizeof *storage, .symbolic = FBP_STORAGE_PLANNED};
     *out = storage;
     return FBP_OK;
 }

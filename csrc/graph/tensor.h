@@ -23,6 +23,13 @@
 
 enum { FBP_MAX_NDIM = 16 };
 
+/* What a storage's elements are. */
+enum fbp_storage_kind {
+    FBP_STORAGE_REAL,    /* in memory */
+    FBP_STORAGE_PLANNED, /* none: it stands for memory of a plan that is being captured; `owner` is the plan's */
+    FBP_STORAGE_BATCHED, /* none: it stands for a batch (graph/batched.h) */
+};
+
 /* Memory that tensors look into.  Small arrays lie right behind the header. */
 typedef struct fbp_storage {
     int32_t references;
@@ -36,8 +43,7 @@ typedef struct fbp_storage {
     uint8_t read_only;              /* elements may not be written */
     uint8_t latest_lost;            /* there was a `latest`, and it is gone */
     uint8_t captured;               /* made while a capture was under way */
-    uint8_t symbolic;               /* has no elements.  1: stands for memory of a plan that is being captured, `owner` is the plan's;
-                                       2: for a batch (graph/batched.h) */
+    uint8_t symbolic;               /* an fbp_storage_kind: whether there are elements */
 } fbp_storage;
 
 struct fbp_tensor;

@@ -42,6 +42,9 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     # Its random lines take up the numbers of the function's.
     derivative.place_count = capture.generator_count
     derivative.places = <fbp_generator *>fbp_block_get((derivative.place_count + 1) * sizeof(fbp_generator))
+    if derivative.places == NULL:
+        fbp_program_free(second)
+        raise MemoryError("compile: cannot allocate the places of random numbers")
     for i in range(second.draw_count):
         for k in range(capture.generator_count):
             if second.draws[i].generator == capture.generators[k].generator:

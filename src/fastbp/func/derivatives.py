@@ -296,4 +296,5 @@ def hvp(func: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> 
     tensor([6., 0.])
     """
     argnums: Argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
-    return jvp(grad(func, argnums), primals, tangents)[1]
+    point, run = _recorded(grad(func, argnums), primals, "hvp", False)
+    return _pushed(point, run, tangents, "hvp", False)
