@@ -31,6 +31,8 @@ def as_tensor(value: Any, what: str, error: type[Exception] = RuntimeError) -> T
 
 def flatten_tensors(value: Any, what: str, error: type[Exception] = RuntimeError) -> tuple[Any, list[Tensor]]:
     """Structure and tensors of a value that holds tensors alone, one at least; `error` for other things."""
+    if isinstance(value, Tensor):  # as most are
+        return LEAF, [value]
     leaves: list[Any] = []
     structure = flatten(value, leaves)
     _refuse_others(structure, what, error)
@@ -42,6 +44,8 @@ def flatten_tensors(value: Any, what: str, error: type[Exception] = RuntimeError
 def flatten_directions(value: Any, what: str, wanted: Any, like: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
     """The same of tangents or cotangents for `like`, which have the structure `wanted`: in the order of those.  NumPy's
     integers become the dtype they are for: SciPy asks linear operators for their dtype by a vector of int8."""
+    if isinstance(value, Tensor):
+        return LEAF, [value]
     leaves: list[Any] = []
     structure = flatten(ordered_as(value, wanted), leaves)
     if len(leaves) == len(like):
@@ -173,8 +177,10 @@ class Run:
 
     def clean(self, value: Any) -> Any:
         """Tensors in a value without what this run alone has recorded."""
-        if self.create:
+        if self.create or value is None:
             return value
+        if isinstance(value, Tensor):
+            return _core.drop_history(value)
         leaves: list[Any] = []
         structure = flatten(value, leaves)
         return unflatten(
