@@ -384,8 +384,13 @@ def run_test(
     return name, done.returncode == 0, f"{done.stdout}{done.stderr}exit status {done.returncode}"
 
 
-def run_tests(toolchain: Toolchain, objects: Sequence[Path], build_dir: Path, only: Sequence[str]) -> bool:
-    """Run every csrc/tests/test_*.c (or those named in ``only``), print one line each; True when all passed."""
+def run_tests(
+    toolchain: Toolchain, objects: Sequence[Path], build_dir: Path, only: Sequence[str], jobs: int | None = None
+) -> bool:
+    """Run every csrc/tests/test_*.c (or those named in ``only``), ``jobs`` at a time; True when all passed.
+
+    One line is printed for each, in order.
+    """
     build_dir = build_dir.resolve()
     archive = make_archive(toolchain, objects, build_dir)
     sets = runnable_sets(toolchain, archive, build_dir)
@@ -393,10 +398,11 @@ def run_tests(toolchain: Toolchain, objects: Sequence[Path], build_dir: Path, on
     if missing := set(only) - {source.stem for source in sources}:
         raise BuildError(f"no such test: {', '.join(sorted(missing))}")
     passed = True
-    for source in sources:
-        per_isa = PER_ISA_INCLUDE in source.read_text()
-        for isa in sets if per_isa else [None]:
-            name, good, output = run_test(toolchain, source, isa, archive, build_dir)
+    runs = [(s, isa) for s in sources for isa in (sets if PER_ISA_INCLUDE in s.read_text() else [None])]
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        pending = [pool.submit(run_test, toolchain, source, isa, archive, build_dir) for source, isa in runs]
+        for one in pending:
+            name, good, output = one.result()
             print(f"{'ok  ' if good else 'FAIL'} {name}", flush=True)
             if not good:
                 passed = False
@@ -435,7 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         threads = "OpenMP" if toolchain.openmp else "serial"
         print(f"{len(objects)} objects for {toolchain.machine} ({threads}) in {options.out}", flush=True)
-        passed = run_tests(toolchain, objects, options.out, only) if options.tests else True
+        passed = run_tests(toolchain, objects, options.out, only, options.jobs) if options.tests else True
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
