@@ -242,3 +242,9 @@ def test_conversions_leave_no_memory_behind():
         memoryview(y).release()
         del x, y
     assert live() == before
+
+
+def test_dtypes_name_numpys_scalar_types() -> None:
+    """SciPy makes numbers of what functions return by `result.dtype.type(...)`."""
+    for name in ("float32", "float64", "int64", "int32", "uint8", "bool"):
+        assert fastbp.zeros(1, dtype=getattr(fastbp, name)).dtype.type is np.dtype(name).type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -319,7 +320,7 @@ def test_columns_are_aligned() -> None:
 
 @pytest.mark.parametrize("kind", [_profile.ProfileRow, _profile.Profile])
 def test_fields_are_documented(kind: type) -> None:
-    documented = re.findall(r"^    (\w+(?:, \w+)*) : ", kind.__doc__ or "", re.MULTILINE)
+    documented = re.findall(r"^(\w+(?:, \w+)*) : ", inspect.getdoc(kind) or "", re.MULTILINE)
     assert sorted(", ".join(documented).split(", ")) == sorted(field.name for field in fields(kind))
 
 

@@ -54,6 +54,12 @@ cdef class dtype:
         return bool(fbp_dtype_is_float(self.code))
 
     @property
+    def type(self):
+        """NumPy's scalar type of such elements: SciPy makes numbers of results by it."""
+        import numpy
+        return numpy.dtype(self.name).type
+
+    @property
     def is_signed(self):
         """Whether negative values can be held."""
         return self.code >= FBP_INT32

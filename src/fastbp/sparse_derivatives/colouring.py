@@ -144,9 +144,9 @@ def _fewest(greedy: Greedy, used: Array, degree: Array, least: int, graph: Calla
 
     best = np.array(greedy(used.tolist()), np.int64)
     for order in (by_degree, lambda: _by_incidence(graph(), used.tolist())):
-        if best.max(initial=-1) + 1 <= least + least // 8 or degree.sum() > MOST_EDGES:
+        if max(best.tolist(), default=-1) + 1 <= least + least // 8 or degree.sum() > MOST_EDGES:
             break
-        best = min(best, np.array(greedy(order()), np.int64), key=lambda colours: int(colours.max()))
+        best = min(best, np.array(greedy(order()), np.int64), key=lambda colours: max(colours.tolist()))
     return best
 
 

@@ -191,7 +191,7 @@ def _choose(pattern: Sets, mode: Mode | None) -> tuple[Mode, Array]:
     if mode != "rev":
         columns = colour_columns(pattern)
         longest = int(np.bincount(pattern.indices).max(initial=0))  # a column whose rows would all differ
-        if mode == "fwd" or columns.max(initial=-1) + 1 <= longest:
+        if mode == "fwd" or max(columns.tolist(), default=-1) + 1 <= longest:
             return "fwd", columns
     rows = colour_columns(scipy_sparse().csr_array(pattern.T))
     if mode == "rev" or rows.max(initial=-1) < columns.max(initial=-1):
