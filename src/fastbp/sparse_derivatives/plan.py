@@ -190,7 +190,7 @@ def _choose(pattern: Sets, mode: Mode | None) -> tuple[Mode, Array]:
     """The mode asked for, or that of fewer passes; forwards if there are as many, as its pass is the cheaper one."""
     if mode != "rev":
         columns = colour_columns(pattern)
-        longest = int(np.bincount(pattern.indices).max(initial=0))  # a column whose rows would all differ
+        longest = max(np.bincount(pattern.indices).tolist(), default=0)  # a column whose rows would all differ
         if mode == "fwd" or max(columns.tolist(), default=-1) + 1 <= longest:
             return "fwd", columns
     rows = colour_columns(scipy_sparse().csr_array(pattern.T))
