@@ -79,8 +79,8 @@ static fbp_tensor *run_flat(fbp_builder *g, fbp_op op, const flat_loss *f, fbp_t
 
 static bool weight_varies(const fbp_call *call, const bool *batched) { return call->count > 2 && call->inputs[2] && batched[2]; }
 
-/* A target of one element for an example of one dimension is a number. */
-static fbp_tensor *logits_of(fbp_builder *g, const fbp_call *call, const bool *batched, int which, flat_loss *f) {
+/* Input `which` in full and flat, as the target is; examples of classes alone stay [batch, classes]. */
+static fbp_tensor *logits_of(fbp_builder *g, const fbp_call *call, const bool *batched, int which, const flat_loss *f) {
     fbp_tensor *x = fbp_batch_full(g, call->inputs[which], batched[which], f->size);
     return x && x->ndim > 2 ? flatten(g, x) : x;
 }

@@ -304,7 +304,6 @@ cdef extern from "exec/batched.h" nogil:
         FBP_RANDOM_DIFFERENT
     fbp_status fbp_vmap_begin(int64_t size, fbp_randomness randomness, uint64_t *level)
     void fbp_vmap_end()
-    const fbp_vmap *fbp_vmap_top()
     fbp_status fbp_level_check(const char *op, const fbp_tensor *t)
     fbp_status fbp_random_check(fbp_op op)
     fbp_status fbp_lift(fbp_tensor *x, fbp_tensor **out)
