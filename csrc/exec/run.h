@@ -41,7 +41,8 @@ typedef struct fbp_plan {
     fbp_draw_slot *draws;
     int32_t update_count, draw_count;
     bool checked;             /* fbp_plan_pass runs fbp_plan_run_checked */
-    bool moved;               /* some buffer was bound since the update lists were made */
+    uint8_t *listed;          /* per buffer: an UPDATE line names its address in a list */
+    bool moved;               /* one of these was bound since the lists were made */
 } fbp_plan;
 
 /* Plan a captured program, take it over, and put memory under it.  On failure the program stays the caller's. */

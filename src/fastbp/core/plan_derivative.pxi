@@ -13,12 +13,12 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     reached = [i for i in range(len(leaves)) if gradients[i] is not None and not (<Tensor>leaves[i]).node.flags & FBP_POINT_LEFT]
     plan.edges = []
     for i in reached:
-        places = [k for k, symbol in enumerate(plan.symbols) if symbol is leaves[i]]
+        places = [k for k, point in enumerate(plan.points) if point is leaves[i]]
         if not places and (<Tensor>leaves[i]).node.storage.symbolic:
             raise RuntimeError("compile: the function returns tensors that depend on a leaf which it made itself (requires_grad_() inside); "
                                "pass that tensor in as an argument")
         plan.edges.append(("argument", places[0]) if places else ("tensor", leaves[i]))
-    derivative = new_plan(cotangents + plan.symbols, [gradients[i] for i in reached], [])
+    derivative = new_plan(cotangents + plan.symbols, cotangents + plan.points, [gradients[i] for i in reached], [])
     program.phase = 1
     for i in range(derivative.input_count):
         derivative.inputs[i] = real_buffer(program, (<Tensor>derivative.symbols[i]).node)
@@ -27,7 +27,7 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
         derivative.results[i].like = layout_node((<Tensor>gradients[reached[i]]).node)
         derivative.outputs.append(("result", None))
     program.phase = 0
-    add_states(derivative, capture, program)
+    add_states(derivative, source)
     check(fbp_program_reduce(program))
     check(fbp_program_fit_saved(program))
     plan.bytes_without, plan.budget_met = program.budget.without, program.budget.met

@@ -26,7 +26,7 @@ cdef class BatchPass:
         cdef Py_ssize_t i
         plan.acquire()
         try:
-            if not plan.is_current():
+            if not plan.is_current(self.given):
                 return False
             plan.prepare_state(self.given)
             with nogil:
@@ -34,7 +34,7 @@ cdef class BatchPass:
             if done:
                 plan.settle(self.given)
             if status != FBP_OK:
-                plan.drop_gradients()
+                plan.drop_gradients(self.given)
                 raise_status(status)
         finally:
             plan.release()
