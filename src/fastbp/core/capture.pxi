@@ -314,6 +314,21 @@ cdef class Capture:
                 raise RunEagerly(f"it calls retain_grad() on tensor argument {k}")
         return 0
 
+    cdef int refuse_shared_gradients(self) except -1:
+        """RunEagerly where gradients arrive in one place by two ways: a leaf that is an argument and known to the function besides, or
+        two leaves with one gradient tensor."""
+        cdef fbp_leaf_change *leaves = self.capture.leaves
+        cdef int32_t i, k
+        cdef Py_ssize_t argument
+        for i in range(self.capture.leaf_count):
+            argument = self.argument_of(leaves[i].leaf)
+            for k in range(self.capture.leaf_count):
+                if argument >= 0 and leaves[k].leaf == (<Tensor>self.given[argument]).node:
+                    raise RunEagerly(f"tensor argument {argument} is a leaf that it knows besides, and collects gradients")
+                if k < i and leaves[i].before != NULL and leaves[k].before != NULL and leaves[i].before.storage == leaves[k].before.storage:
+                    raise RunEagerly("two leaves have one tensor as their gradient")
+        return 0
+
     cdef Py_ssize_t argument_of(self, const fbp_tensor *point) noexcept:
         """Which argument's gradients arrive at a leaf, -1: none's."""
         cdef Py_ssize_t k

@@ -58,6 +58,7 @@ cdef class Plan:
     cdef bint collects            # gradients of leaves among the arguments
     cdef bint cautious            # a call looks whether its arguments lie apart from what the plan writes, and from each other
     cdef list generators          # held: that the plan draws from
+    cdef list returned_before     # slots of leaves whose gradient as it was before the call is returned
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
     cdef int threads, default_dtype
@@ -386,6 +387,7 @@ cdef class Plan:
         self.acquire()
         try:
             made = self.prepare(given)
+            before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before} if self.returned_before else None
             if self.derivative is not None:
                 sweep = begin_sweep(self, given)
             status = self.execute()
@@ -399,7 +401,11 @@ cdef class Plan:
             sweep.record(made)
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
-                made[i] = made[self.outputs[i][1]] if self.outputs[i][0] == "same" else self.outside_output(self.outputs[i], given)
+                kind, value = self.outputs[i]
+                if kind == "same":
+                    made[i] = made[value]
+                else:
+                    made[i] = before[value] if kind == "gradient before" else self.outside_output(self.outputs[i], given)
         if self.argument_gradients:
             for i, k in self.argument_gradients:
                 run_backward([given[i]], [made[k]], False, False, None)

@@ -29,7 +29,7 @@ cdef Plan new_plan(list symbols, list points, list outputs, list guards):
     cdef Plan plan = Plan.__new__(Plan)
     cdef Py_ssize_t i
     plan.symbols, plan.points, plan.guards = symbols, points, guards
-    plan.updates, plan.outputs = [], []
+    plan.updates, plan.outputs, plan.returned_before = [], [], []
     plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
     plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
     plan.check_mode = fbp_environment_get().check
@@ -80,6 +80,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     cdef fbp_leaf_change *change
     cdef Py_ssize_t i, k
     source.refuse_recorded_writes()
+    source.refuse_shared_gradients()
     symbols = list(source.arguments)
     differentiated = []
     cotangents = gradients = leaves = None

@@ -104,6 +104,11 @@ cdef tuple result_entry(Plan plan, Capture source, list outputs, Py_ssize_t i):
                 continue
             if change.after == x.node:
                 return ("gradient", slot)
+            if change.before == x.node:
+                plan.returned_before.append(slot)
+                return ("gradient before", slot)
+            if change.before != NULL and change.before.storage == x.node.storage:
+                raise RunEagerly("it returns a view of a gradient that was there before the call")
             slot += 1
     outside = outside_entry(plan, source, outputs[i])
     if outside is not None:
