@@ -52,7 +52,7 @@ cdef class Plan:
     cdef int32_t *inputs
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
     cdef bint writes  # arguments or state: then arguments must lie apart from what is written
-    cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
+    cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, guards, outputs, grad_finals, written_inputs
     cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
@@ -170,6 +170,9 @@ cdef class Plan:
         for entry in self.guards:
             if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
                 return False
+        for entry in self.optimizers:
+            if not (<OptimizerLink>entry).is_current(self):
+                return False
         for entry in self.updates:
             if not (<UpdateLink>entry).is_current():
                 return False
@@ -276,6 +279,8 @@ cdef class Plan:
                 self.leaves[i].fresh = NULL
             elif self.leaves[i].gradient >= 0:
                 self.leaf_tensors[i].grad = None
+        for entry in self.optimizers:
+            (<OptimizerLink>entry).failed = True
         return 0
 
     cdef int settle(self, list given) except -1:
@@ -307,7 +312,9 @@ cdef class Plan:
         for i, final in self.grad_finals:
             (<Tensor>self.leaf_tensors[i]).grad = final
         for i in range(len(self.updates)):
-            (<UpdateLink>self.updates[i]).settle(self.plan.updates[i].step)
+            (<UpdateLink>self.updates[i]).settle(&self.plan.updates[i])
+        for entry in self.optimizers:
+            (<OptimizerLink>entry).settle()
         return 0
 
     cdef fbp_status execute(self) except *:
