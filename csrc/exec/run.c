@@ -33,8 +33,14 @@ static fbp_status make_step(fbp_plan *plan, int32_t number) {
     for (int32_t i = 0; i < line->count; i++)
         if (line->inputs[i] >= 0) plan->listed[p->values[line->inputs[i]].buffer] = 1;
     const size_t count = (size_t)line->count / FBP_UPDATE_PARTS;
+    fbp_update_slot *slot = &plan->updates[line->slot];
     step->tensors = fbp_program_get(p, (count + 1) * sizeof(fbp_adam_tensor));
-    return step->tensors ? FBP_OK : FBP_ERROR_MEMORY;
+    slot->steps = fbp_program_get(p, (2 * count + 1) * sizeof *slot->steps);
+    if (!step->tensors || !slot->steps) return FBP_ERROR_MEMORY;
+    memset(slot->steps, 0, (2 * count + 1) * sizeof *slot->steps);
+    slot->strides = slot->steps + count;
+    slot->count = (int32_t)count;
+    return FBP_OK;
 }
 
 fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, fbp_plan **out) {
@@ -160,11 +166,13 @@ static void run_update(fbp_plan *plan, const fbp_step *step) {
         if (!count) continue;
         if (step->line->op == FBP_OP_sgd) {
             fbp_sgd_tensor *list = (fbp_sgd_tensor *)step->tensors + at;
-            for (int32_t i = 0; i < count; i++) list[i].first_step = slot->step == 0;
+            for (int32_t i = 0, k = 0; i < slot->count; i++)
+                if (step->inputs[FBP_UPDATE_PARTS * i]->dtype == dtype) list[k++].first_step = slot->steps[i] == 0;
             fbp_kernels->update->sgd_many[dtype](count, list, &slot->hyper.sgd);
         } else {
             fbp_adam_tensor *list = (fbp_adam_tensor *)step->tensors + at;
-            for (int32_t i = 0; i < count; i++) list[i].step = slot->step + 1;
+            for (int32_t i = 0, k = 0; i < slot->count; i++)
+                if (step->inputs[FBP_UPDATE_PARTS * i]->dtype == dtype) list[k++].step = slot->steps[i] + 1;
             fbp_kernels->update->adam_many[dtype](count, list, &slot->hyper.adam);
         }
         at += count;
@@ -238,7 +246,10 @@ void fbp_plan_begin(fbp_plan *plan) {
 }
 
 void fbp_plan_end(fbp_plan *plan) {
-    for (int32_t i = 0; i < plan->update_count; i++) plan->updates[i].step += plan->updates[i].stride;
+    for (int32_t i = 0; i < plan->update_count; i++) {
+        const fbp_update_slot *slot = &plan->updates[i];
+        for (int32_t k = 0; k < slot->count; k++) slot->steps[k] += slot->strides[k];
+    }
     for (int32_t i = 0; i < plan->draw_count; i++) plan->draws[i].generator->offset += plan->draws[i].blocks;
 }
 

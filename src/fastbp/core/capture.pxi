@@ -110,7 +110,9 @@ cdef extern from "exec/run.h" nogil:
         fbp_adam adam
     ctypedef struct fbp_update_slot:
         fbp_hyper_union hyper
-        int64_t step, stride
+        int32_t count
+        int64_t *steps
+        int64_t *strides
     ctypedef struct fbp_draw_slot:
         fbp_generator *generator
         uint64_t blocks
@@ -220,7 +222,8 @@ cdef class Capture:
     cdef list points      # where gradients of arguments arrive: itself; behind one that has a history, a leaf
     cdef list sequences   # of the arguments' nodes, which writes that are recorded replace
     cdef uint64_t begin   # nodes made by the function are younger
-    cdef readonly list updates  # (optimizer, group, bucket, "adam" or "sgd")
+    cdef readonly list updates  # (optimizer, number of the group, bucket, "adam" or "sgd")
+    cdef dict optimizers  # by id: each that the function steps, as it was before
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
     cdef list generators  # Python's, of those that the function draws from: the plan holds them
@@ -230,6 +233,7 @@ cdef class Capture:
     def __cinit__(self):
         self.given, self.arguments, self.points, self.sequences = [], [], [], []
         self.updates = []
+        self.optimizers = {}
         self.undo = []
         self.modules = []
         self.handles = []
@@ -247,11 +251,12 @@ cdef class Capture:
             for function in reversed(self.undo):
                 function()
 
-    cdef void finish(self):
+    cdef int finish(self) except -1:
         """No more lines: operations run for real again."""
         if self in current_captures:
             current_captures.remove(self)
             fbp_capture_end(self.capture)
+            restore_optimizers(self.optimizers)
 
     def __dealloc__(self):
         if self.capture != NULL:
@@ -449,15 +454,18 @@ cdef class Capture:
         check(status)
         return result
 
-    def update(self, optimizer, group, bucket, gradients, str op, state_lists):
+    def open_optimizer(self, optimizer):
+        """Note an optimizer's state and groups; the end of the capture puts them back, and runs of the plan move them on."""
+        if id(optimizer) not in self.optimizers:
+            self.optimizers[id(optimizer)] = OptimizerBefore(optimizer)
+
+    def update(self, optimizer, group_number, bucket, gradients, str op):
         """An optimizer's step over a bucket of parameters, with the group's options as they will be at each call."""
         cdef Py_ssize_t i, k, n = len(bucket.params)
         cdef fbp_tensor **tensors = tensor_array([None] * (5 * n), 5 * n)
-        cdef list lists = [bucket.params, gradients, *state_lists]
+        cdef list lists = [bucket.params, gradients, *bucket.buffers]
         try:
             for k, one in enumerate(lists):
-                if one is None:
-                    continue
                 for i in range(n):
                     tensors[5 * i + k] = (<Tensor?>one[i]).node
                     if not fbp_is_contiguous(tensors[5 * i + k]) or tensors[5 * i + k].dtype != (<Tensor>bucket.params[i]).node.dtype:
@@ -465,7 +473,9 @@ cdef class Capture:
             check(fbp_capture_update(self.capture, FBP_OP_adam if op == "adam" else FBP_OP_sgd, <int>n, tensors, <int>len(self.updates)))
         finally:
             free_array(tensors, 5 * n)
-        self.updates.append((optimizer, group, bucket, op))
+        self.updates.append((optimizer, group_number, bucket, op))
+        # A further step in the function finds what this one leaves.
+        bucket.enter(op == "adam")
 
     def kept(self, known):
         """Tensors of the capture that are still there, but for the `known`."""

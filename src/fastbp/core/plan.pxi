@@ -52,7 +52,7 @@ cdef class Plan:
     cdef result_slot *results
     cdef int32_t *inputs
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
-    cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
+    cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, guards, outputs, grad_finals, written_inputs
     cdef list points              # where gradients of the arguments arrived in the capture (Capture.points)
     cdef list argument_gradients  # (argument, result): what goes on to the history of an argument that has one
     cdef bint collects            # gradients of leaves among the arguments
@@ -189,6 +189,9 @@ cdef class Plan:
         for entry in self.guards:
             if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
                 return False
+        for entry in self.optimizers:
+            if not (<OptimizerLink>entry).is_current(self):
+                return False
         for entry in self.updates:
             if not (<UpdateLink>entry).is_current():
                 return False
@@ -301,6 +304,8 @@ cdef class Plan:
                 self.leaves[i].fresh = NULL
             elif self.leaves[i].gradient >= 0:
                 wrap(fbp_retain(self.leaf(i, given))).grad = None
+        for entry in self.optimizers:
+            (<OptimizerLink>entry).failed = True
         return 0
 
     cdef int settle(self, list given) except -1:
@@ -332,7 +337,9 @@ cdef class Plan:
         for i, final in self.grad_finals:
             wrap(fbp_retain(self.leaf(i, given))).grad = self.outside_output(final, given)
         for i in range(len(self.updates)):
-            (<UpdateLink>self.updates[i]).settle(self.plan.updates[i].step)
+            (<UpdateLink>self.updates[i]).settle(&self.plan.updates[i])
+        for entry in self.optimizers:
+            (<OptimizerLink>entry).settle()
         return 0
 
     cdef fbp_status execute(self) except *:

@@ -29,7 +29,7 @@ cdef Plan new_plan(list symbols, list points, list outputs, list guards):
     cdef Plan plan = Plan.__new__(Plan)
     cdef Py_ssize_t i
     plan.symbols, plan.points, plan.guards = symbols, points, guards
-    plan.updates, plan.outputs, plan.returned_before = [], [], []
+    plan.updates, plan.optimizers, plan.outputs, plan.returned_before = [], [], [], []
     plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
     plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
     plan.check_mode = fbp_environment_get().check
@@ -113,7 +113,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
         program.budget.bytes = memory_budget
     plan = new_plan(symbols, list(source.points), outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
-    plan.updates = make_links(source.updates)
+    add_updates(plan, source.updates)
     plan.generators = source.generators
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
@@ -139,6 +139,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     if plan.derivative is None:
         plan.bytes_without, plan.budget_met = plan.plan.program.budget.without, plan.plan.program.budget.met
     note_written(plan)
+    adopt_optimizers(plan)
     return plan
 
 
