@@ -41,6 +41,7 @@ include "core/plan.pxi"
 include "core/plan_links.pxi"
 include "core/plan_derivative.pxi"
 include "core/plan_making.pxi"
+include "core/plan_check.pxi"
 include "core/explanation.pxi"
 include "core/plan_memory.pxi"
 

@@ -199,6 +199,7 @@ cdef class Capture:
     cdef list handles     # weak references to the Python tensors that were made for it
     cdef readonly list modules
     cdef public bint backward_ran
+    cdef uint64_t began   # nodes of the capture have greater numbers
 
     def __cinit__(self):
         self.arguments = []
@@ -208,6 +209,7 @@ cdef class Capture:
         self.handles = []
 
     def __enter__(self):
+        self.began = sequence_now()
         check(fbp_capture_begin(&self.capture))
         current_captures.append(self)
         return self

@@ -124,9 +124,13 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
         if not is_inner(capture.leaves[i].leaf):
             add_leaf(plan, program, &capture.leaves[i])
     add_states(plan, capture, program)
+    if plan.check_mode:
+        plan.check = make_check(plan, source, outputs)
     if differentiated:
         plan.differentiated = differentiated
         add_derivative(plan, source, cotangents, gradients, leaves)
+    elif plan.check is not None:
+        (<PlanCheck>plan.check).keep(program)
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
     for i in range(capture.generator_count):
