@@ -44,6 +44,7 @@ include "core/plan_results.pxi"
 include "core/plan_optimizers.pxi"
 include "core/plan_derivative.pxi"
 include "core/plan_making.pxi"
+include "core/plan_check.pxi"
 include "core/explanation.pxi"
 include "core/plan_memory.pxi"
 

@@ -63,6 +63,7 @@ cdef class Plan:
     cdef PyThread_type_lock lock
     cdef int threads, default_dtype
     cdef bint grad_enabled, check_mode
+    cdef object check    # PlanCheck in check mode, else None
     # Of a function that is compiled with its derivative:
     cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
@@ -391,12 +392,16 @@ cdef class Plan:
         cdef fbp_status status
         cdef Py_ssize_t i
         cdef Sweep sweep = None
+        cdef Replay replay = None
         self.acquire()
         try:
+            if self.check is not None:
+                replay = (<PlanCheck>self.check).begin(self, given)
             made = self.prepare(given)
             before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before} if self.returned_before else None
             if self.derivative is not None:
                 sweep = begin_sweep(self, given)
+                sweep.replayed = replay
             status = self.execute()
             if status != FBP_OK:
                 self.drop_gradients(given)
@@ -413,6 +418,8 @@ cdef class Plan:
                     made[i] = made[value]
                 else:
                     made[i] = before[value] if kind == "gradient before" else self.outside_output(self.outputs[i], given)
+        if replay is not None:
+            (<PlanCheck>self.check).finish(self, replay, given, made)
         if self.argument_gradients:
             for i, k in self.argument_gradients:
                 run_backward([given[i]], [made[k]], False, False, None)
@@ -441,6 +448,7 @@ cdef class Plan:
         if self.argument_gradients or self.collects or self.written_inputs:
             raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
+        run.most = count if self.check is None else 1
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
         run.sources = <fbp_batch_source *>fbp_block_get(run.source_bytes)

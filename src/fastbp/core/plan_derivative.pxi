@@ -28,6 +28,8 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
         derivative.outputs.append(("result", None))
     program.phase = 0
     add_states(derivative, source)
+    if plan.check is not None:
+        (<PlanCheck>plan.check).keep(program)
     check(fbp_program_reduce(program))
     check(fbp_program_fit_saved(program))
     plan.bytes_without, plan.budget_met = program.budget.without, program.budget.met
@@ -68,6 +70,7 @@ cdef class Sweep(HostRule):
     cdef list versions       # of arguments and state when the function ran
     cdef list places
     cdef list likes          # shapes and dtypes of the differentiated results
+    cdef Replay replayed     # in check mode: the function's lines were run in it
 
     cdef list read_versions(self):
         cdef Py_ssize_t i
@@ -97,6 +100,7 @@ cdef class Sweep(HostRule):
         HostRule.let_go(self)
         self.block = None
         self.given = None
+        self.replayed = None
 
     cdef list whole(self, list cotangents):
         """With zeros where a result has no cotangent."""
@@ -132,6 +136,8 @@ cdef class Sweep(HostRule):
                 raise_status(status)
         finally:
             derivative.release()
+        if self.replayed is not None:
+            self.replayed.compare_derivative(derivative, pieces, gradients)
         return gradients
 
     cdef list run_eagerly(self, str wanted):

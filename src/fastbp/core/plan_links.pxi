@@ -7,6 +7,7 @@ cdef class BatchPass:
     cdef Plan plan
     cdef list tensors, batches, made, given
     cdef Tensor order
+    cdef readonly int64_t most  # runs at a time: one where each is checked
     cdef fbp_pass what
     cdef fbp_batch_source *sources
     cdef fbp_batch_result *targets
@@ -24,10 +25,13 @@ cdef class BatchPass:
         cdef fbp_status status
         cdef int64_t done = 0
         cdef Py_ssize_t i
+        cdef Replay replay = None
         plan.acquire()
         try:
             if not plan.is_current(self.given):
                 return False
+            if plan.check is not None and begin < end:
+                replay = (<PlanCheck>plan.check).begin(plan, self.rows_of(begin))
             plan.prepare_state(self.given)
             with nogil:
                 status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
@@ -38,7 +42,17 @@ cdef class BatchPass:
                 raise_status(status)
         finally:
             plan.release()
+        if replay is not None:
+            (<PlanCheck>plan.check).finish(plan, replay, replay.given, [None if x is None else x[begin] for x in self.made])
         return True
+
+    cdef list rows_of(self, int64_t i):
+        """The arguments of run i, gathered apart from how the pass does it."""
+        cdef int64_t size = self.what.batch
+        if self.order is None:
+            return [(<Tensor>x).detach()[i * size:(i + 1) * size].contiguous() for x in self.tensors]
+        chosen = self.order[i * size:(i + 1) * size]
+        return [(<Tensor>x).detach()[chosen].contiguous() for x in self.tensors]
 
     def results(self, count):
         """The results of the first `count` runs, stacked; what is no tensor, as the function returned it."""

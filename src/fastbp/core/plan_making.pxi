@@ -54,7 +54,7 @@ cdef int add_states(Plan plan, Capture source) except -1:
         raise MemoryError("cannot allocate a plan")
     for i in range(capture.seen_count):
         t = capture.seen[i]
-        if is_old_gradient(source, t):  # found through its leaf at each call
+        if is_old_gradient(source, t) or is_inner_view(source, t):  # found through its leaf at each call, or through what it looks into
             continue
         plan.states[plan.state_count] = state_slot(fbp_retain(t), t.flags, real_buffer(capture.program, t), False)
         plan.state_tensors.append(wrap(fbp_retain(t)))
@@ -128,9 +128,13 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
             add_leaf(plan, source, &capture.leaves[i], k)
     for i, x in enumerate(outputs):
         plan.outputs.append(result_entry(plan, source, outputs, i))
+    if plan.check_mode:
+        plan.check = make_check(plan, source, outputs)
     if differentiated:
         plan.differentiated = differentiated
         add_derivative(plan, source, cotangents, gradients, leaves)
+    elif plan.check is not None:
+        (<PlanCheck>plan.check).keep(program)
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
     for i in range(capture.generator_count):
@@ -174,6 +178,15 @@ cdef fbp_tensor *empty_like_node(fbp_tensor *t) except NULL:
 cdef bint is_inner(fbp_tensor *leaf) noexcept:
     """Whether a leaf is the function's own: symbolic, perhaps with no one left to see its elements."""
     return leaf.storage == NULL or leaf.storage.symbolic or leaf.storage.captured
+
+
+cdef bint is_inner_view(Capture source, const fbp_tensor *t) noexcept:
+    """Whether the function itself made t, as a view of a tensor from outside."""
+    cdef int32_t i
+    for i in range(source.capture.seen_count if t.sequence > source.begin else 0):
+        if source.capture.seen[i].sequence <= source.begin and source.capture.seen[i].storage == t.storage:
+            return True
+    return False
 
 
 cdef bint is_old_gradient(Capture source, fbp_tensor *t) noexcept:
