@@ -93,6 +93,21 @@ static void run_write(pool *p, fbp_tensor *a, fbp_tensor *b, int64_t n) {
     keep(p, copy);
 }
 
+/* The rows of `a` as a sequence of one step each, (n, 1, n), whose middle axis has a stride that no packed array has there; times b. */
+static void run_sequence(pool *p, fbp_tensor *a, fbp_tensor *b, int64_t n) {
+    const fbp_shape_attribute apart = {.ndim = 3, .shape = {1, n, n}}, square = {.ndim = 2, .shape = {n, n}};
+    const fbp_permute_attribute turn = {.ndim = 3, .axes = {1, 0, 2}};
+    fbp_tensor *batch = apply(FBP_OP_reshape, 1, a, NULL, NULL, &apart, FBP_ATTRIBUTE_BYTES(fbp_shape_attribute, shape, 3));
+    fbp_tensor *rows = apply(FBP_OP_permute, 1, batch, NULL, NULL, &turn, sizeof turn);
+    fbp_tensor *product = apply(FBP_OP_matmul, 2, rows, b, NULL, NULL, 0);
+    fbp_tensor *small = apply(FBP_OP_tanh, 1, product, NULL, NULL, NULL, 0);
+    keep(p, apply(FBP_OP_reshape, 1, small, NULL, NULL, &square, FBP_ATTRIBUTE_BYTES(fbp_shape_attribute, shape, 2)));
+    fbp_release(small);
+    fbp_release(product);
+    fbp_release(rows);
+    fbp_release(batch);
+}
+
 static void run_step(pool *p, const step *s, int64_t n) {
     static const fbp_op unary[] = {FBP_OP_tanh, FBP_OP_sigmoid, FBP_OP_relu, FBP_OP_neg, FBP_OP_square, FBP_OP_sin};
     static const fbp_op binary[] = {FBP_OP_add, FBP_OP_mul, FBP_OP_sub, FBP_OP_maximum};
@@ -125,6 +140,9 @@ static void run_step(pool *p, const step *s, int64_t n) {
             fbp_release(mask);
             break;
         }
+        case 9:
+            if (is_square(a, n) && is_square(b, n)) run_sequence(p, a, b, n);
+            break;
         default:
             if (is_square(a, n) && is_square(b, n)) run_write(p, a, b, n);
     }
@@ -247,7 +265,7 @@ static void test_budgets(uint32_t seed, const step *steps, int64_t n, fbp_tensor
 static void test_program(uint32_t seed, int64_t n) {
     random_state = seed;
     step steps[STEPS];
-    for (int i = 0; i < STEPS; i++) steps[i] = (step){draw(10), draw(1000), draw(1000), draw(1000)};
+    for (int i = 0; i < STEPS; i++) steps[i] = (step){draw(11), draw(1000), draw(1000), draw(1000)};
     fbp_tensor *x = matrix(n, n, false), *leaves[2] = {matrix(n, n, true), matrix(1, n, true)};
     fbp_tensor *results[RESULTS + 2];
     planned made = make_plan(steps, n, x, leaves, (fbp_budget){0});
