@@ -391,6 +391,8 @@ cdef class Plan:
                 else:
                     check(fbp_gradient_accumulate((<Tensor>given[i]).node, (<Tensor>made[k]).node, False))
             del made[self.returned:]
+        if replay is not None:
+            (<PlanCheck>self.check).compare_arguments(self, replay, given)
         return made
 
     def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
