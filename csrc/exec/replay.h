@@ -4,6 +4,9 @@
  * each buffer, and the host fills those of the outside by looking at its tensors anew at each call, so that no address of the plan is
  * shared.  Each line computes from contiguous copies of its operands into a fresh array, so that no stride of the plan is shared, nor
  * any that the program has for itself.  What is shared are the rows' run_ functions and the kernels in force.
+ *
+ * So both sides have the same bits, but for what a plan sums in another order (docs/compile.md): sums that ride along in chains,
+ * products that are added to what is there, products of one column.  The bound of fbp_elements_compare is for these.
  */
 #ifndef FBP_EXEC_REPLAY_H
 #define FBP_EXEC_REPLAY_H
