@@ -67,7 +67,7 @@ static const variable variables[] = {
       "no limit"},
      parse_omp_num_threads},
     {{"FASTBP_DEBUG", "Checks of the library on itself: from 1 on, the program of a compiled step is verified after each pass of the planner.", "0 to 4", "0"}, parse_debug},
-    {{"FASTBP_CHECK", "Re-run each step of a compiled plan on the scalar kernels and compare.", "0 or 1", "0"},
+    {{"FASTBP_CHECK", "Hold each call of a compiled plan to its operations one by one, on other memory, and its steps to the scalar kernels.", "0 or 1", "0"},
      parse_check},
 };
 enum { VARIABLE_COUNT = sizeof variables / sizeof *variables };

@@ -13,7 +13,7 @@ typedef struct fbp_environment {
     int num_threads;     /* FASTBP_NUM_THREADS: most threads to use, 0 = no limit from it */
     int omp_num_threads; /* OMP_NUM_THREADS: likewise; of a list, the first number */
     int debug;           /* FASTBP_DEBUG: 0..4, each level adds to the last */
-    bool check;          /* FASTBP_CHECK: re-run each step of a plan on the scalar kernels and compare */
+    bool check;          /* FASTBP_CHECK: hold plans to their programs on other memory, and to the scalar kernels */
     char problems[512];  /* one line per malformed variable, "" when there is none */
 } fbp_environment;
 

@@ -14,12 +14,16 @@ typedef struct written {
     const fbp_program *program;
     int32_t count, capacity;
     struct part { int32_t value; char *before, *first; int64_t bytes; } *parts;
+    double read;  /* the largest element that it reads */
     bool failed;
 } written;
 
 static void gather(void *context, int32_t value, bool is_written) {
     written *w = context;
-    if (!is_written) return;
+    if (!is_written) {
+        w->read = fmax(w->read, fbp_tensor_largest(fbp_value_tensor(w->program, value)));
+        return;
+    }
     const fbp_tensor *t = fbp_value_tensor(w->program, value);
     const fbp_buffer *b = fbp_value_buffer(w->program, value);
     for (int32_t i = 0; i < w->count; i++)
@@ -59,17 +63,24 @@ static double element(const char *data, int dtype, int64_t i) {
     }
 }
 
-double fbp_elements_largest(int dtype, int64_t n, const char *data) {
+double fbp_tensor_largest(const fbp_tensor *t) {
+    int64_t at[FBP_MAX_NDIM] = {0}, offset = 0;
     double largest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const double one = fabs(element(data, dtype, i));
+    for (int64_t i = 0; i < t->numel; i++) {
+        const double one = fabs(element(t->data, t->dtype, offset));
         if (one > largest && !isinf(one)) largest = one;
+        for (int axis = t->ndim - 1; axis >= 0; axis--) { /* the next element */
+            offset += fbp_strides(t)[axis];
+            if (++at[axis] < fbp_shape(t)[axis]) break;
+            offset -= fbp_shape(t)[axis] * fbp_strides(t)[axis];
+            at[axis] = 0;
+        }
     }
     return largest;
 }
 
+/* 4096 roundings are what sums over up to some thousand terms may differ by in another order. */
 fbp_discrepancy fbp_elements_compare(int dtype, int64_t n, const char *a, const char *b, double scale) {
-    /* Sums over up to some thousand terms may be taken in another order. */
     const double epsilon = dtype == FBP_FLOAT32 ? 0x1p-23 : dtype == FBP_FLOAT64 ? 0x1p-52 : 0;
     fbp_discrepancy d = {0, 0};
     if (epsilon == 0) {
@@ -78,21 +89,35 @@ fbp_discrepancy fbp_elements_compare(int dtype, int64_t n, const char *a, const 
     }
     for (int64_t i = 0; i < n; i++) {
         const double x = element(a, dtype, i), y = element(b, dtype, i);
+        if (!isinf(x)) scale = fmax(scale, fabs(x)); /* fmax leaves a NaN out */
+        if (!isinf(y)) scale = fmax(scale, fabs(y));
         if (x == y || (isnan(x) && isnan(y))) continue;
         const double difference = fabs(x - y);
         d.difference = isnan(difference) ? INFINITY : fmax(d.difference, difference);
     }
-    d.allowed = 4096 * epsilon * fmax(scale, fmax(fbp_elements_largest(dtype, n, a), fbp_elements_largest(dtype, n, b)));
+    d.allowed = 4096 * epsilon * scale;
     return d;
 }
 
-/* Of the scalar kernels and those in force: other orders of sums in each line, of terms that are not seen here, hence at least of 1. */
+/* At least this large a part's largest element is taken to be.  Sums may cancel, and are then as far apart as roundings of their terms,
+ * which are among what the step reads.  The terms of a sum that rides along in a chain differ, too, since both runs have kernels of
+ * their own for them: n of them leave about sqrt(n) roundings. */
+static double scale_of(const fbp_line *line, int32_t value, double read) {
+    const fbp_epilogue *product = line->kind == FBP_LINE_PRODUCT ? line->detail : NULL;
+    const fbp_fused *fused = product ? product->after : line->kind == FBP_LINE_FUSED ? line->detail : NULL;
+    for (int32_t i = 0; fused && i < fused->tail_count; i++)
+        if (fused->tails[i].output == value)
+            return fmax(1, read) * sqrt((double)(fused->tails[i].rows ? fused->inner : fused->numel));
+    return line->kind == FBP_LINE_OP && fbp_ops[line->op].class == FBP_CLASS_LINEAR ? fmax(1, read) : 1;
+}
+
 static fbp_status compare(const fbp_plan *plan, int32_t number, const written *w) {
     const fbp_program *p = plan->program;
     for (int32_t i = 0; i < w->count; i++) {
         const struct part *part = &w->parts[i];
         const fbp_tensor *t = fbp_value_tensor(p, part->value);
-        const fbp_discrepancy d = fbp_elements_compare(t->dtype, part->bytes / fbp_dtype_size((fbp_dtype)t->dtype), part->first, t->data, 1);
+        const fbp_discrepancy d = fbp_elements_compare(t->dtype, part->bytes / fbp_dtype_size((fbp_dtype)t->dtype), part->first, t->data,
+                                                       scale_of(&p->lines[number], part->value, w->read));
         if (d.difference <= d.allowed) continue;
         char name[96];
         fbp_line_name(p, &p->lines[number], name, sizeof name);

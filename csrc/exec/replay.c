@@ -29,28 +29,56 @@ fbp_status fbp_replay_program(const fbp_program *captured, fbp_program **out) {
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
+/* Bytes from the first element to the lowest, and to the end of the highest. */
+static struct fbp_extent extent_of(const fbp_tensor *t) {
+    const int64_t size = fbp_dtype_size((fbp_dtype)t->dtype);
+    struct fbp_extent e = {0, t->numel ? size : 0};
+    for (int i = 0; i < t->ndim && t->numel; i++) {
+        const int64_t reach = (fbp_shape(t)[i] - 1) * fbp_strides(t)[i] * size;
+        if (reach < 0) e.low += reach;
+        else e.high += reach;
+    }
+    return e;
+}
+
+static fbp_status get_memory(fbp_replay *r) {
+    const fbp_program *p = r->program;
+    for (int32_t i = 0; i < p->buffer_count; i++) r->extents[i].high = p->buffers[i].bytes;
+    for (int32_t i = 0; i < p->value_count; i++) {
+        const fbp_value *v = &p->values[i];
+        const struct fbp_extent one = extent_of(v->tensor);
+        struct fbp_extent *all = &r->extents[v->buffer];
+        if (v->offset + one.low < all->low) all->low = v->offset + one.low;
+        if (v->offset + one.high > all->high) all->high = v->offset + one.high;
+    }
+    for (int32_t i = 0; i < p->buffer_count; i++) {
+        const fbp_buffer *b = &p->buffers[i];
+        const size_t bytes = (size_t)(r->extents[i].high - r->extents[i].low);
+        char *memory = malloc(bytes + 1);
+        if (!memory) return fbp_fail(FBP_ERROR_MEMORY, "%s", no_memory);
+        memset(memory, 0xff, bytes + 1); /* a NaN of either type */
+        r->memory[i] = memory - r->extents[i].low;
+        if (b->kind == FBP_BUFFER_CONSTANT && b->storage) memcpy(r->memory[i], b->storage->data, (size_t)b->bytes);
+    }
+    return FBP_OK;
+}
+
 fbp_status fbp_replay_new(const fbp_program *program, int32_t update_count, fbp_replay **out) {
     fbp_replay *r = calloc(1, sizeof *r);
     if (!r) return fbp_fail(FBP_ERROR_MEMORY, "%s", no_memory);
     r->program = program;
     r->update_count = update_count;
     r->memory = calloc((size_t)program->buffer_count + 1, sizeof *r->memory);
+    r->extents = calloc((size_t)program->buffer_count + 1, sizeof *r->extents);
     r->scales = calloc((size_t)program->buffer_count + 1, sizeof *r->scales);
     r->places = calloc((size_t)program->draw_count + 1, sizeof *r->places);
     r->updates = calloc((size_t)update_count + 1, sizeof *r->updates);
     r->steps = calloc((size_t)update_count + 1, sizeof *r->steps);
-    bool complete = r->memory && r->scales && r->places && r->updates && r->steps;
-    for (int32_t i = 0; i < program->buffer_count && complete; i++) {
-        const fbp_buffer *b = &program->buffers[i];
-        r->memory[i] = malloc((size_t)b->bytes + 1);
-        complete = r->memory[i] != NULL;
-        if (!complete) break;
-        memset(r->memory[i], 0xff, (size_t)b->bytes + 1); /* a NaN of either type */
-        if (b->kind == FBP_BUFFER_CONSTANT && b->storage) memcpy(r->memory[i], b->storage->data, (size_t)b->bytes);
-    }
-    if (!complete) {
+    const bool complete = r->memory && r->extents && r->scales && r->places && r->updates && r->steps;
+    const fbp_status status = complete ? get_memory(r) : fbp_fail(FBP_ERROR_MEMORY, "%s", no_memory);
+    if (status != FBP_OK) {
         fbp_replay_free(r);
-        return fbp_fail(FBP_ERROR_MEMORY, "%s", no_memory);
+        return status;
     }
     for (int32_t i = 0; i < program->draw_count; i++) {
         const fbp_generator *generator = program->draws[i].generator;
@@ -62,8 +90,10 @@ fbp_status fbp_replay_new(const fbp_program *program, int32_t update_count, fbp_
 
 void fbp_replay_free(fbp_replay *replay) {
     if (!replay) return;
-    for (int32_t i = 0; replay->memory && i < replay->program->buffer_count; i++) free(replay->memory[i]);
+    for (int32_t i = 0; replay->memory && i < replay->program->buffer_count; i++)
+        if (replay->memory[i]) free(replay->memory[i] + replay->extents[i].low);
     free(replay->memory);
+    free(replay->extents);
     free(replay->scales);
     free(replay->places);
     free(replay->updates);
@@ -85,21 +115,18 @@ static void grow_scale(fbp_replay *r, int32_t buffer, double scale) {
     if (scale > r->scales[buffer]) r->scales[buffer] = scale;
 }
 
-/* Bytes from the first element to the last, both included. */
-static int64_t span(const fbp_tensor *t) {
-    int64_t last = 0;
-    if (t->numel == 0) return 0;
-    for (int i = 0; i < t->ndim; i++) last += (fbp_shape(t)[i] - 1) * fbp_strides(t)[i];
-    return (last + 1) * fbp_dtype_size((fbp_dtype)t->dtype);
+static bool has_room(const fbp_replay *r, int32_t buffer, int64_t offset, const fbp_tensor *t) {
+    const struct fbp_extent e = extent_of(t);
+    return offset + e.low >= r->extents[buffer].low && offset + e.high <= r->extents[buffer].high;
 }
 
 fbp_status fbp_replay_fill(fbp_replay *replay, int32_t buffer, int64_t offset, const fbp_tensor *t) {
-    const int64_t bytes = span(t);
-    if (offset < 0 || offset + bytes > replay->program->buffers[buffer].bytes)
+    const struct fbp_extent e = extent_of(t);
+    if (!has_room(replay, buffer, offset, t))
         return fbp_fail(FBP_ERROR_RUNTIME, "FASTBP_CHECK: a tensor of shape %s does not fit the memory that was captured for it",
                         fbp_tensor_shape_text(t));
-    memcpy(replay->memory[buffer] + offset, t->data, (size_t)bytes);
-    grow_scale(replay, buffer, fbp_elements_largest(t->dtype, bytes / fbp_dtype_size((fbp_dtype)t->dtype), t->data));
+    memcpy(replay->memory[buffer] + offset + e.low, t->data + e.low, (size_t)(e.high - e.low));
+    grow_scale(replay, buffer, fbp_tensor_largest(t));
     return FBP_OK;
 }
 
@@ -152,7 +179,7 @@ static fbp_status take(const fbp_replay *r, int32_t value, const fbp_tensor *ful
 static void put(fbp_replay *r, int32_t value, const fbp_tensor *from) {
     const fbp_tensor *to = fbp_value_tensor(r->program, value);
     strided_copy(from, address(r, value), fbp_strides(to), from->data, fbp_strides(from));
-    grow_scale(r, r->program->values[value].buffer, fbp_elements_largest(from->dtype, from->numel, from->data));
+    grow_scale(r, r->program->values[value].buffer, fbp_tensor_largest(from));
 }
 
 static void drop(int32_t count, fbp_tensor **tensors) {
@@ -271,19 +298,18 @@ fbp_status fbp_replay_run(fbp_replay *replay, int phase) {
 
 /* ---- comparing ---------------------------------------------------------------------------------------------------------------- */
 
-/* Row-major copies of both sides, compared. */
-static fbp_status compare_elements(const fbp_replay *r, int32_t buffer, const char *wanted, const int64_t *strides, const fbp_tensor *found,
-                                   const char *what) {
+/* `found` against the elements at `wanted`; row-major copies of both are compared. */
+static fbp_status compare_elements(const fbp_tensor *found, const char *wanted, const int64_t *strides, double scale, const char *what) {
     fbp_tensor *a, *b;
     FBP_TRY(make(found, found, &a));
     fbp_status status = make(found, found, &b);
     if (status == FBP_OK) {
         strided_copy(found, a->data, fbp_strides(a), wanted, strides);
         strided_copy(found, b->data, fbp_strides(b), found->data, fbp_strides(found));
-        const fbp_discrepancy d = fbp_elements_compare(found->dtype, found->numel, a->data, b->data, r->scales[buffer]);
+        const fbp_discrepancy d = fbp_elements_compare(found->dtype, found->numel, a->data, b->data, scale);
         if (d.difference > d.allowed)
-            status = fbp_fail(FBP_ERROR_RUNTIME, "FASTBP_CHECK: %s, %s %s, differs by %.3g from what the function's operations give one by one on "
-                              "memory of their own; %.3g is allowed", what, fbp_dtype_name((fbp_dtype)found->dtype),
+            status = fbp_fail(FBP_ERROR_RUNTIME, "FASTBP_CHECK: %s, %s %s, differs by %.3g from what the function's operations give one by one "
+                              "on memory of their own; %.3g is allowed", what, fbp_dtype_name((fbp_dtype)found->dtype),
                               fbp_tensor_shape_text(found), d.difference, d.allowed);
         fbp_release(b);
     }
@@ -293,22 +319,21 @@ static fbp_status compare_elements(const fbp_replay *r, int32_t buffer, const ch
 
 fbp_status fbp_replay_compare(const fbp_replay *replay, int32_t buffer, int64_t offset, const fbp_tensor *like, const fbp_tensor *found,
                               const char *what) {
-    int64_t strides[FBP_MAX_NDIM];
     fbp_layout layout;
     if (like && !same_kind(like, found))
         return fbp_fail(FBP_ERROR_RUNTIME, "FASTBP_CHECK: %s is %s %s; the function gives %s %s", what, fbp_dtype_name((fbp_dtype)found->dtype),
                         fbp_tensor_shape_text(found), fbp_dtype_name((fbp_dtype)like->dtype), fbp_tensor_shape_text(like));
     if (like) fbp_layout_of(like, &layout);
     else FBP_TRY(fbp_layout_contiguous(&layout, (fbp_dtype)found->dtype, found->ndim, fbp_shape(found)));
-    int64_t last = offset / fbp_dtype_size((fbp_dtype)found->dtype);
-    for (int i = 0; i < found->ndim; i++) {
-        strides[i] = layout.strides[i];
-        last += (layout.shape[i] - 1) * layout.strides[i];
-    }
-    if (found->numel && (last + 1) * fbp_dtype_size((fbp_dtype)found->dtype) > replay->program->buffers[buffer].bytes)
-        return fbp_fail(FBP_ERROR_RUNTIME, "FASTBP_CHECK: %s has the shape %s, which is more than the function gives", what,
-                        fbp_tensor_shape_text(found));
-    return compare_elements(replay, buffer, replay->memory[buffer] + offset, strides, found, what);
+    fbp_tensor *place;
+    FBP_TRY(fbp_tensor_new(&layout, NULL, NULL, 0, 0, &place));
+    fbp_status status = FBP_OK;
+    if (!has_room(replay, buffer, offset, place))
+        status = fbp_fail(FBP_ERROR_RUNTIME, "FASTBP_CHECK: %s has the shape %s, which is more than the function gives", what,
+                          fbp_tensor_shape_text(found));
+    else status = compare_elements(found, replay->memory[buffer] + offset, fbp_strides(place), replay->scales[buffer], what);
+    fbp_release(place);
+    return status;
 }
 
 fbp_status fbp_replay_compare_value(const fbp_replay *replay, int32_t value, const fbp_tensor *found, const char *what) {

@@ -4,6 +4,9 @@
  * each buffer, and the host fills those of the outside by looking at its tensors anew at each call, so that no address of the plan is
  * shared.  Each line computes from contiguous copies of its operands into a fresh array, so that no stride of the plan is shared, nor
  * any that the program has for itself.  What is shared are the rows' run_ functions and the kernels in force.
+ *
+ * So both sides have the same bits, but for what a plan sums in another order (docs/compile.md): sums that ride along in chains,
+ * products that are added to what is there, products of one column.  The bound of fbp_elements_compare is for these.
  */
 #ifndef FBP_EXEC_REPLAY_H
 #define FBP_EXEC_REPLAY_H
@@ -12,7 +15,8 @@
 
 typedef struct fbp_replay {
     const fbp_program *program; /* the caller's, which must outlive the replay; only read */
-    char **memory;              /* of each buffer */
+    char **memory;              /* of each buffer: where its first byte would be */
+    struct fbp_extent { int64_t low, high; } *extents; /* bytes of it that are there: strides may be negative, so low may be, too */
     double *scales;             /* of each buffer: the largest element that what stands there came from by adding */
     fbp_generator *places;      /* of each draw: seed and block */
     fbp_update_slot *updates;   /* numbers of each UPDATE line; `step` and `stride` are not used */
@@ -46,8 +50,8 @@ typedef struct fbp_discrepancy {
     double allowed;    /* 0 for integers */
 } fbp_discrepancy;
 
-/* Largest absolute value among n elements; those that are not finite do not count. */
-double fbp_elements_largest(int dtype, int64_t n, const char *data);
+/* Largest absolute value of an element; those that are not finite do not count. */
+double fbp_tensor_largest(const fbp_tensor *t);
 /* Two arrays of n elements.  Floats may differ by 4096 roundings of `scale` or of their largest element; NaN equals NaN. */
 fbp_discrepancy fbp_elements_compare(int dtype, int64_t n, const char *a, const char *b, double scale);
 

@@ -60,7 +60,8 @@ fbp_status fbp_plan_run(fbp_plan *plan);
 fbp_status fbp_plan_run_timed(fbp_plan *plan, double *seconds);
 /* One line by itself. */
 fbp_status fbp_step_run(fbp_plan *plan, const fbp_step *step);
-/* The same, with every line computed on the scalar kernels as well: RUNTIME names the first that differs. */
+/* The same, with every line computed on the scalar kernels as well: RUNTIME names the first that differs (addresses and strides are
+ * those of the plan both times; replay.h has its own). */
 fbp_status fbp_plan_run_checked(fbp_plan *plan);
 /* Most bytes that the plan's own memory takes. */
 int64_t fbp_plan_peak_bytes(const fbp_plan *plan);

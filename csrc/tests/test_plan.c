@@ -12,7 +12,7 @@
 #include "exec/apply.h"
 #include "exec/backward.h"
 #include "exec/capture.h"
-#include "exec/run.h"
+#include "exec/replay.h"
 #include "kernels/kernels.h"
 
 static int failures;
@@ -199,7 +199,8 @@ typedef struct planned {
     fbp_plan *plan;
     double *memory[RESULTS + 2];
     int64_t numel[RESULTS + 2];
-    int32_t input;
+    int32_t input, leaves[2], buffers[RESULTS + 2];
+    fbp_program *captured; /* as it was before the passes */
 } planned;
 
 static planned make_plan(const step *steps, int64_t n, fbp_tensor *x, fbp_tensor **leaves, fbp_budget budget) {
@@ -215,7 +216,8 @@ static planned make_plan(const step *steps, int64_t n, fbp_tensor *x, fbp_tensor
     made.input = fbp_program_buffer(program, symbol->storage);
     program->buffers[made.input].kind = FBP_BUFFER_INPUT;
     run_program(steps, n, symbol, leaves, captured, captured + RESULTS);
-    int32_t buffers[RESULTS + 2];
+    int32_t *buffers = made.buffers;
+    for (int i = 0; i < 2; i++) made.leaves[i] = fbp_program_buffer(program, leaves[i]->storage);
     for (int i = 0; i < RESULTS + 2; i++) {
         buffers[i] = captured[i] ? result_buffer(program, captured[i]) : -1;
         made.numel[i] = captured[i] ? captured[i]->numel : 0;
@@ -225,6 +227,7 @@ static planned make_plan(const step *steps, int64_t n, fbp_tensor *x, fbp_tensor
     fbp_release(symbol);
     fbp_capture_end(capture);
     must(fbp_program_verify(program, "capture"));
+    must(fbp_replay_program(program, &made.captured));
     must(fbp_plan_new(program, 0, 0, &made.plan));
     must(fbp_program_verify(made.plan->program, "place"));
     capture->program = NULL;
@@ -236,7 +239,32 @@ static planned make_plan(const step *steps, int64_t n, fbp_tensor *x, fbp_tensor
 
 static void drop_plan(planned *made) {
     fbp_plan_free(made->plan);
+    fbp_program_free(made->captured);
     for (int i = 0; i < RESULTS + 2; i++) free(made->memory[i]);
+}
+
+static void keep_memory(void *owner) { (void)owner; }
+
+/* What the plan left behind is what its lines give one by one. */
+static void check_replay(uint32_t seed, const planned *made, const fbp_tensor *x, fbp_tensor **leaves, fbp_tensor *const *results) {
+    fbp_replay *replay;
+    must(fbp_replay_new(made->captured, 0, &replay));
+    must(fbp_replay_fill(replay, made->input, 0, x));
+    for (int i = 0; i < 2; i++) must(fbp_replay_fill(replay, made->leaves[i], 0, leaves[i]));
+    must(fbp_replay_run(replay, 0));
+    for (int i = 0; i < RESULTS + 2; i++) {
+        if (!made->memory[i]) continue;
+        fbp_layout layout;
+        fbp_tensor *found;
+        must(fbp_layout_contiguous(&layout, FBP_FLOAT64, results[i]->ndim, fbp_shape(results[i])));
+        must(fbp_tensor_borrow(&layout, made->memory[i], made->numel[i] * 8, false, keep_memory, NULL, &found));
+        CHECK(fbp_replay_compare(replay, made->buffers[i], 0, NULL, found, "result") == FBP_OK, "seed %u, %d: %s", seed, i, fbp_message());
+        ((double *)found->data)[0] += 1e-6 * fmax(1, fbp_tensor_largest(found));
+        if (isfinite(((double *)found->data)[0]))
+            CHECK(fbp_replay_compare(replay, made->buffers[i], 0, NULL, found, "result") != FBP_OK, "seed %u, %d: a wrong element", seed, i);
+        fbp_release(found);
+    }
+    fbp_replay_free(replay);
 }
 
 static int smaller_plans, repeated_lines;
@@ -277,8 +305,10 @@ static void test_program(uint32_t seed, int64_t n) {
         for (int i = 0; i < RESULTS + 2; i++) {
             CHECK((results[i] != NULL) == (made.memory[i] != NULL), "seed %u: result %d", seed, i);
             if (results[i] && made.memory[i]) compare(i < RESULTS ? "result" : "gradient", results[i], made.memory[i], results[i]->numel, seed);
-            if (results[i]) fbp_release(results[i]);
         }
+        check_replay(seed, &made, x, leaves, results);
+        for (int i = 0; i < RESULTS + 2; i++)
+            if (results[i]) fbp_release(results[i]);
     }
     must(fbp_plan_run(made.plan)); /* the checked run was on other kernels */
     test_budgets(seed, steps, n, x, leaves, &made);

@@ -233,7 +233,7 @@ def __dir__() -> list[str]:
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.
 _PRIVATE = """rebuild GraphRecord forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
-BatchPass Capture CompiledCall Plan Sweep UpdateLink capturing current_capture is_symbolic
+BatchPass Capture CompiledCall Plan PlanCheck Replay Sweep UpdateLink capturing current_capture is_symbolic
 make_plan paused_capture
 batch unbatch level_of lift drop_history leave_point is_recorded reaches_others recording slow_ops_forget vmap_depth
 vmap_information vmap_level

@@ -424,6 +424,8 @@ cdef class Plan:
             for i, k in self.argument_gradients:
                 run_backward([given[i]], [made[k]], False, False, None)
             del made[self.returned:]
+        if replay is not None:
+            (<PlanCheck>self.check).compare_arguments(self, replay, given)
         return made
 
     cdef object outside_output(self, tuple output, list given):

@@ -1,7 +1,11 @@
 # FASTBP_CHECK=1: each call of a plan against the captured program, run on memory of its own that is filled from the world as it is at the call.
 
 cdef extern from "exec/replay.h" nogil:
+    ctypedef struct fbp_discrepancy:
+        double difference, allowed
+    fbp_discrepancy fbp_elements_compare(int dtype, int64_t n, const char *a, const char *b, double scale)
     ctypedef struct fbp_replay:
+        char **memory
         fbp_update_slot *updates
         int64_t **steps
     fbp_status fbp_replay_program(const fbp_program *captured, fbp_program **out)
@@ -28,6 +32,7 @@ cdef class Replay:
     cdef PlanCheck owner   # whose program it runs
     cdef list given
     cdef list steps        # arrays of int64 under replay.steps
+    cdef list before       # copies of the gradients that arguments had before the call, an entry of PlanCheck.arguments each
     cdef dict done         # (id of optimizer, id of parameter) -> (optimizer, parameter, kind, steps after the call, values of its state)
 
     def __dealloc__(self):
@@ -53,6 +58,7 @@ cdef class PlanCheck:
     cdef list updates      # an UPDATE line each: (optimizer, parameters, "adam" or "sgd")
     cdef list states       # a state of the plan each: its offset in its buffer
     cdef list gradients    # (number of a leaf, buffer, offset): gradients that were there before the call
+    cdef list arguments    # (number of an argument, number of the result that it collects or -1, whether its gradient is replaced)
     cdef list views        # (number of an output, buffer, offset): views of outside memory that the function made
 
     def __dealloc__(self):
@@ -83,6 +89,7 @@ cdef class PlanCheck:
                 check(fbp_replay_fill(made.replay, buffer, offset, gradient))
         for i in range(len(self.updates)):
             self.begin_update(made, i)
+        made.before = [copy_of_gradient(<Tensor>given[k]) for k, _, _ in self.arguments]
         check(fbp_replay_run(made.replay, 0))
         return made
 
@@ -163,6 +170,34 @@ cdef class PlanCheck:
                 check(fbp_replay_compare(replay.replay, buffer, offset, gradient, gradient, what.encode()))
         return 0
 
+    cdef int compare_arguments(self, Plan plan, Replay replay, list given) except -1:
+        """What leaves among the arguments have collected."""
+        cdef fbp_tensor *found
+        cdef Tensor wanted
+        cdef fbp_discrepancy apart
+        for (k, i, replaced), before in zip(self.arguments, replay.before):
+            if (<Tensor>given[k]).node.edge_count:  # its gradient goes on to leaves that the plan does not know
+                continue
+            found = gradient_of(<Tensor>given[k])
+            what = f"the gradient of argument {k}"
+            if i < 0:
+                wanted = None if replaced else before
+            else:
+                wanted = wrap(empty_like_node(plan.results[<Py_ssize_t>i].like))
+                memcpy(wanted.node.data, replay.replay.memory[plan.results[<Py_ssize_t>i].buffer], wanted.node.numel * wanted.element_size())
+                if before is not None and not replaced:
+                    wanted = before + wanted
+            if (wanted is None) != (found == NULL):
+                raise RuntimeError(f"FASTBP_CHECK: {what} is {'None' if found == NULL else 'a tensor'}, and not after the function")
+            if found == NULL:
+                continue
+            got = wrap(fbp_retain(found)).detach().contiguous()
+            apart = fbp_elements_compare(found.dtype, found.numel, (<Tensor>got).node.data, wanted.node.data, 0)
+            if apart.difference > apart.allowed:
+                raise RuntimeError(f"FASTBP_CHECK: {what}, {wanted.dtype} of shape {tuple(wanted.shape)}, differs by {apart.difference:.3g} from what "
+                                   f"the function leaves there; {apart.allowed:.3g} is allowed")
+        return 0
+
     cdef int compare_updates(self, Replay replay) except -1:
         for optimizer, parameter, kind, steps, values in replay.done.values():
             entry = optimizer.state.get(parameter)
@@ -179,6 +214,11 @@ cdef class PlanCheck:
 
 cdef inline fbp_tensor *gradient_of(const fbp_tensor *leaf) noexcept:
     return leaf.autograd.gradient if leaf.autograd != NULL else NULL
+
+
+cdef Tensor copy_of_gradient(Tensor leaf):
+    cdef fbp_tensor *gradient = gradient_of(leaf)
+    return wrap(fbp_retain(gradient)).detach().clone() if gradient != NULL else None
 
 
 cdef object array_of_int64(Py_ssize_t count):
@@ -236,6 +276,12 @@ cdef PlanCheck make_check(Plan plan, Capture source, list outputs):
         buffer = outside_buffer(program, t.storage) if t != NULL else -1
         if buffer >= 0:
             made.gradients.append((i, buffer, t.data - <char *>t.storage.data))
+    made.arguments = []
+    collected = {k: i for k, i in plan.argument_gradients}
+    for i in range(source.capture.leaf_count):
+        for k, symbol in enumerate(plan.symbols):
+            if (<Tensor>symbol).node == source.capture.leaves[i].leaf:
+                made.arguments.append((k, collected.get(k, -1), source.capture.leaves[i].replaced_first))
     made.views = []
     for i, x in enumerate(outputs):
         if not isinstance(x, Tensor) or plan.results[i].buffer >= 0:
