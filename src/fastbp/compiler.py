@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from . import _core
 from ._budget import checked_budget, warn_of_budget
-from ._core import Tensor
-from ._guards import check_kept, guards_of, name_of, watching
+from ._core import RunEagerly, Tensor
+from ._guards import World, check_kept, name_of, warn_of_variables
 from ._tree import LEAF, flatten, unflatten
+from ._variables import WeakMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .utils.data import DataLoader
 
 PLANS_MOST = 16
+FAILURES_MOST = 3  # calls running without a plan that fits, after which a function is not compiled any more
 
 # ------------------------------------------------------------------------------------------- arguments as lists
 
@@ -90,7 +92,7 @@ class Compiled:
     Attributes
     ----------
     plan : Plan
-        The plan of the latest call; `print()` it. None before the first call.
+        The plan of the latest call; `print()` it. None before the first call, and where the latest ran eagerly.
     """
 
     def __init__(self, function: Callable[..., Any], memory_budget: int | float | None = None) -> None:
@@ -99,6 +101,9 @@ class Compiled:
         self._entries: OrderedDict[Any, list[_Entry]] = OrderedDict()
         self._latest: _Entry | None = None
         self._warned = False
+        self._warned_of_variables = False
+        self._reason = ""  # why the latest call that had no plan ran eagerly
+        self._eager = False  # all calls do
         self._bound: dict[int, Compiled] = {}  # of methods, by their instance
         self._calls = _core.CompiledCall(self)
         functools.update_wrapper(self, function if hasattr(function, "__name__") else type(function), updated=())
@@ -130,21 +135,63 @@ class Compiled:
         """The plan of the latest call."""
         return None if self._latest is None else self._latest.plan
 
-    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Entry, list[Tensor]]:
-        """The entry for these arguments, captured now where there is none, and their tensors."""
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Entry, list[Tensor]] | None:
+        """The entry for these arguments, captured now where there is none, and their tensors; None: run eagerly."""
+        if self._eager:
+            return None
         leaves: list[Any] = []
         structure = flatten((args, kwargs), leaves)
         tensors = as_tensors(leaves)
+        if _core.needs_eager_run(tensors):
+            return self._without_plan("hooks of an argument run at each call")
         key = key_of(structure)
         entries = self._entries.get(key, [])
         for entry in entries:
             if entry.plan.fits(tensors):
                 self._entries.move_to_end(key)
                 self._latest = entry
+                self._calls.failures = 0
                 return entry, tensors
-        entry = self._capture(key, structure, tensors)
+        change = self._changed_guard(entries, tensors)
+        failures = self._calls.failures + 1
+        if change is not None and failures >= FAILURES_MOST:
+            return self._give_up(f"{failures} calls running had no plan that fits, since something had changed ({change})")
+        try:
+            entry = self._capture(key, structure, tensors)
+        except RunEagerly as wish:
+            if wish.forever or failures >= FAILURES_MOST:
+                return self._give_up(wish.reason)
+            self._calls.failures = failures
+            return self._without_plan(wish.reason)
+        self._calls.failures = 0 if change is None else failures
         self._remember(entry)
         return entry, tensors
+
+    def _changed_guard(self, entries: list[_Entry], tensors: list[Tensor]) -> str | None:
+        """What has changed since plans for these arguments were made; None where no plan is for them."""
+        latest = [self._latest] if self._latest in entries else []
+        changes = (entry.plan.changed_guard(tensors) for entry in [*latest, *reversed(entries)])
+        return next((one for one in changes if one is not None), None)
+
+    def _without_plan(self, reason: str) -> None:
+        """This call runs the function itself."""
+        self._reason = reason
+        self._latest = None
+        self._calls.drop()
+
+    def _give_up(self, reason: str) -> None:
+        """This call and all further ones run the function itself."""
+        self._without_plan(reason)
+        self._eager = True
+        self._entries.clear()
+        warnings.warn(f"compile: {name_of(self._function)} runs eagerly from now on: {reason}", stacklevel=4)
+
+    def _run_eagerly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The function itself, with tensors in place of arrays as its plans have them."""
+        leaves: list[Any] = []
+        structure = flatten((args, kwargs), leaves)
+        args, kwargs = unflatten(structure, iter(as_tensors(leaves)))
+        return self._function(*args, **kwargs)
 
     def _remember(self, entry: _Entry) -> None:
         self._entries.setdefault(entry.key, []).append(entry)
@@ -167,16 +214,21 @@ class Compiled:
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        with watching(), capture:
+        with capture, World(self._function, capture) as world:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
             value = self._function(*args, **kwargs)
             results: list[Any] = []
             result = flatten(value, results)
             del value, args, kwargs
-            guards = guards_of(capture.modules)
+            if capture.eager is not None:  # the function has caught it
+                raise capture.eager
+            guards = world.guards()
             check_kept(self._function, capture, [*symbols, *results])
             plan = _core.make_plan(capture, (self._function, structure), results, guards, self._memory_budget)
+        if world.unwatched and not self._warned_of_variables:
+            self._warned_of_variables = True
+            warn_of_variables(self._function, world.unwatched)
         if not plan.budget_met:
             warn_of_budget(name_of(self._function), plan, self._memory_budget)
         arguments = [describe(one) for one in tensors]
@@ -227,10 +279,20 @@ class Compiled:
         Profile
             Prints as a table: time, calls, flops, bytes, GFLOP/s, GB/s, and the share of the roofline, which is
             measured once on this machine. `rows` has the figures.
+
+        Raises
+        ------
+        RuntimeError
+            When the function runs eagerly; the message says why.
         """
         from ._profile import profile_plan
 
-        entry, tensors = self._find(args, kwargs)
+        found = self._find(args, kwargs)
+        if found is None:
+            raise RuntimeError(
+                f"profile: {name_of(self._function)} has no plan, it runs eagerly: {self._reason}; profile it as eager code"
+            )
+        entry, tensors = found
         return profile_plan(entry.plan, tensors, repeat)
 
 
@@ -241,12 +303,7 @@ def _bound_method(function: Callable[..., Any], instance: Any, bound: dict[int, 
         weakref.finalize(instance, bound.pop, id(instance), None)
     except TypeError:  # an object without weak references is kept
         return function.__get__(instance)  # type: ignore[no-any-return]
-
-    @functools.wraps(function)
-    def method(*args: Any, **kwargs: Any) -> Any:
-        return function(reference(), *args, **kwargs)
-
-    return method
+    return WeakMethod(function, reference)
 
 
 class BoundCompiled:

@@ -197,14 +197,14 @@ cdef class Capture:
     cdef readonly list updates  # (optimizer, group, bucket, "adam" or "sgd")
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
-    cdef readonly list modules
+    cdef public object world  # _guards.World: what the function reads besides its arguments
+    cdef public object eager  # the RunEagerly that was raised, if one was
     cdef public bint backward_ran
 
     def __cinit__(self):
         self.arguments = []
         self.updates = []
         self.undo = []
-        self.modules = []
         self.handles = []
 
     def __enter__(self):
@@ -214,6 +214,8 @@ cdef class Capture:
 
     def __exit__(self, kind, error, trace):
         self.finish()
+        if isinstance(error, RunEagerly):
+            self.eager = error
         if kind is not None:
             for function in reversed(self.undo):
                 function()

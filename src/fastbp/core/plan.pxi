@@ -52,7 +52,8 @@ cdef class Plan:
     cdef int32_t *inputs
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
     cdef bint writes  # arguments or state: then arguments must lie apart from what is written
-    cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
+    cdef list state_tensors, leaf_tensors, symbols, updates, outputs, grad_finals, written_inputs
+    cdef Guards guards            # of Python's state; None: there are none
     cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
@@ -157,7 +158,9 @@ cdef class Plan:
         for i in range(self.input_count):
             a = (<Tensor>given[i]).node
             b = (<Tensor>self.symbols[i]).node
-            if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & FBP_REQUIRES_GRAD or \
+            # Symbols stand for arguments that have values: the flag FBP_SYMBOLIC must differ.
+            if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & (FBP_REQUIRES_GRAD | FBP_SYMBOLIC) != FBP_SYMBOLIC or \
+                    (a.autograd != NULL and a.autograd.hooks != NULL and has_hooks(a)) or \
                     memcmp(fbp_shape(a), fbp_shape(b), 2 * a.ndim * sizeof(int64_t)) != 0 or a.storage.read_only > b.storage.read_only:
                 return False
         return True
@@ -167,9 +170,8 @@ cdef class Plan:
         cdef Py_ssize_t i
         cdef Tensor wrapper
         cdef fbp_tensor *gradient
-        for entry in self.guards:
-            if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
-                return False
+        if self.guards is not None and not self.guards.hold():
+            return False
         for entry in self.updates:
             if not (<UpdateLink>entry).is_current():
                 return False
@@ -191,6 +193,20 @@ cdef class Plan:
     def fits(self, list given):
         """Whether the plan can run now with these arguments."""
         return self.accepts(given) and self.is_current()
+
+    def changed_guard(self, list given):
+        """What keeps the plan from running with arguments that it was made for, in words.
+
+        None where nothing does, and where the reason is one that leads to a few plans and no more: gradients that are None or not.
+        """
+        if not self.accepts(given):
+            return None
+        change = None if self.guards is None else self.guards.change()
+        if change is None:
+            for entry in self.updates:
+                if not (<UpdateLink>entry).is_current():
+                    return f"parameters or state of {builtin_type((<UpdateLink>entry).optimizer).__name__} are others"
+        return change
 
     cdef bint overlaps(self, list given) except -1:
         """Whether an argument shares memory with what the plan writes: then only the function itself is right."""

@@ -1,0 +1,316 @@
+"""Which variables, attributes and entries of dicts a function reads by name, from its bytecode.
+
+There is no analysis of values here: a chain such as `config.scale` or `TABLE["lr"]` that begins at a global, at a
+variable of an enclosing function or at `self` is followed as far as instance dicts and plain dicts go, and functions
+found on the way are read in turn. What code reaches in other ways (a list's elements, a local name for an object,
+`getattr`) is not found.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import sys
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import _core
+from ._core import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+FUNCTIONS_MOST = 2000
+DEPTH_MOST = 16
+_MISSING: Any = object()
+
+
+class Chain(NamedTuple):
+    """A name that code reads or binds, and what it reads of the object behind it: ("." or "[]", name or constant)."""
+
+    kind: str  # "global", "free" or "self"
+    name: str
+    path: tuple[tuple[str, Any], ...]
+
+
+class WeakMethod:
+    """A function called as the method of an instance that it does not keep alive."""
+
+    def __init__(self, function: Callable[..., Any], reference: Callable[[], Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.reference = reference
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self.reference(), *args, **kwargs)
+
+
+# ------------------------------------------------------------------------------------------------ from bytecode
+
+
+@functools.lru_cache(maxsize=512)
+def chains_of(code: CodeType) -> tuple[Chain, ...]:
+    """All chains of a function and of those inside it, each once."""
+    first = code.co_varnames[0] if code.co_argcount else ""
+    return tuple(dict.fromkeys(_chains(code, first, frozenset(code.co_freevars), first)))
+
+
+def _chains(code: CodeType, own: str, free: frozenset[str], cell: str) -> Iterator[Chain]:
+    """Chains of one code object; `own` is its local name for self, `cell` the name by which inner functions see self."""
+    root: tuple[str, str] | None = None
+    path: list[tuple[str, Any]] = []
+    constant = _MISSING
+    for one in dis.get_instructions(code):
+        op, value = one.opname, one.argval
+        if root is not None:
+            if op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"):
+                path.append((".", value))
+                continue
+            if op in ("BINARY_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR") or (op == "BINARY_OP" and one.argrepr == "[]"):
+                if constant is not _MISSING and isinstance(constant, str | int):
+                    path.append(("[]", constant))
+                    constant = _MISSING
+                    continue
+            elif op in ("COPY", "DUP_TOP", "DUP_TOP_TWO", "EXTENDED_ARG", "CACHE"):
+                continue
+            elif op in ("LOAD_CONST", "LOAD_SMALL_INT") and constant is _MISSING:
+                constant = value
+                continue
+            yield Chain(*root, tuple(path))
+        root, path, constant = _root_of(op, value, own, free, cell), [], _MISSING
+    if root is not None:
+        yield Chain(*root, tuple(path))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _chains(inner, "", free, cell)
+
+
+def _root_of(op: str, value: Any, own: str, free: frozenset[str], cell: str) -> tuple[str, str] | None:
+    """Where an instruction begins a chain, or binds a name."""
+    if op in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
+        return ("global", value)
+    if op.startswith("LOAD_FAST") or op == "STORE_FAST_LOAD_FAST":
+        name = value[-1] if isinstance(value, tuple) else value
+        return ("self", name) if name and name == own else None
+    if op.endswith("_DEREF") or op.endswith("_DEREFS") or op == "LOAD_CLASSDEREF":
+        if value in free:
+            return ("free", value)
+        return ("self", value) if value and value == cell else None
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def is_library(name: str | None) -> bool:
+    """Whether a module is fastbp's, Python's own or an installed package: no one changes its names."""
+    top = (name or "").partition(".")[0]
+    if top == "fastbp" or top in sys.stdlib_module_names or top == "builtins":
+        return True
+    file = getattr(sys.modules.get(name or ""), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
+
+
+# ------------------------------------------------------------------------------------------------ from objects
+
+
+class Reader:
+    """Finds what a function reads, and notes each thing as it is before the function has run.
+
+    Attributes
+    ----------
+    variables : dict
+        Variables found, by the identity of what holds them and the name.
+    classes : dict
+        Classes whose methods and plain attributes are read, by identity.
+    """
+
+    def __init__(self, note_module: Callable[[Any], None]) -> None:
+        self.variables: dict[tuple[int, Any], _core.Variable] = {}
+        self.classes: dict[int, _core.ClassGuard] = {}
+        self._note_module = note_module
+        self._seen: set[tuple[int, int]] = set()
+        self._own = ""  # the package that the function is from
+        self._depth = 0
+
+    def read(self, function: Any) -> None:
+        """All that a function, a module or another callable reads."""
+        named = function.func if isinstance(function, functools.partial) else function
+        self._own = (getattr(named, "__module__", None) or type(named).__module__).partition(".")[0]
+        self._reach(function)
+
+    def read_class(self, module: Any) -> None:
+        """What the forward of a module of the user's own class reads."""
+        kind = type(module)
+        if self._is_library(kind.__module__):
+            return
+        self._watch_class(kind)
+        for base in self._own_bases(kind):
+            for name in ("forward", "__call__"):
+                self._visit(vars(base).get(name), module)
+
+    def _is_library(self, name: str | None) -> bool:
+        top = (name or "").partition(".")[0]
+        return is_library(name) and (top == "fastbp" or top != self._own)
+
+    def _own_bases(self, kind: type) -> list[type]:
+        return [one for one in kind.__mro__ if not self._is_library(one.__module__)]
+
+    def _watch_class(self, kind: type) -> None:
+        if id(kind) not in self.classes and not self._is_library(kind.__module__):
+            self.classes[id(kind)] = _core.ClassGuard(kind, self._own_bases(kind))
+
+    def _add(self, holder: Any, key: Any, text: str) -> Any:
+        """Note a variable; returns its value."""
+        place = (id(holder), key)
+        if place not in self.variables:
+            self.variables[place] = _core.Variable(holder, key, text)
+        return self.variables[place].now()
+
+    # ---- callables -----------------------------------------------------------------------------------------------
+
+    def _reach(self, value: Any) -> None:
+        """A function, a module or another object that code has found by name."""
+        from .compiler import BoundCompiled, Compiled
+        from .nn.module import Module
+
+        if self._depth > DEPTH_MOST or value is None or isinstance(value, Tensor | int | float | str | type):
+            return
+        self._depth += 1
+        if isinstance(value, Module):
+            self._note_module(value)
+        elif isinstance(value, Compiled):
+            self._reach(value._function)
+        elif isinstance(value, BoundCompiled):
+            self._reach(value._compiled)
+        elif isinstance(value, WeakMethod):
+            self._visit(value.function, value.reference())
+        elif isinstance(value, MethodType):
+            self._reach_method(value.__func__, value.__self__)
+        elif isinstance(value, FunctionType):
+            self._visit(value, None)
+        elif isinstance(value, functools.partial):
+            for one in (value.func, *value.args, *value.keywords.values()):
+                self._reach(one)
+        elif callable(value) and not self._is_library(type(value).__module__):
+            self._watch_class(type(value))
+            for base in self._own_bases(type(value)):
+                self._visit(vars(base).get("__call__"), value)
+        self._depth -= 1
+
+    def _reach_method(self, function: Any, instance: Any) -> None:
+        from .nn.module import Module
+
+        if isinstance(instance, Module):
+            self._note_module(instance)
+        self._visit(function, instance)
+
+    def _visit(self, function: Any, instance: Any) -> None:
+        """What a function reads, as a method of `instance` where there is one."""
+        key = (id(function), id(instance))
+        if not isinstance(function, FunctionType) or key in self._seen or len(self._seen) > FUNCTIONS_MOST:
+            return
+        self._seen.add(key)
+        if instance is not None and not isinstance(instance, type):
+            self._watch_class(type(instance))
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if self._is_library(function.__module__):  # a wrapper of the user's function, perhaps
+            for cell in cells.values():
+                self._reach(_content(cell))
+            return
+        self._depth += 1
+        for chain in chains_of(function.__code__):
+            value = self._begin(chain, function, cells, instance)
+            if value is not _MISSING and value is not _core.ABSENT and self._depth <= DEPTH_MOST:
+                self._follow(value, chain)
+        self._depth -= 1
+
+    # ---- chains --------------------------------------------------------------------------------------------------
+
+    def _begin(self, chain: Chain, function: FunctionType, cells: dict[str, CellType], instance: Any) -> Any:
+        if chain.kind == "self":
+            return _MISSING if instance is None else instance
+        if chain.kind == "free":
+            if chain.name == "__class__":
+                return _MISSING
+            return self._add(cells[chain.name], None, f"variable {chain.name} around {function.__name__}")
+        names = function.__globals__
+        if chain.name not in names and hasattr(builtins, chain.name):
+            return _MISSING
+        return self._add(names, chain.name, f"global variable {chain.name}")
+
+    def _follow(self, value: Any, chain: Chain) -> None:
+        """Along a chain to its end, or as far as it can be seen."""
+        text = chain.name
+        for kind, key in chain.path:
+            value = self._unwrapped(value)
+            text = f"{text}.{key}" if kind == "." else f"{text}[{key!r}]"
+            value = self._attribute(value, key, text) if kind == "." else self._entry(value, key, text)
+            if value is _MISSING or value is _core.ABSENT:
+                return
+        self._reach(value)
+
+    def _unwrapped(self, value: Any) -> Any:
+        from .compiler import BoundCompiled, Compiled
+
+        while isinstance(value, Compiled | BoundCompiled):
+            value = value._function if isinstance(value, Compiled) else value._compiled
+        return value
+
+    def _entry(self, value: Any, key: Any, text: str) -> Any:
+        if type(value) is dict:
+            return self._add(value, key, text)
+        if type(value) in (list, tuple) and isinstance(key, int) and -len(value) <= key < len(value):
+            return value[key]
+        return _MISSING
+
+    def _attribute(self, value: Any, name: str, text: str) -> Any:
+        """An attribute, without running any code of the object's: from its dict, or from its class."""
+        from .nn.module import Module
+
+        if isinstance(value, ModuleType):
+            return _MISSING if self._is_library(value.__name__) else self._add(vars(value), name, text)
+        if isinstance(value, type):
+            self._watch_class(value)
+            return self._from_class(value, name, None)
+        if isinstance(value, Tensor | FunctionType | BuiltinFunctionType | MethodType):
+            return _MISSING
+        if isinstance(value, Module):
+            self._note_module(value)  # its own attributes are compared with it
+        attributes = getattr(value, "__dict__", None)
+        if type(attributes) is not dict:
+            return self._from_class(type(value), name, value)
+        is_own = not isinstance(value, Module) and type(value).__module__.partition(".")[0] != "fastbp"
+        if name in attributes:
+            return self._add(attributes, name, text) if is_own else attributes[name]
+        found = self._from_class(type(value), name, value)
+        if is_own and found is not _MISSING or (is_own and not hasattr(type(value), name)):
+            self._add(attributes, name, text)
+        return found
+
+    def _from_class(self, kind: type, name: str, instance: Any) -> Any:
+        """What a class has under a name; methods and properties are read, and are no value."""
+        self._watch_class(kind)
+        for base in self._own_bases(kind):
+            if name not in vars(base):
+                continue
+            found = vars(base)[name]
+            if isinstance(found, property):
+                self._visit(found.fget, instance)
+            elif isinstance(found, classmethod):
+                self._visit(found.__func__, kind)
+            elif isinstance(found, staticmethod):
+                self._visit(found.__func__, None)
+            elif isinstance(self._unwrapped(found), FunctionType):
+                self._visit(self._unwrapped(found), instance)
+            else:
+                return found
+            return _MISSING
+        return _MISSING
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return None
