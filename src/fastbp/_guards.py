@@ -114,7 +114,7 @@ def _is_plain(value: Any) -> bool:
     """A number, a string, None, or a tuple of such."""
     if isinstance(value, tuple):
         return all(_is_plain(one) for one in value)
-    return value is None or value is _core.ABSENT or isinstance(value, bool | int | float | complex | str | bytes)
+    return value is None or value is _core.Absent or isinstance(value, bool | int | float | complex | str | bytes)
 
 
 def _may_change(variable: _core.Variable) -> bool:

@@ -221,7 +221,7 @@ class Reader:
         self._depth += 1
         for chain in chains_of(function.__code__):
             value = self._begin(chain, function, cells, instance)
-            if value is not _MISSING and value is not _core.ABSENT and self._depth <= DEPTH_MOST:
+            if value is not _MISSING and value is not _core.Absent and self._depth <= DEPTH_MOST:
                 self._follow(value, chain)
         self._depth -= 1
 
@@ -246,7 +246,7 @@ class Reader:
             value = self._unwrapped(value)
             text = f"{text}.{key}" if kind == "." else f"{text}[{key!r}]"
             value = self._attribute(value, key, text) if kind == "." else self._entry(value, key, text)
-            if value is _MISSING or value is _core.ABSENT:
+            if value is _MISSING or value is _core.Absent:
                 return
         self._reach(value)
 

@@ -98,7 +98,7 @@ cdef bint is_same(object a, object b) except -1:
 
 cdef str value_text(object value):
     """A value for a message: plain ones as they are, functions by name, others by their type."""
-    if value is ABSENT:
+    if value is Absent:
         return "absent"
     if value is None or PyFloat_Check(value) or PyLong_Check(value) or PyUnicode_Check(value) or PyTuple_Check(value):
         text = repr(value)
@@ -114,13 +114,9 @@ cdef str change_text(str what, object before, object now):
 
 
 class Absent:
-    """The value of a variable or an attribute that is not there."""
-
-    def __repr__(self):
-        return "<absent>"
+    """Itself the value of a variable or an attribute that is not there."""
 
 
-ABSENT = Absent()
 cdef object ANY = object()  # stands for a value that is not compared
 
 # ---- modules and classes -------------------------------------------------------------------------------------------------
@@ -193,12 +189,12 @@ cdef class ModuleGuard:
     def change(self):
         """What is not as it was, in words; None where all is."""
         for name, value in zip(self.names, self.values):
-            now = self.attributes.get(name, ABSENT)
+            now = self.attributes.get(name, Absent)
             if value is not ANY and not is_same(now, value):
                 return change_text(f"{name} of {self.kind}", value, now)
         name = self.new_name()
         if name is not None:
-            return change_text(f"{name} of {self.kind}", ABSENT, self.attributes[name])
+            return change_text(f"{name} of {self.kind}", Absent, self.attributes[name])
         for i, kind in enumerate(("parameters", "buffers", "children")):
             now = tuple(self.attributes.get(REGISTRIES[i]) or ())
             if now != self.registered[i]:
@@ -263,8 +259,8 @@ cdef class ClassGuard:
         for one, content in zip(self.classes, self.contents):
             now = content_of(one)
             for name in {**content, **now}:
-                if not is_same(content.get(name, ABSENT), now.get(name, ABSENT)):
-                    return change_text(f"{name} of the class {one.__name__}", content.get(name, ABSENT), now.get(name, ABSENT))
+                if not is_same(content.get(name, Absent), now.get(name, Absent)):
+                    return change_text(f"{name} of the class {one.__name__}", content.get(name, Absent), now.get(name, Absent))
         return None
 
     def restore(self):
@@ -297,11 +293,11 @@ cdef class Variable:
         self.value = self.now()
 
     def now(self):
-        """The value as it is now, ABSENT where there is none."""
+        """The value as it is now, Absent where there is none."""
         if self.key is not None:
-            return (<dict>self.holder).get(self.key, ABSENT)
+            return (<dict>self.holder).get(self.key, Absent)
         content = fbp_cell_content(<PyObject *>self.holder)
-        return ABSENT if content == NULL else <object>content
+        return Absent if content == NULL else <object>content
 
     def change(self):
         """What is not as it was, in words; None where it is."""
@@ -313,11 +309,11 @@ cdef class Variable:
         if is_same(self.now(), self.value):
             return
         if self.key is None:
-            if self.value is ABSENT:
+            if self.value is Absent:
                 del self.holder.cell_contents
             else:
                 self.holder.cell_contents = self.value
-        elif self.value is ABSENT:
+        elif self.value is Absent:
             del self.holder[self.key]
         else:
             self.holder[self.key] = self.value
@@ -365,7 +361,7 @@ cdef class Guards:
             one = <Variable>variables[i]
             self.slots[i].holder = <PyObject *>one.holder
             self.slots[i].key = NULL if one.key is None else <PyObject *>one.key
-            self.slots[i].value = NULL if one.value is ABSENT else <PyObject *>one.value
+            self.slots[i].value = NULL if one.value is Absent else <PyObject *>one.value
         for i in range(self.class_count):
             self.tags[i] = 0  # no class has it: the first call compares
 
