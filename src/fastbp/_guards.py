@@ -77,16 +77,17 @@ class World:
         version = _core.world_version()
         variables = list(self._reader.variables.values())
         classes = list(self._reader.classes.values())
-        for one in (*variables, *classes, *self._guards.values()):
+        noted: list[Any] = [*variables, *classes, *self._guards.values()]
+        for one in noted:
             change = one.change()
             if change is not None:
                 raise RunEagerly(f"it changes state that a plan would not change again ({change})")
         modules = [_core.ModuleGuard(self._modules[key]) if one.partial else one for key, one in self._guards.items()]
-        for one in modules:
-            name = one.symbolic_name()
+        for guard in modules:
+            name = guard.symbolic_name()
             if name is not None:
                 raise RuntimeError(
-                    f"compile: {name} of {one.kind} is bound to a tensor of the function, which has no values after it, "
+                    f"compile: {name} of {guard.kind} is bound to a tensor of the function, which has no values after it, "
                     f"and which later calls would not renew; write into the present one: self.{name}.copy_(...)"
                 )
         chosen = sorted((one for one in variables if _may_change(one)), key=lambda one: not _is_plain(one.value))
@@ -96,10 +97,11 @@ class World:
     def _restore(self) -> None:
         """The capture has failed: modules are as they were, and all else too where the function is to run itself."""
         everything = self._capture.eager is not None
-        for one in self._guards.values():
-            one.restore(everything)
+        for guard in self._guards.values():
+            guard.restore(everything)
         if everything:
-            for one in (*self._reader.variables.values(), *self._reader.classes.values()):
+            named: list[Any] = [*self._reader.variables.values(), *self._reader.classes.values()]
+            for one in named:
                 one.restore()
 
 

@@ -148,6 +148,7 @@ class Reader:
         for base in self._own_bases(kind):
             for name in ("forward", "__call__"):
                 self._visit(vars(base).get(name), module)
+        self._reach(module.__dict__.get("forward"))
 
     def _is_library(self, name: str | None) -> bool:
         top = (name or "").partition(".")[0]
@@ -284,8 +285,8 @@ class Reader:
         if name in attributes:
             return self._add(attributes, name, text) if is_own else attributes[name]
         found = self._from_class(type(value), name, value)
-        if is_own and found is not _MISSING or (is_own and not hasattr(type(value), name)):
-            self._add(attributes, name, text)
+        if is_own and (found is not _MISSING or not hasattr(type(value), name)):
+            self._add(attributes, name, text)  # absent now
         return found
 
     def _from_class(self, kind: type, name: str, instance: Any) -> Any:

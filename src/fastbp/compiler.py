@@ -14,10 +14,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from . import _core
+from ._arguments import as_tensors, describe, key_of
 from ._budget import checked_budget, warn_of_budget
 from ._core import RunEagerly, Tensor
 from ._guards import World, check_kept, name_of, warn_of_variables
-from ._tree import LEAF, flatten, unflatten
+from ._tree import flatten, unflatten
 from ._variables import WeakMethod
 
 if TYPE_CHECKING:
@@ -30,35 +31,7 @@ if TYPE_CHECKING:
 PLANS_MOST = 16
 FAILURES_MOST = 3  # calls running without a plan that fits, after which a function is not compiled any more
 
-# ------------------------------------------------------------------------------------------- arguments as lists
-
-
-def key_of(structure: Any) -> Any:
-    """The structure as something that hashes: equal for equal static arguments, by identity for what does not."""
-    kind = type(structure)
-    if structure is LEAF:
-        return LEAF
-    if kind is list or isinstance(structure, tuple):
-        return (kind, *map(key_of, structure))
-    if kind is float:
-        return structure.hex()  # 0.0 and -0.0 differ, NaN is NaN
-    if kind is dict or kind is OrderedDict:
-        return (kind, *((name, key_of(one)) for name, one in structure.items()))
-    try:
-        hash(structure)
-    except TypeError:
-        return (kind, id(structure))
-    return (kind, structure)
-
-
-def as_tensors(leaves: list[Any]) -> list[Tensor]:
-    """NumPy arrays as tensors over their memory."""
-    return [one if isinstance(one, Tensor) else _core.as_tensor(one) for one in leaves]
-
-
-def describe(leaf: Tensor) -> tuple[Any, ...]:
-    """What a plan depends on in an argument."""
-    return (tuple(leaf.shape), leaf.stride(), leaf.dtype.name, leaf.requires_grad)
+# ------------------------------------------------------------------------------------------- one compiled function
 
 
 def call_flat(made_of: tuple[Callable[..., Any], Any], tensors: list[Tensor]) -> list[Any]:
@@ -68,9 +41,6 @@ def call_flat(made_of: tuple[Callable[..., Any], Any], tensors: list[Tensor]) ->
     results: list[Any] = []
     flatten(function(*args, **kwargs), results)
     return results
-
-
-# ------------------------------------------------------------------------------------------- one compiled function
 
 
 class _Entry:
@@ -143,7 +113,8 @@ class Compiled:
         structure = flatten((args, kwargs), leaves)
         tensors = as_tensors(leaves)
         if _core.needs_eager_run(tensors):
-            return self._without_plan("hooks of an argument run at each call")
+            self._without_plan("hooks of an argument run at each call")
+            return None
         key = key_of(structure)
         entries = self._entries.get(key, [])
         for entry in entries:
@@ -155,14 +126,17 @@ class Compiled:
         change = self._changed_guard(entries, tensors)
         failures = self._calls.failures + 1
         if change is not None and failures >= FAILURES_MOST:
-            return self._give_up(f"{failures} calls running had no plan that fits, since something had changed ({change})")
+            self._give_up(f"{failures} calls running found something else than their plans were made for ({change})")
+            return None
         try:
             entry = self._capture(key, structure, tensors)
         except RunEagerly as wish:
             if wish.forever or failures >= FAILURES_MOST:
-                return self._give_up(wish.reason)
-            self._calls.failures = failures
-            return self._without_plan(wish.reason)
+                self._give_up(wish.reason)
+            else:
+                self._calls.failures = failures
+                self._without_plan(wish.reason)
+            return None
         self._calls.failures = 0 if change is None else failures
         self._remember(entry)
         return entry, tensors
@@ -290,7 +264,7 @@ class Compiled:
         found = self._find(args, kwargs)
         if found is None:
             raise RuntimeError(
-                f"profile: {name_of(self._function)} has no plan, it runs eagerly: {self._reason}; profile it as eager code"
+                f"profile: {name_of(self._function)} has no plan, since it runs eagerly: {self._reason}"
             )
         entry, tensors = found
         return profile_plan(entry.plan, tensors, repeat)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-# While fastbp.compile captures a function, it wants to know of the modules that are called, read as containers, or about
-# to be changed; with a second argument, True, of those that are made.
+# While fastbp.compile captures a function, it wants to know of the modules that are called, read as containers or about
+# to be changed; with True as a second argument, of those that are made.
 _watchers: list[Callable[..., None]] = []
 _world_moved = _core.world_moved  # plans look at modules again before they run
 

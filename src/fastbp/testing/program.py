@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .._arguments import describe
 from .._core import Tensor, is_grad_enabled
 from .._guards import World
 from .._tree import flatten, unflatten
-from ..compiler import Compiled, _Entry, describe
+from ..compiler import Compiled, _Entry
 from ..reference import OPS, Array, cast_value
 from .replay import TOLERANCES, to_reference
 from .translate import ROWS, parameter_names, translate
