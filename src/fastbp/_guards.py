@@ -28,7 +28,9 @@ class World:
         After `guards()`: variables beyond the `VARIABLES_MOST` that a call compares.
     """
 
-    def __init__(self, function: Any, capture: _core.Capture) -> None:
+    def __init__(
+        self, function: Any, capture: _core.Capture, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> None:
         self.unwatched: list[str] = []
         self._modules: dict[int, Any] = {}  # held, so that the ids stay taken
         self._guards: dict[int, _core.ModuleGuard] = {}
@@ -37,7 +39,7 @@ class World:
         self._reader = Reader(self.note)
         capture.world = self
         capture.on_failure(self._restore)
-        self._reader.read(function)
+        self._reader.read(function, args, kwargs or {})
 
     def __enter__(self) -> World:
         from .nn import module
@@ -65,6 +67,8 @@ class World:
             attributes = one.__dict__
             found.extend(attributes[name] for name in guard.children() if attributes.get(name) is not None)
             self._reader.read_class(one)
+            for hook in _hooks_of(one):
+                self._reader.reach(hook)
 
     def guards(self) -> _core.Guards:
         """What must be at each call as it was before this one.
@@ -81,14 +85,14 @@ class World:
         for one in noted:
             change = one.change()
             if change is not None:
-                raise RunEagerly(f"it changes state that a plan would not change again ({change})")
+                raise RunEagerly(f"it changes state that a plan would not change again ({' '.join(change)})")
         modules = [_core.ModuleGuard(self._modules[key]) if one.partial else one for key, one in self._guards.items()]
         for guard in modules:
             name = guard.symbolic_name()
             if name is not None:
                 raise RuntimeError(
-                    f"compile: {name} of {guard.kind} is bound to a tensor of the function, which has no values after it, "
-                    f"and which later calls would not renew; write into the present one: self.{name}.copy_(...)"
+                    f"compile: {name} of {guard.kind} is bound to a tensor of the function, which has no values after "
+                    f"it, and which later calls would not renew; write into the present one: self.{name}.copy_(...)"
                 )
         chosen = sorted((one for one in variables if _may_change(one)), key=lambda one: not _is_plain(one.value))
         self.unwatched = [one.text for one in chosen[VARIABLES_MOST:]]
@@ -110,6 +114,19 @@ def _note_module(module: Any, made: bool = False) -> None:
     capture = _core.current_capture()
     if capture is not None and capture.world is not None:
         capture.world.note(module, made)
+
+
+def _hooks_of(module: Any) -> list[Any]:
+    """The hooks of a module, and of its own parameters and buffers."""
+    found: list[Any] = []
+    hooks = module.__dict__.get("_hooks")
+    if hooks is not None:
+        found += [one for one, *_ in (*hooks.forward_pre.values(), *hooks.forward.values())]
+        found += hooks.full_backward.values()
+    for value in module.__dict__.values():
+        if isinstance(value, Tensor):
+            found += _core.hooks_of(value)
+    return found
 
 
 def _is_plain(value: Any) -> bool:

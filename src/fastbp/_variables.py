@@ -1,9 +1,9 @@
 """Which variables, attributes and entries of dicts a function reads by name, from its bytecode.
 
 There is no analysis of values here: a chain such as `config.scale` or `TABLE["lr"]` that begins at a global, at a
-variable of an enclosing function or at `self` is followed as far as instance dicts and plain dicts go, and functions
-found on the way are read in turn. What code reaches in other ways (a list's elements, a local name for an object,
-`getattr`) is not found.
+variable of an enclosing function, at `self` or at a static argument is followed as far as instance dicts and plain
+dicts go, and functions found on the way are read in turn. What code reaches in other ways (a list's elements, a local
+name for an object, `getattr`) is not found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MISSING: Any = object()
 class Chain(NamedTuple):
     """A name that code reads or binds, and what it reads of the object behind it: ("." or "[]", name or constant)."""
 
-    kind: str  # "global", "free" or "self"
+    kind: str  # "global", "free" or "parameter"
     name: str
     path: tuple[tuple[str, Any], ...]
 
@@ -53,12 +53,12 @@ class WeakMethod:
 @functools.lru_cache(maxsize=512)
 def chains_of(code: CodeType) -> tuple[Chain, ...]:
     """All chains of a function and of those inside it, each once."""
-    first = code.co_varnames[0] if code.co_argcount else ""
-    return tuple(dict.fromkeys(_chains(code, first, frozenset(code.co_freevars), first)))
+    parameters = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    return tuple(dict.fromkeys(_chains(code, parameters, parameters, frozenset(code.co_freevars))))
 
 
-def _chains(code: CodeType, own: str, free: frozenset[str], cell: str) -> Iterator[Chain]:
-    """Chains of one code object; `own` is its local name for self, `cell` the name by which inner functions see self."""
+def _chains(code: CodeType, own: frozenset[str], outer: frozenset[str], free: frozenset[str]) -> Iterator[Chain]:
+    """Chains of one code object with these parameters; `outer` and `free` are the names of the function around it."""
     root: tuple[str, str] | None = None
     path: list[tuple[str, Any]] = []
     constant = _MISSING
@@ -79,25 +79,27 @@ def _chains(code: CodeType, own: str, free: frozenset[str], cell: str) -> Iterat
                 constant = value
                 continue
             yield Chain(*root, tuple(path))
-        root, path, constant = _root_of(op, value, own, free, cell), [], _MISSING
+        root, path, constant = _root_of(op, value, own, outer, free), [], _MISSING
     if root is not None:
         yield Chain(*root, tuple(path))
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            yield from _chains(inner, "", free, cell)
+            yield from _chains(inner, frozenset(), outer, free)
 
 
-def _root_of(op: str, value: Any, own: str, free: frozenset[str], cell: str) -> tuple[str, str] | None:
+def _root_of(
+    op: str, value: Any, own: frozenset[str], outer: frozenset[str], free: frozenset[str]
+) -> tuple[str, str] | None:
     """Where an instruction begins a chain, or binds a name."""
     if op in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
         return ("global", value)
     if op.startswith("LOAD_FAST") or op == "STORE_FAST_LOAD_FAST":
         name = value[-1] if isinstance(value, tuple) else value
-        return ("self", name) if name and name == own else None
+        return ("parameter", name) if name in own else None
     if op.endswith("_DEREF") or op.endswith("_DEREFS") or op == "LOAD_CLASSDEREF":
         if value in free:
             return ("free", value)
-        return ("self", value) if value and value == cell else None
+        return ("parameter", value) if value in outer else None
     return None
 
 
@@ -130,14 +132,16 @@ class Reader:
         self.classes: dict[int, _core.ClassGuard] = {}
         self._note_module = note_module
         self._seen: set[tuple[int, int]] = set()
+        self._given: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # until the function itself is read
         self._own = ""  # the package that the function is from
         self._depth = 0
 
-    def read(self, function: Any) -> None:
-        """All that a function, a module or another callable reads."""
+    def read(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """All that a function, a module or another callable reads when called with these arguments."""
+        self._given = (args, kwargs)
         named = function.func if isinstance(function, functools.partial) else function
         self._own = (getattr(named, "__module__", None) or type(named).__module__).partition(".")[0]
-        self._reach(function)
+        self.reach(function)
 
     def read_class(self, module: Any) -> None:
         """What the forward of a module of the user's own class reads."""
@@ -148,7 +152,7 @@ class Reader:
         for base in self._own_bases(kind):
             for name in ("forward", "__call__"):
                 self._visit(vars(base).get(name), module)
-        self._reach(module.__dict__.get("forward"))
+        self.reach(module.__dict__.get("forward"))
 
     def _is_library(self, name: str | None) -> bool:
         top = (name or "").partition(".")[0]
@@ -170,20 +174,23 @@ class Reader:
 
     # ---- callables -----------------------------------------------------------------------------------------------
 
-    def _reach(self, value: Any) -> None:
+    def reach(self, value: Any) -> None:
         """A function, a module or another object that code has found by name."""
         from .compiler import BoundCompiled, Compiled
         from .nn.module import Module
 
-        if self._depth > DEPTH_MOST or value is None or isinstance(value, Tensor | int | float | str | type):
+        if self._depth > DEPTH_MOST or value is None or isinstance(value, int | float | str | type):
             return
         self._depth += 1
-        if isinstance(value, Module):
+        if isinstance(value, Tensor):
+            for hook in _core.hooks_of(value):
+                self.reach(hook)
+        elif isinstance(value, Module):
             self._note_module(value)
         elif isinstance(value, Compiled):
-            self._reach(value._function)
+            self.reach(value._function)
         elif isinstance(value, BoundCompiled):
-            self._reach(value._compiled)
+            self.reach(value._compiled)
         elif isinstance(value, WeakMethod):
             self._visit(value.function, value.reference())
         elif isinstance(value, MethodType):
@@ -192,7 +199,9 @@ class Reader:
             self._visit(value, None)
         elif isinstance(value, functools.partial):
             for one in (value.func, *value.args, *value.keywords.values()):
-                self._reach(one)
+                self.reach(one)
+        elif hasattr(value, "__wrapped__"):  # by a function in C
+            self.reach(value.__wrapped__)
         elif callable(value) and not self._is_library(type(value).__module__):
             self._watch_class(type(value))
             for base in self._own_bases(type(value)):
@@ -217,20 +226,35 @@ class Reader:
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         if self._is_library(function.__module__):  # a wrapper of the user's function, perhaps
             for cell in cells.values():
-                self._reach(_content(cell))
+                self.reach(_content(cell))
             return
+        parameters = self._parameters(function.__code__, instance)
         self._depth += 1
         for chain in chains_of(function.__code__):
-            value = self._begin(chain, function, cells, instance)
+            value = self._begin(chain, function, cells, parameters)
             if value is not _MISSING and value is not _core.Absent and self._depth <= DEPTH_MOST:
                 self._follow(value, chain)
         self._depth -= 1
 
+    def _parameters(self, code: CodeType, instance: Any) -> dict[str, Any]:
+        """Objects that stand for parameters: self, and static arguments of the compiled function."""
+        names = code.co_varnames[: code.co_argcount]
+        known = {} if instance is None else {names[0]: instance} if names else {}
+        if self._given is None:
+            return known
+        args, kwargs = self._given
+        self._given = None
+        given = {**dict(zip(names[len(known) :], args, strict=False)), **kwargs}
+        known.update((name, one) for name, one in given.items() if hasattr(one, "__dict__"))
+        return known
+
     # ---- chains --------------------------------------------------------------------------------------------------
 
-    def _begin(self, chain: Chain, function: FunctionType, cells: dict[str, CellType], instance: Any) -> Any:
-        if chain.kind == "self":
-            return _MISSING if instance is None else instance
+    def _begin(
+        self, chain: Chain, function: FunctionType, cells: dict[str, CellType], parameters: dict[str, Any]
+    ) -> Any:
+        if chain.kind == "parameter":
+            return parameters.get(chain.name, _MISSING)
         if chain.kind == "free":
             if chain.name == "__class__":
                 return _MISSING
@@ -249,7 +273,7 @@ class Reader:
             value = self._attribute(value, key, text) if kind == "." else self._entry(value, key, text)
             if value is _MISSING or value is _core.Absent:
                 return
-        self._reach(value)
+        self.reach(value)
 
     def _unwrapped(self, value: Any) -> Any:
         from .compiler import BoundCompiled, Compiled

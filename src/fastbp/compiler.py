@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from .utils.data import DataLoader
 
 PLANS_MOST = 16
-FAILURES_MOST = 3  # calls running without a plan that fits, after which a function is not compiled any more
+FAILURES_MOST = (
+    3  # calls running that have no plan for one and the same reason: then the function is not compiled any more
+)
 
 # ------------------------------------------------------------------------------------------- one compiled function
 
@@ -74,6 +76,7 @@ class Compiled:
         self._warned_of_variables = False
         self._reason = ""  # why the latest call that had no plan ran eagerly
         self._eager = False  # all calls do
+        self._failing = ""  # what the latest of `_calls.failures` was about
         self._bound: dict[int, Compiled] = {}  # of methods, by their instance
         self._calls = _core.CompiledCall(self)
         functools.update_wrapper(self, function if hasattr(function, "__name__") else type(function), updated=())
@@ -123,29 +126,35 @@ class Compiled:
                 self._latest = entry
                 self._calls.failures = 0
                 return entry, tensors
-        change = self._changed_guard(entries, tensors)
-        failures = self._calls.failures + 1
-        if change is not None and failures >= FAILURES_MOST:
-            self._give_up(f"{failures} calls running found something else than their plans were made for ({change})")
+        change = self._change(entries, tensors)
+        if change is not None and self._fails(change[0]):
+            self._give_up(
+                f"{FAILURES_MOST} calls running found another state than plans were made for ({' '.join(change)})"
+            )
             return None
         try:
             entry = self._capture(key, structure, tensors)
         except RunEagerly as wish:
-            if wish.forever or failures >= FAILURES_MOST:
+            if wish.forever or (change is None and self._fails("capture")):
                 self._give_up(wish.reason)
             else:
-                self._calls.failures = failures
                 self._without_plan(wish.reason)
             return None
-        self._calls.failures = 0 if change is None else failures
+        if change is None:
+            self._calls.failures = 0
         self._remember(entry)
         return entry, tensors
 
-    def _changed_guard(self, entries: list[_Entry], tensors: list[Tensor]) -> str | None:
-        """What has changed since plans for these arguments were made; None where no plan is for them."""
-        latest = [self._latest] if self._latest in entries else []
-        changes = (entry.plan.changed_guard(tensors) for entry in [*latest, *reversed(entries)])
-        return next((one for one in changes if one is not None), None)
+    def _fails(self, what: str) -> bool:
+        """Count a call that has no plan because of this; whether it is one too many running."""
+        self._calls.failures = self._calls.failures + 1 if what == self._failing else 1
+        self._failing = what
+        return self._calls.failures >= FAILURES_MOST
+
+    def _change(self, entries: list[_Entry], tensors: list[Tensor]) -> tuple[str, str] | None:
+        """What has changed since the plan was made that is nearest to fitting; None where none is for these arguments."""
+        changes = [one for one in (entry.plan.changes(tensors) for entry in reversed(entries)) if one]
+        return min(changes, key=len)[0] if changes else None
 
     def _without_plan(self, reason: str) -> None:
         """This call runs the function itself."""
@@ -188,7 +197,7 @@ class Compiled:
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        with capture, World(self._function, capture) as world:
+        with capture, World(self._function, capture, *unflatten(structure, iter(tensors))) as world:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
             value = self._function(*args, **kwargs)
@@ -263,9 +272,7 @@ class Compiled:
 
         found = self._find(args, kwargs)
         if found is None:
-            raise RuntimeError(
-                f"profile: {name_of(self._function)} has no plan, since it runs eagerly: {self._reason}"
-            )
+            raise RuntimeError(f"profile: {name_of(self._function)} has no plan, since it runs eagerly: {self._reason}")
         entry, tensors = found
         return profile_plan(entry.plan, tensors, repeat)
 

@@ -108,9 +108,10 @@ cdef str value_text(object value):
     return name if PyUnicode_Check(name) else f"a {builtin_type(value).__name__}"
 
 
-cdef str change_text(str what, object before, object now):
+cdef tuple change_of(str what, object before, object now):
+    """What has changed, and how, in words."""
     was, becomes = value_text(before), value_text(now)
-    return f"{what} is now another object, {becomes}" if was == becomes else f"{what} was {was} and is {becomes}"
+    return (what, f"is now another object, {becomes}" if was == becomes else f"was {was} and is {becomes}")
 
 
 class Absent:
@@ -187,20 +188,20 @@ cdef class ModuleGuard:
         return None
 
     def change(self):
-        """What is not as it was, in words; None where all is."""
+        """What is not as it was, and how it is, in words; None where all is."""
         for name, value in zip(self.names, self.values):
             now = self.attributes.get(name, Absent)
             if value is not ANY and not is_same(now, value):
-                return change_text(f"{name} of {self.kind}", value, now)
+                return change_of(f"{name} of {self.kind}", value, now)
         name = self.new_name()
         if name is not None:
-            return change_text(f"{name} of {self.kind}", Absent, self.attributes[name])
+            return change_of(f"{name} of {self.kind}", Absent, self.attributes[name])
         for i, kind in enumerate(("parameters", "buffers", "children")):
             now = tuple(self.attributes.get(REGISTRIES[i]) or ())
             if now != self.registered[i]:
-                return change_text(f"names of the {kind} of {self.kind}", self.registered[i], now)
+                return change_of(f"names of the {kind} of {self.kind}", self.registered[i], now)
         if not is_same(hooks_in(self.attributes), self.hooks):
-            return f"hooks of {self.kind} were added or taken away"
+            return (f"hooks of {self.kind}", "were added or taken away")
         return None
 
     def children(self):
@@ -255,12 +256,12 @@ cdef class ClassGuard:
         self.contents = [content_of(one) for one in classes]
 
     def change(self):
-        """What is not as it was, in words; None where all is."""
+        """What is not as it was, and how it is, in words; None where all is."""
         for one, content in zip(self.classes, self.contents):
             now = content_of(one)
             for name in {**content, **now}:
                 if not is_same(content.get(name, Absent), now.get(name, Absent)):
-                    return change_text(f"{name} of the class {one.__name__}", content.get(name, Absent), now.get(name, Absent))
+                    return change_of(f"{name} of the class {one.__name__}", content.get(name, Absent), now.get(name, Absent))
         return None
 
     def restore(self):
@@ -300,9 +301,9 @@ cdef class Variable:
         return Absent if content == NULL else <object>content
 
     def change(self):
-        """What is not as it was, in words; None where it is."""
+        """What is not as it was, and how it is, in words; None where all is."""
         now = self.now()
-        return None if is_same(now, self.value) else change_text(self.text, self.value, now)
+        return None if is_same(now, self.value) else change_of(self.text, self.value, now)
 
     def restore(self):
         """Give it the value that it had."""
@@ -413,13 +414,10 @@ cdef class Guards:
         self.version = version
         return True
 
-    def change(self):
-        """What is not as it was at capture, in words; None where all is."""
-        for one in [*self.variables, *self.classes, *self.modules]:
-            text = one.change()
-            if text is not None:
-                return text
+    def changes(self):
+        """All that is not as it was at capture, each as (what, how it is) in words."""
+        found = [one.change() for one in [*self.variables, *self.classes, *self.modules]]
         for tensor, hooks in self.tensors:
             if not is_same(tensor_hooks(<Tensor>tensor), hooks):
-                return f"hooks of a tensor of shape {tuple(tensor.shape)} were added or taken away"
-        return None
+                found.append((f"hooks of a tensor of shape {tuple(tensor.shape)}", "were added or taken away"))
+        return [change for change in found if change is not None]

@@ -101,3 +101,8 @@ cdef tuple tensor_hooks(Tensor x):
         return ()
     table = <HookTable>x.node.autograd.hooks
     return (tuple((<HookTable>table).before.values()), tuple((<HookTable>table).after.values()))
+
+
+def hooks_of(Tensor x not None):
+    """All hooks of a tensor, in a list."""
+    return [hook for hooks in tensor_hooks(x) for hook in hooks]

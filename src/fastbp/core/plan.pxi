@@ -194,19 +194,18 @@ cdef class Plan:
         """Whether the plan can run now with these arguments."""
         return self.accepts(given) and self.is_current()
 
-    def changed_guard(self, list given):
-        """What keeps the plan from running with arguments that it was made for, in words.
+    def changes(self, list given):
+        """What keeps the plan from running with arguments that it was made for, each as (what, how it is) in words.
 
-        None where nothing does, and where the reason is one that leads to a few plans and no more: gradients that are None or not.
+        Empty where nothing does, and where the reason is one that leads to a few plans and no more: gradients that are None or not.
         """
         if not self.accepts(given):
-            return None
-        change = None if self.guards is None else self.guards.change()
-        if change is None:
-            for entry in self.updates:
-                if not (<UpdateLink>entry).is_current():
-                    return f"parameters or state of {builtin_type((<UpdateLink>entry).optimizer).__name__} are others"
-        return change
+            return []
+        found = [] if self.guards is None else self.guards.changes()
+        for entry in self.updates:
+            if not (<UpdateLink>entry).is_current():
+                found.append((f"parameters or state of {builtin_type((<UpdateLink>entry).optimizer).__name__}", "are others"))
+        return found
 
     cdef bint overlaps(self, list given) except -1:
         """Whether an argument shares memory with what the plan writes: then only the function itself is right."""
