@@ -152,7 +152,7 @@ class Compiled:
         return self._calls.failures >= FAILURES_MOST
 
     def _change(self, entries: list[_Entry], tensors: list[Tensor]) -> tuple[str, str] | None:
-        """What has changed since the plan was made that is nearest to fitting; None where none is for these arguments."""
+        """What keeps the plan that is nearest to fitting from it; None where none is for these arguments."""
         changes = [one for one in (entry.plan.changes(tensors) for entry in reversed(entries)) if one]
         return min(changes, key=len)[0] if changes else None
 
