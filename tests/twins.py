@@ -7,6 +7,7 @@ generators. Compiled and eager may differ by what reassociation does to a sum: 1
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import fastbp
+import fastbp.nn.functional as F
 from fastbp import nn, optim
 
 BOUND = {"float32": 1e-5, "float64": 1e-12}
@@ -214,3 +216,47 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
         lr=0.1,
     ),
 }
+
+
+# ---- changes between calls -------------------------------------------------------------------------------------------
+
+Case = tuple[Callable[..., Any], list[Callable[[], object]]]
+
+
+def numbers(result: Any) -> Any:
+    """The bits of a result."""
+    return [numbers(one) for one in result] if isinstance(result, list | tuple) else result.detach().numpy().tobytes()
+
+
+def check_changes(make: Callable[[], Case]) -> Any:
+    """A function gives the same bits compiled and eager, before and after each change; returns the compiled one."""
+    function, changes = make()
+    compiled, x = fastbp.compile(function), fastbp.tensor([-1.0, 0.5, 2.0])
+    for number, change in enumerate([lambda: None, *changes]):
+        change()
+        for again in range(2):
+            fastbp.manual_seed(0)
+            wanted = numbers(function(x))
+            fastbp.manual_seed(0)
+            assert numbers(compiled(x)) == wanted, f"after change {number}, call {again}"
+    return compiled
+
+
+def setting(target: Any, name: str, *values: Any) -> list[Callable[[], object]]:
+    """The changes that give an attribute one value after the other."""
+    return [functools.partial(setattr, target, name, value) for value in values]
+
+
+class Scaled(nn.Module):
+    """An activation, a number and a child, all of which may be changed."""
+
+    factor = 2.0
+
+    def __init__(self, scale: Any = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.activation = F.relu
+
+    def forward(self, x: Any) -> Any:
+        y = self.activation(x) * self.scale * self.factor
+        return y + 1 if hasattr(self, "shifted") else y

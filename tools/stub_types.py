@@ -58,6 +58,54 @@ _Data = Tensor | _Array | _Number | Sequence[Any] | _HasArray
 
 # Written out: what `inspect` cannot tell, or what has several signatures.
 CLASSES = {
+    "Absent": """\
+class Absent: ...
+""",
+    "RunEagerly": """\
+class RunEagerly(BaseException):
+    reason: builtins.str
+    forever: builtins.bool
+    def __init__(self, reason: builtins.str, forever: builtins.bool = False) -> None: ...
+""",
+    "ModuleGuard": """\
+class ModuleGuard:
+    kind: builtins.str
+    partial: builtins.bool
+    def __init__(self, module: Any) -> None: ...
+    def change(self) -> tuple[builtins.str, builtins.str] | None: ...
+    def children(self) -> tuple[builtins.str, ...]: ...
+    def restore(self, everything: builtins.bool) -> None: ...
+    def symbolic_name(self) -> builtins.str | None: ...
+""",
+    "ClassGuard": """\
+class ClassGuard:
+    kind: type
+    def __init__(self, kind: type, classes: list[type]) -> None: ...
+    def change(self) -> tuple[builtins.str, builtins.str] | None: ...
+    def restore(self) -> None: ...
+""",
+    "Variable": """\
+class Variable:
+    holder: Any
+    key: Any
+    value: Any
+    text: builtins.str
+    def __init__(self, holder: Any, key: Any, text: builtins.str) -> None: ...
+    def now(self) -> Any: ...
+    def change(self) -> tuple[builtins.str, builtins.str] | None: ...
+    def restore(self) -> None: ...
+""",
+    "Guards": """\
+class Guards:
+    def __init__(
+        self,
+        modules: list[ModuleGuard],
+        classes: list[ClassGuard],
+        variables: list[Variable],
+        version: builtins.int,
+    ) -> None: ...
+    def changes(self) -> list[tuple[builtins.str, builtins.str]]: ...
+""",
     "BatchPass": """\
 class BatchPass:
     @property
@@ -67,7 +115,8 @@ class BatchPass:
 """,
     "Capture": """\
 class Capture:
-    modules: list[Any]
+    world: Any
+    eager: RunEagerly | None
     updates: list[tuple[Any, builtins.int, Any, builtins.str]]
     backward_ran: builtins.bool
     def __enter__(self) -> Capture: ...
@@ -95,8 +144,10 @@ class Capture:
 """,
     "CompiledCall": """\
 class CompiledCall:
+    failures: builtins.int
     def __init__(self, owner: Any) -> None: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def drop(self) -> None: ...
 """,
     "Plan": """\
 class Plan:
@@ -113,6 +164,7 @@ class Plan:
     def steps(self) -> list[dict[builtins.str, Any]]: ...
     def __len__(self) -> builtins.int: ...
     def fits(self, given: list[Tensor]) -> builtins.bool: ...
+    def changes(self, given: list[Tensor]) -> list[tuple[builtins.str, builtins.str]]: ...
     def profile_run(self, given: list[Tensor], seconds: Any) -> None: ...
     def start_pass(
         self,
@@ -417,7 +469,11 @@ PARAMETERS = {
     "largest_values.plan": "Plan",
     "largest_values.most": "builtins.int",
     "make_plan.outputs": "list[Any]",
-    "make_plan.guards": "list[tuple[dict[builtins.str, Any], builtins.str, Any]]",
+    "make_plan.guards": "Guards | None",
+    "hooks_of.x": "Tensor",
+    "same_value.a": "Any",
+    "same_value.b": "Any",
+    "needs_eager_run.tensors": "Sequence[Tensor]",
     "max_exp_avg_sqs": "Sequence[Tensor] | None",
     "momentum_buffers": "Sequence[Tensor] | None",
     "approximate": "builtins.str",
@@ -619,6 +675,11 @@ RETURNS = {
     "Tensor.slogdet": "_SlogdetResult",
     "Tensor.svd": "_OlderSVDResult",
     "make_plan": "Plan",
+    "hooks_of": "list[Any]",
+    "same_value": "_bool",
+    "needs_eager_run": "_bool",
+    "world_version": "_int",
+    "world_moved": "None",
     "largest_values": "list[tuple[builtins.int, builtins.str, tuple[builtins.int, ...], builtins.str]]",
     **{name: f"_{name}_result" for name in ("aminmax", "median", "sort", "topk")},
     "max": "Any",  # a tensor, or with dim= a named pair: told apart by the overloads

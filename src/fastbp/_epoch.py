@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from . import _core
-from ._tree import unflatten
+from ._tree import flatten, unflatten
 
 if TYPE_CHECKING:
     from typing import Any
@@ -62,7 +62,14 @@ def _run_batches(
     first, step = 0, 1
     while first < count:
         # A first step may change what the next one finds (gradients that were None): then another plan goes on.
-        entry, _ = compiled._find(tuple(batches), {})
+        found = compiled._find(tuple(batches), {})
+        if found is None:
+            parts.append(_run_batch(compiled, [_batch_of(one, order, sequential, size, first) for one in tensors]))
+            first += 1
+            if bar is not None:
+                bar.update(1)
+            continue
+        entry = found[0]
         rows = [one[first * size :] for one in tensors] if sequential else list(tensors)
         run = entry.plan.start_pass(rows, batches, None if sequential else order[first * size :], size, count - first)
         done = 0
@@ -81,6 +88,20 @@ def _run_batches(
             raise RuntimeError("epoch: modules, optimizers or gradients change while a plan is made for them")
         parts.append((entry.result, run.results(done)))
         first += done
+
+
+def _batch_of(tensor: Tensor, order: Tensor, sequential: bool, size: int, number: int) -> Tensor:
+    """The rows of one batch, as a tensor of their own."""
+    here = slice(number * size, (number + 1) * size)
+    return tensor[here].clone() if sequential else tensor[order[here]]
+
+
+def _run_batch(compiled: Compiled, batch: list[Tensor]) -> tuple[Any, list[Any]]:
+    """One batch through the function itself; the structure of what it returns, and each tensor as a stack of one."""
+    results: list[Any] = []
+    structure = flatten(compiled._run_eagerly(tuple(batch), {}), results)
+    stacked = [one.detach().clone().unsqueeze(0) if isinstance(one, _core.Tensor) else one for one in results]
+    return structure, stacked
 
 
 def _joined(parts: list[tuple[Any, list[Any]]]) -> Any:

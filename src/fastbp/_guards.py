@@ -1,49 +1,150 @@
-"""What a captured function touches besides its arguments: the modules that it calls, and tensors that it keeps."""
+"""What a captured function reads besides its arguments: modules, variables, classes, and tensors that it keeps."""
 
 from __future__ import annotations
 
-import functools
 import gc
 import warnings
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 from . import _core
-from ._core import Tensor
+from ._core import RunEagerly, Tensor
+from ._variables import Reader, is_library
 
 if TYPE_CHECKING:
     from typing import Any
 
+VARIABLES_MOST = 32  # compared at each call
 
-class watching:
-    """Context manager: calls of modules are noted by this thread's capture."""
 
-    def __enter__(self) -> None:
+class World:
+    """Python's state as a capture finds it: noted before the function has changed anything, compared at its end.
+
+    A context manager; within it, modules that are called, read as containers or changed are noted too.
+
+    Attributes
+    ----------
+    unwatched : list of str
+        After `guards()`: variables beyond the `VARIABLES_MOST` that a call compares.
+    """
+
+    def __init__(
+        self, function: Any, capture: _core.Capture, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> None:
+        self.unwatched: list[str] = []
+        self._modules: dict[int, Any] = {}  # held, so that the ids stay taken
+        self._guards: dict[int, _core.ModuleGuard] = {}
+        self._inner: dict[int, Any] = {}  # modules that the function itself makes
+        self._capture = capture
+        self._reader = Reader(self.note)
+        capture.world = self
+        capture.on_failure(self._restore)
+        self._reader.read(function, args, kwargs or {})
+
+    def __enter__(self) -> World:
         from .nn import module
 
         module._watchers.append(_note_module)
+        return self
 
     def __exit__(self, *error: object) -> None:
         from .nn import module
 
         module._watchers.remove(_note_module)
 
+    def note(self, module: Any, made: bool = False) -> None:
+        """The function depends on a module and all below it; one that it has made itself is its own affair."""
+        if made or "_module_names" not in module.__dict__:
+            self._inner[id(module)] = module
+            return
+        found = [module]
+        while found:
+            one = found.pop()
+            if id(one) in self._modules or id(one) in self._inner:
+                continue
+            self._modules[id(one)] = one
+            guard = self._guards[id(one)] = _core.ModuleGuard(one)
+            attributes = one.__dict__
+            found.extend(attributes[name] for name in guard.children() if attributes.get(name) is not None)
+            self._reader.read_class(one)
+            for hook in _hooks_of(one):
+                self._reader.reach(hook)
 
-def _note_module(module: Any) -> None:
-    """The capture of this thread, where there is one, depends on a module; should it fail, the module is as it was."""
+    def guards(self) -> _core.Guards:
+        """What must be at each call as it was before this one.
+
+        Raises
+        ------
+        RunEagerly
+            When the function has changed some of it, which a plan would not do again.
+        """
+        version = _core.world_version()
+        variables = list(self._reader.variables.values())
+        classes = list(self._reader.classes.values())
+        noted: list[Any] = [*variables, *classes, *self._guards.values()]
+        for one in noted:
+            change = one.change()
+            if change is not None:
+                raise RunEagerly(f"it changes state that a plan would not change again ({' '.join(change)})")
+        modules = [_core.ModuleGuard(self._modules[key]) if one.partial else one for key, one in self._guards.items()]
+        for guard in modules:
+            name = guard.symbolic_name()
+            if name is not None:
+                raise RuntimeError(
+                    f"compile: {name} of {guard.kind} is bound to a tensor of the function, which has no values after "
+                    f"it, and which later calls would not renew; write into the present one: self.{name}.copy_(...)"
+                )
+        chosen = sorted((one for one in variables if _may_change(one)), key=lambda one: not _is_plain(one.value))
+        self.unwatched = [one.text for one in chosen[VARIABLES_MOST:]]
+        return _core.Guards(modules, classes, chosen[:VARIABLES_MOST], version)
+
+    def _restore(self) -> None:
+        """The capture has failed: modules are as they were, and all else too where the function is to run itself."""
+        everything = self._capture.eager is not None
+        for guard in self._guards.values():
+            guard.restore(everything)
+        if everything:
+            named: list[Any] = [*self._reader.variables.values(), *self._reader.classes.values()]
+            for one in named:
+                one.restore()
+
+
+def _note_module(module: Any, made: bool = False) -> None:
+    """What `nn.module._watchers` call: the capture of this thread, where there is one, depends on a module."""
     capture = _core.current_capture()
-    if capture is None or any(one is module for one in capture.modules):
-        return
-    capture.modules.append(module)
-    for child in module.modules():
-        names = (*child._parameter_names, *child._buffer_names, *child._module_names)
-        present = {name: child.__dict__[name] for name in names if name in child.__dict__}
-        before = {name: value for name, value in present.items() if not _is_symbolic(value)}
-        capture.on_failure(functools.partial(child.__dict__.update, before))
+    if capture is not None and capture.world is not None:
+        capture.world.note(module, made)
 
 
-def _is_symbolic(value: Any) -> bool:
-    """Whether this is a tensor of the captured function, in a module in place of its own (functional_call)."""
-    return isinstance(value, Tensor) and _core.is_symbolic(value)
+def _hooks_of(module: Any) -> list[Any]:
+    """The hooks of a module, and of its own parameters and buffers."""
+    found: list[Any] = []
+    hooks = module.__dict__.get("_hooks")
+    if hooks is not None:
+        found += [one for one, *_ in (*hooks.forward_pre.values(), *hooks.forward.values())]
+        found += hooks.full_backward.values()
+    for value in module.__dict__.values():
+        if isinstance(value, Tensor):
+            found += _core.hooks_of(value)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    """A number, a string, None, or a tuple of such."""
+    if isinstance(value, tuple):
+        return all(_is_plain(one) for one in value)
+    return value is None or value is _core.Absent or isinstance(value, bool | int | float | complex | str | bytes)
+
+
+def _may_change(variable: _core.Variable) -> bool:
+    """Whether a variable is worth a look at each call: not names that are imported or defined once."""
+    value = variable.value
+    if isinstance(value, ModuleType) or (isinstance(value, Tensor) and _core.is_symbolic(value)):
+        return False
+    if isinstance(value, FunctionType | BuiltinFunctionType | type) or callable(value):
+        is_own_name = getattr(value, "__name__", None) == variable.key
+        return not (is_own_name and is_library(getattr(value, "__module__", None)))
+    return True
 
 
 def check_kept(function: Any, capture: Any, known: list[Any]) -> None:
@@ -59,25 +160,14 @@ def check_kept(function: Any, capture: Any, known: list[Any]) -> None:
         )
 
 
-def guards_of(modules: list[Any]) -> list[tuple[dict[str, Any], str, Any]]:
-    """What must stay as it is in modules that the function called: flags, parameters, buffers, children."""
-    found: dict[int, Any] = {}
-    for one in modules:
-        for child in one.modules():
-            found[id(child)] = child
-    guards = []
-    for module in found.values():
-        attributes = module.__dict__
-        for name in ("training", *module._parameter_names, *module._buffer_names, *module._module_names):
-            if name in attributes:
-                if _is_symbolic(attributes[name]):
-                    raise RuntimeError(
-                        f"compile: {name} of {type(module).__name__} is bound to a tensor of the function, which has "
-                        "no values after it, and which later calls would not renew; write into the present one: "
-                        f"self.{name}.copy_(...)"
-                    )
-                guards.append((attributes, name, attributes[name]))
-    return guards
+def warn_of_variables(function: Any, names: list[str]) -> None:
+    """Warn of variables whose changes no call will see."""
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    warnings.warn(
+        f"compile: {name_of(function)} reads more than {VARIABLES_MOST} variables; a call does not look whether these "
+        f"have changed: {shown}. Put them into attributes of a Module, or pass them as arguments",
+        stacklevel=6,
+    )
 
 
 def name_of(function: Any) -> str:

@@ -14,10 +14,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from . import _core
+from ._arguments import as_tensors, describe, key_of
 from ._budget import checked_budget, warn_of_budget
-from ._core import Tensor
-from ._guards import check_kept, guards_of, name_of, watching
-from ._tree import LEAF, flatten, unflatten
+from ._core import RunEagerly, Tensor
+from ._guards import World, check_kept, name_of, warn_of_variables
+from ._tree import flatten, unflatten
+from ._variables import WeakMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,36 +29,11 @@ if TYPE_CHECKING:
     from .utils.data import DataLoader
 
 PLANS_MOST = 16
+FAILURES_MOST = (
+    3  # calls running that have no plan for one and the same reason: then the function is not compiled any more
+)
 
-# ------------------------------------------------------------------------------------------- arguments as lists
-
-
-def key_of(structure: Any) -> Any:
-    """The structure as something that hashes: equal for equal static arguments, by identity for what does not."""
-    kind = type(structure)
-    if structure is LEAF:
-        return LEAF
-    if kind is list or isinstance(structure, tuple):
-        return (kind, *map(key_of, structure))
-    if kind is float:
-        return structure.hex()  # 0.0 and -0.0 differ, NaN is NaN
-    if kind is dict or kind is OrderedDict:
-        return (kind, *((name, key_of(one)) for name, one in structure.items()))
-    try:
-        hash(structure)
-    except TypeError:
-        return (kind, id(structure))
-    return (kind, structure)
-
-
-def as_tensors(leaves: list[Any]) -> list[Tensor]:
-    """NumPy arrays as tensors over their memory."""
-    return [one if isinstance(one, Tensor) else _core.as_tensor(one) for one in leaves]
-
-
-def describe(leaf: Tensor) -> tuple[Any, ...]:
-    """What a plan depends on in an argument."""
-    return (tuple(leaf.shape), leaf.stride(), leaf.dtype.name, leaf.requires_grad)
+# ------------------------------------------------------------------------------------------- one compiled function
 
 
 def call_flat(made_of: tuple[Callable[..., Any], Any], tensors: list[Tensor]) -> list[Any]:
@@ -66,9 +43,6 @@ def call_flat(made_of: tuple[Callable[..., Any], Any], tensors: list[Tensor]) ->
     results: list[Any] = []
     flatten(function(*args, **kwargs), results)
     return results
-
-
-# ------------------------------------------------------------------------------------------- one compiled function
 
 
 class _Entry:
@@ -90,7 +64,7 @@ class Compiled:
     Attributes
     ----------
     plan : Plan
-        The plan of the latest call; `print()` it. None before the first call.
+        The plan of the latest call; `print()` it. None before the first call, and where the latest ran eagerly.
     """
 
     def __init__(self, function: Callable[..., Any], memory_budget: int | float | None = None) -> None:
@@ -99,6 +73,10 @@ class Compiled:
         self._entries: OrderedDict[Any, list[_Entry]] = OrderedDict()
         self._latest: _Entry | None = None
         self._warned = False
+        self._warned_of_variables = False
+        self._reason = ""  # why the latest call that had no plan ran eagerly
+        self._eager = False  # all calls do
+        self._failing = ""  # what the latest of `_calls.failures` was about
         self._bound: dict[int, Compiled] = {}  # of methods, by their instance
         self._calls = _core.CompiledCall(self)
         functools.update_wrapper(self, function if hasattr(function, "__name__") else type(function), updated=())
@@ -130,21 +108,73 @@ class Compiled:
         """The plan of the latest call."""
         return None if self._latest is None else self._latest.plan
 
-    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Entry, list[Tensor]]:
-        """The entry for these arguments, captured now where there is none, and their tensors."""
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Entry, list[Tensor]] | None:
+        """The entry for these arguments, captured now where there is none, and their tensors; None: run eagerly."""
+        if self._eager:
+            return None
         leaves: list[Any] = []
         structure = flatten((args, kwargs), leaves)
         tensors = as_tensors(leaves)
+        if _core.needs_eager_run(tensors):
+            self._without_plan("hooks of an argument run at each call")
+            return None
         key = key_of(structure)
         entries = self._entries.get(key, [])
         for entry in entries:
             if entry.plan.fits(tensors):
                 self._entries.move_to_end(key)
                 self._latest = entry
+                self._calls.failures = 0
                 return entry, tensors
-        entry = self._capture(key, structure, tensors)
+        change = self._change(entries, tensors)
+        if change is not None and self._fails(change[0]):
+            self._give_up(
+                f"{FAILURES_MOST} calls running found another state than plans were made for ({' '.join(change)})"
+            )
+            return None
+        try:
+            entry = self._capture(key, structure, tensors)
+        except RunEagerly as wish:
+            if wish.forever or (change is None and self._fails("capture")):
+                self._give_up(wish.reason)
+            else:
+                self._without_plan(wish.reason)
+            return None
+        if change is None:
+            self._calls.failures = 0
         self._remember(entry)
         return entry, tensors
+
+    def _fails(self, what: str) -> bool:
+        """Count a call that has no plan because of this; whether it is one too many running."""
+        self._calls.failures = self._calls.failures + 1 if what == self._failing else 1
+        self._failing = what
+        return self._calls.failures >= FAILURES_MOST
+
+    def _change(self, entries: list[_Entry], tensors: list[Tensor]) -> tuple[str, str] | None:
+        """What keeps the plan that is nearest to fitting from it; None where none is for these arguments."""
+        changes = [one for one in (entry.plan.changes(tensors) for entry in reversed(entries)) if one]
+        return min(changes, key=len)[0] if changes else None
+
+    def _without_plan(self, reason: str) -> None:
+        """This call runs the function itself."""
+        self._reason = reason
+        self._latest = None
+        self._calls.drop()
+
+    def _give_up(self, reason: str) -> None:
+        """This call and all further ones run the function itself."""
+        self._without_plan(reason)
+        self._eager = True
+        self._entries.clear()
+        warnings.warn(f"compile: {name_of(self._function)} runs eagerly from now on: {reason}", stacklevel=4)
+
+    def _run_eagerly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The function itself, with tensors in place of arrays as its plans have them."""
+        leaves: list[Any] = []
+        structure = flatten((args, kwargs), leaves)
+        args, kwargs = unflatten(structure, iter(as_tensors(leaves)))
+        return self._function(*args, **kwargs)
 
     def _remember(self, entry: _Entry) -> None:
         self._entries.setdefault(entry.key, []).append(entry)
@@ -167,16 +197,21 @@ class Compiled:
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        with watching(), capture:
+        with capture, World(self._function, capture, *unflatten(structure, iter(tensors))) as world:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
             value = self._function(*args, **kwargs)
             results: list[Any] = []
             result = flatten(value, results)
             del value, args, kwargs
-            guards = guards_of(capture.modules)
+            if capture.eager is not None:  # the function has caught it
+                raise capture.eager
+            guards = world.guards()
             check_kept(self._function, capture, [*symbols, *results])
             plan = _core.make_plan(capture, (self._function, structure), results, guards, self._memory_budget)
+        if world.unwatched and not self._warned_of_variables:
+            self._warned_of_variables = True
+            warn_of_variables(self._function, world.unwatched)
         if not plan.budget_met:
             warn_of_budget(name_of(self._function), plan, self._memory_budget)
         arguments = [describe(one) for one in tensors]
@@ -227,10 +262,18 @@ class Compiled:
         Profile
             Prints as a table: time, calls, flops, bytes, GFLOP/s, GB/s, and the share of the roofline, which is
             measured once on this machine. `rows` has the figures.
+
+        Raises
+        ------
+        RuntimeError
+            When the function runs eagerly; the message says why.
         """
         from ._profile import profile_plan
 
-        entry, tensors = self._find(args, kwargs)
+        found = self._find(args, kwargs)
+        if found is None:
+            raise RuntimeError(f"profile: {name_of(self._function)} has no plan, since it runs eagerly: {self._reason}")
+        entry, tensors = found
         return profile_plan(entry.plan, tensors, repeat)
 
 
@@ -241,12 +284,7 @@ def _bound_method(function: Callable[..., Any], instance: Any, bound: dict[int, 
         weakref.finalize(instance, bound.pop, id(instance), None)
     except TypeError:  # an object without weak references is kept
         return function.__get__(instance)  # type: ignore[no-any-return]
-
-    @functools.wraps(function)
-    def method(*args: Any, **kwargs: Any) -> Any:
-        return function(reference(), *args, **kwargs)
-
-    return method
+    return WeakMethod(function, reference)
 
 
 class BoundCompiled:

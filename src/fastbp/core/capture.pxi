@@ -194,22 +194,6 @@ cdef int note_outside(fbp_tensor *t) except -1:
 
 # ---- capture ------------------------------------------------------------------------------------------------------------------
 
-class RunEagerly(Exception):
-    """Raised within a capture: the function does what a plan cannot do rightly, and this call runs the function itself.
-
-    Parameters
-    ----------
-    reason : str
-        For the warning, when the function is run so from then on.
-    forever : bool, optional
-        From this call on, whatever its arguments. Default: False.
-    """
-
-    def __init__(self, reason, forever=False):
-        super().__init__(reason)
-        self.reason, self.forever = reason, forever
-
-
 cdef class Capture:
     """One run of a function with symbolic tensors; `plan()` makes the plan of what it did.
 
@@ -227,7 +211,8 @@ cdef class Capture:
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
     cdef list generators  # Python's, of those that the function draws from: the plan holds them
-    cdef readonly list modules
+    cdef public object world  # _guards.World: what the function reads besides its arguments
+    cdef public object eager  # the RunEagerly that was raised, if one was
     cdef public bint backward_ran
 
     def __cinit__(self):
@@ -235,7 +220,6 @@ cdef class Capture:
         self.updates = []
         self.optimizers = {}
         self.undo = []
-        self.modules = []
         self.handles = []
         self.generators = []
 
@@ -247,6 +231,8 @@ cdef class Capture:
 
     def __exit__(self, kind, error, trace):
         self.finish()
+        if isinstance(error, RunEagerly):
+            self.eager = error
         if kind is not None:
             for function in reversed(self.undo):
                 function()

@@ -58,7 +58,8 @@ class RemovableHandle:
 
     def remove(self):
         """Take the hook away; twice does no harm."""
-        self.hooks.pop(self.id, None)
+        if self.hooks.pop(self.id, None) is not None:
+            world_moved()
 
     def __enter__(self):
         return self
@@ -85,4 +86,23 @@ cdef object add_hook(Tensor x, object hook, bint after):
     hooks = table.after if after else table.before
     hook_count += 1
     hooks[hook_count] = hook
+    move_world()
     return RemovableHandle(hooks, hook_count)
+
+
+cdef bint has_hooks(const fbp_tensor *t) noexcept:
+    return t.autograd != NULL and t.autograd.hooks != NULL and \
+        (len((<HookTable>t.autograd.hooks).before) > 0 or len((<HookTable>t.autograd.hooks).after) > 0)
+
+
+cdef tuple tensor_hooks(Tensor x):
+    """The hooks of a tensor, of both kinds, in the order in which they run."""
+    if not has_hooks(x.node):
+        return ()
+    table = <HookTable>x.node.autograd.hooks
+    return (tuple((<HookTable>table).before.values()), tuple((<HookTable>table).after.values()))
+
+
+def hooks_of(Tensor x not None):
+    """All hooks of a tensor, in a list."""
+    return [hook for hooks in tensor_hooks(x) for hook in hooks]

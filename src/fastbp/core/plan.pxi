@@ -52,7 +52,8 @@ cdef class Plan:
     cdef result_slot *results
     cdef int32_t *inputs
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
-    cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, guards, outputs, grad_finals, written_inputs
+    cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, outputs, grad_finals, written_inputs
+    cdef Guards guards            # of Python's state; None: there are none
     cdef list points              # where gradients of the arguments arrived in the capture (Capture.points)
     cdef list argument_gradients  # (argument, result): what goes on to the history of an argument that has one
     cdef bint collects            # gradients of leaves among the arguments
@@ -165,7 +166,7 @@ cdef class Plan:
             b = (<Tensor>self.symbols[i]).node
             if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & FBP_REQUIRES_GRAD or \
                     memcmp(fbp_shape(a), fbp_shape(b), 2 * a.ndim * sizeof(int64_t)) != 0 or a.storage.read_only > b.storage.read_only or \
-                    a.storage.symbolic:
+                    a.storage.symbolic or (a.autograd != NULL and a.autograd.hooks != NULL and has_hooks(a)):
                 return False
             if fbp_requires_grad(a):  # what is computed on is told from what is not, and one tensor from two
                 if (a.edge_count == 0) != (b.edge_count == 0):
@@ -187,9 +188,8 @@ cdef class Plan:
         cdef Tensor wrapper
         cdef fbp_tensor *leaf
         cdef fbp_tensor *gradient
-        for entry in self.guards:
-            if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
-                return False
+        if self.guards is not None and not self.guards.hold():
+            return False
         for entry in self.optimizers:
             if not (<OptimizerLink>entry).is_current(self):
                 return False
@@ -214,6 +214,19 @@ cdef class Plan:
     def fits(self, list given):
         """Whether the plan can run now with these arguments."""
         return self.accepts(given) and self.is_current(given)
+
+    def changes(self, list given):
+        """What keeps the plan from running with arguments that it was made for, each as (what, how it is) in words.
+
+        Empty where nothing does, and where the reason is one that leads to a few plans and no more: gradients that are None or not.
+        """
+        if not self.accepts(given):
+            return []
+        found = [] if self.guards is None else self.guards.changes()
+        for entry in self.optimizers:
+            if not (<OptimizerLink>entry).is_current(self):
+                found.append((f"parameters or state of {builtin_type((<OptimizerLink>entry).optimizer).__name__}", "are others"))
+        return found
 
     cdef bint overlaps(self, list given) except -1:
         """Whether an argument shares memory with what the plan writes, is a leaf that the plan knows by another way too, or has retain_grad():

@@ -18,7 +18,7 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
             raise RuntimeError("compile: the function returns tensors that depend on a leaf which it made itself (requires_grad_() inside); "
                                "pass that tensor in as an argument")
         plan.edges.append(("argument", places[0]) if places else ("tensor", leaves[i]))
-    derivative = new_plan(cotangents + plan.symbols, cotangents + plan.points, [gradients[i] for i in reached], [])
+    derivative = new_plan(cotangents + plan.symbols, cotangents + plan.points, [gradients[i] for i in reached], None)
     program.phase = 1
     for i in range(derivative.input_count):
         derivative.inputs[i] = real_buffer(program, (<Tensor>derivative.symbols[i]).node)

@@ -25,7 +25,7 @@ cdef int32_t write_to_new(fbp_program *program, fbp_buffer_kind kind, fbp_tensor
     return buffer
 
 
-cdef Plan new_plan(list symbols, list points, list outputs, list guards):
+cdef Plan new_plan(list symbols, list points, list outputs, Guards guards):
     cdef Plan plan = Plan.__new__(Plan)
     cdef Py_ssize_t i
     plan.symbols, plan.points, plan.guards = symbols, points, guards
@@ -62,15 +62,15 @@ cdef int add_states(Plan plan, Capture source) except -1:
     return 0
 
 
-def make_plan(Capture source not None, function, list outputs, list guards, memory_budget=None):
+def make_plan(Capture source not None, function, list outputs, Guards guards=None, memory_budget=None):
     """The plan of what a capture did: one, or with that of the derivative where outputs require grad and nothing was swept.
 
     Parameters
     ----------
     outputs : list
         What the function returned, flat: tensors and other objects.
-    guards : list of (dict, str, object)
-        Entries that must be the same objects at each call.
+    guards : Guards, optional
+        What must be as it is in Python's state at each call. Default: None, nothing.
     memory_budget : int or float, optional
         Bytes, or a share of the bytes without a budget, of the arena; of what is saved where there is a derivative.
     """
@@ -130,6 +130,8 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
         plan.outputs.append(result_entry(plan, source, outputs, i))
     if plan.check_mode:
         plan.check = make_check(plan, source, outputs)
+    if guards is not None:
+        guards.watch_hooks(plan.state_tensors + [x for x in plan.leaf_tensors if x is not None])
     if differentiated:
         plan.differentiated = differentiated
         add_derivative(plan, source, cotangents, gradients, leaves)
@@ -273,6 +275,7 @@ cdef class CompiledCall:
     cdef object rebuild      # compiler.unflatten
     cdef bint flat           # the arguments are tensors alone, by position
     cdef bint single         # the result is one tensor
+    cdef public int failures # calls running that no plan fitted because what it depends on had changed, or that none could be made for
 
     def __cinit__(self, owner):
         import weakref
@@ -288,6 +291,10 @@ cdef class CompiledCall:
         self.flat = not kwargs and builtin_all([one is LEAF for one in args])
         self.single = entry.result is LEAF
         return 0
+
+    def drop(self):
+        """The latest call had no plan."""
+        self.latest = self.plan = None
 
     def __call__(self, *args, **kwargs):
         cdef list given
@@ -305,12 +312,41 @@ cdef class CompiledCall:
             if given is not None and not (self.plan.accepts(given) and self.plan.is_current(given)):
                 given = None
         if given is None:
-            entry, given = self.owner()._find(args, kwargs)
+            found = self.owner()._find(args, kwargs)
+            if found is None:
+                return self.owner()._run_eagerly(args, kwargs)
+            entry, given = found
             if entry is not self.latest:
                 self.adopt(entry)
+        else:
+            self.failures = 0
         if self.plan.cautious and self.plan.overlaps(given):
-            return self.owner()._function(*args, **kwargs)
+            return self.owner()._run_eagerly(args, kwargs)
         made = self.plan.run(given)
         if self.single:
             return made[0]
         return self.rebuild(self.result, iter(made))
+
+
+def needs_eager_run(list tensors):
+    """Whether the function itself has to run on these arguments: one has hooks, whose effects belong to each call.
+
+    Raises
+    ------
+    RuntimeError
+        Where one was kept from a capture and has no values.
+    """
+    cdef Tensor x
+    cdef bint found = False
+    for x in tensors:
+        if x.node.flags & FBP_SYMBOLIC:
+            need_argument(x)
+        found |= has_hooks(x.node)
+    return found
+
+
+cdef int need_argument(Tensor x) except -1:
+    if fbp_is_batched(x.node):
+        refuse_value(x.node, "a compiled function")
+    raise RuntimeError(f"compile: a tensor of shape {shape_tuple(x.node)} was made while another function was compiled and has no values; "
+                       "return it from that function to use it elsewhere")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core import Capture, Tensor, _captured_costs, as_tensor, no_grad
-from .._guards import watching
+from .._guards import World
 from .._tree import flatten, unflatten
 from ..nn import Module
 from .text import shape_text, table
@@ -138,7 +138,7 @@ def make_summary(model: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     watcher = _Watcher(capture, model)
     outputs: list[Tensor] = []
     try:
-        with watching(), capture, no_grad():
+        with capture, World(model, capture), no_grad():
             symbols = [capture.argument(as_tensor(x).detach()) for x in tensors]
             given, named = unflatten(structure, iter(symbols))
             flatten(model(*given, **named), outputs)

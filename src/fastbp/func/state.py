@@ -135,10 +135,12 @@ def _replaced(slots: Mapping[str, tuple[dict[str, Any], str]], given: Mapping[st
         for name, value in given.items():
             attributes, attribute = slots[name]
             attributes[attribute] = value
+        _core.world_moved()
         yield
     finally:
         for attributes, name, value in before:
             attributes[name] = value
+        _core.world_moved()
 
 
 def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -6,7 +6,7 @@ from operator import index as as_index
 from typing import TYPE_CHECKING
 
 from .._core import Tensor
-from .module import Module, _indent, format_module
+from .module import Module, _indent, _watchers, format_module
 from .parameter import Parameter
 
 if TYPE_CHECKING:
@@ -41,9 +41,13 @@ class _NumberedModules(Module):
         return names[position]
 
     def __len__(self) -> int:
+        for watch in _watchers:
+            watch(self)
         return len(self._module_names)
 
     def __iter__(self) -> Iterator[Module]:
+        for watch in _watchers:
+            watch(self)
         return iter(self._all())
 
     def __setitem__(self, index: int, module: Module) -> None:
@@ -123,6 +127,8 @@ class Sequential(_NumberedModules):
         return input
 
     def __getitem__(self, index: int | slice) -> Module:
+        for watch in _watchers:
+            watch(self)
         if isinstance(index, slice):
             return type(self)({name: self.__dict__[name] for name in list(self._module_names)[index]})
         module: Module = self.__dict__[self._name_at(index)]
@@ -157,6 +163,8 @@ class ModuleList(_NumberedModules):
             self._replace_all(modules)
 
     def __getitem__(self, index: int | slice) -> Module:
+        for watch in _watchers:
+            watch(self)
         if isinstance(index, slice):
             return type(self)(self._all()[index])
         module: Module = self.__dict__[self._name_at(index)]
@@ -206,6 +214,8 @@ class ModuleDict(Module):
             self.update(modules)
 
     def __getitem__(self, key: str) -> Module:
+        for watch in _watchers:
+            watch(self)
         if key not in self._module_names:
             raise KeyError(key)
         module: Module = self.__dict__[key]
@@ -220,24 +230,36 @@ class ModuleDict(Module):
         delattr(self, key)
 
     def __len__(self) -> int:
+        for watch in _watchers:
+            watch(self)
         return len(self._module_names)
 
     def __iter__(self) -> Iterator[str]:
+        for watch in _watchers:
+            watch(self)
         return iter(self._module_names)
 
     def __contains__(self, key: str) -> bool:
+        for watch in _watchers:
+            watch(self)
         return key in self._module_names
 
     def keys(self) -> Iterable[str]:
         """The names."""
+        for watch in _watchers:
+            watch(self)
         return self._module_names.keys()
 
     def values(self) -> Iterable[Module]:
         """The modules."""
+        for watch in _watchers:
+            watch(self)
         return [self.__dict__[key] for key in self._module_names]
 
     def items(self) -> Iterable[tuple[str, Module]]:
         """The (name, module) pairs."""
+        for watch in _watchers:
+            watch(self)
         return [(key, self.__dict__[key]) for key in self._module_names]
 
     def pop(self, key: str) -> Module:
@@ -279,12 +301,18 @@ class ParameterList(Module):
         return str(position % size)
 
     def __len__(self) -> int:
+        for watch in _watchers:
+            watch(self)
         return len(self._parameter_names)
 
     def __iter__(self) -> Iterator[Parameter]:
+        for watch in _watchers:
+            watch(self)
         return iter([self.__dict__[name] for name in self._parameter_names])
 
     def __getitem__(self, index: int | slice) -> Parameter | ParameterList:
+        for watch in _watchers:
+            watch(self)
         if isinstance(index, slice):
             return ParameterList(list(self)[index])
         parameter: Parameter = self.__dict__[self._name_at(index)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .. import _core
 from .._core import Tensor
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class RemovableHandle:
 
     def remove(self) -> None:
         """Take the hook out; a second call does nothing."""
-        self._registry.pop(self.id, None)
+        if self._registry.pop(self.id, None) is not None:
+            _core.world_moved()
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -65,6 +67,7 @@ class ModuleHooks:
             registry.clear()
         registry[handle.id] = entry
         registry.update(later)
+        _core.world_moved()
         return handle
 
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-# While fastbp.compile captures a function, it wants to know of the modules that are called.
-_watchers: list[Callable[[Module], None]] = []
+# While fastbp.compile captures a function, it wants to know of the modules that are called, read as containers or about
+# to be changed; with True as a second argument, of those that are made.
+_watchers: list[Callable[..., None]] = []
+_world_moved = _core.world_moved  # plans look at modules again before they run
 
 
 class Module:
@@ -69,6 +71,8 @@ class Module:
         set_plain(self, "_buffer_names", {})
         set_plain(self, "_module_names", {})
         set_plain(self, "training", True)
+        for watch in _watchers:
+            watch(self, True)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's output; every subclass defines it.
@@ -114,6 +118,12 @@ class Module:
         def __getattr__(self, name: str) -> Any: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
+        for watch in _watchers:
+            watch(self)
+        self._set(name, value)
+        _world_moved()
+
+    def _set(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
             self._require_initialised("parameters")
             self._forget(name, self._parameter_names)
@@ -142,9 +152,12 @@ class Module:
             object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
+        for watch in _watchers:
+            watch(self)
         object.__delattr__(self, name)
         for names in self._registries():
             names.pop(name, None)
+        _world_moved()
 
     def _registries(self) -> tuple[dict[str, Any], ...]:
         return self._parameter_names, self._buffer_names, self._module_names
@@ -189,8 +202,11 @@ class Module:
             raise TypeError(
                 f"cannot assign '{type(param).__name__}' object to parameter '{name}' (nn.Parameter or None required)"
             )
+        for watch in _watchers:
+            watch(self)
         self._parameter_names[name] = None
         object.__setattr__(self, name, param)
+        _world_moved()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is part of the module's state but is not trained, such as a running mean.
@@ -215,8 +231,11 @@ class Module:
             raise TypeError(
                 f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)"
             )
+        for watch in _watchers:
+            watch(self)
         self._buffer_names[name] = persistent
         object.__setattr__(self, name, tensor)
+        _world_moved()
 
     def register_module(self, name: str, module: Module | None) -> None:
         """Add a child module under an attribute name; raises as `register_parameter`."""
@@ -224,8 +243,11 @@ class Module:
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._check_name("module", name, self._module_names)
+        for watch in _watchers:
+            watch(self)
         self._module_names[name] = None
         object.__setattr__(self, name, module)
+        _world_moved()
 
     add_module = register_module
 
@@ -233,6 +255,8 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) of the direct children, each module once."""
+        for watch in _watchers:
+            watch(self)
         seen = set()
         for name in self._module_names:
             module = self.__dict__[name]
@@ -262,6 +286,8 @@ class Module:
         memo = set() if memo is None else memo
         if self in memo:
             return
+        for watch in _watchers:
+            watch(self)
         if remove_duplicate:
             memo.add(self)
         yield prefix, self
@@ -278,6 +304,8 @@ class Module:
     def _named_tensors(
         self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
+        for watch in _watchers:
+            watch(self)
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         seen = set()
         for path, module in modules:
@@ -461,6 +489,8 @@ class Module:
     # ------------------------------------------------------------------------------------------- hooks
 
     def _own_hooks(self) -> ModuleHooks:
+        for watch in _watchers:
+            watch(self)
         hooks = self._hooks
         if hooks is None:
             hooks = ModuleHooks()

@@ -87,7 +87,10 @@ def check_compiled(fn: Callable[..., Any], *args: Any, rtol: float | None = None
     ['mul', 'exp', 'sum', 'full', 'pull exp', 'pull mul', 'copy', 'sgd']
     """
     recorder = Recorder(fn._function if isinstance(fn, Compiled) else fn)
-    entry, tensors = recorder._find(args, {})
+    found_entry = recorder._find(args, {})
+    if found_entry is None:
+        raise RuntimeError(f"check_compiled: the function has no plan, it runs eagerly: {recorder._reason}")
+    entry, tensors = found_entry
     program, cotangents = recorder.program, []
     if recorder.roots:
         cotangents = _cotangents(recorder)

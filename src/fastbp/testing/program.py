@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from .._arguments import describe
 from .._core import Tensor, is_grad_enabled
-from .._guards import guards_of, watching
+from .._guards import World
 from .._tree import flatten, unflatten
-from ..compiler import Compiled, _Entry, describe
+from ..compiler import Compiled, _Entry
 from ..reference import OPS, Array, cast_value
 from .replay import TOLERANCES, to_reference
 from .translate import ROWS, parameter_names, translate
@@ -99,12 +100,12 @@ class Recorder(Compiled):
 
     def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
         capture = _core.Capture()
-        with watching(), capture:
+        with capture, World(self._function, capture) as world:
             symbols, results, result = self._trace(capture, structure, tensors)
             self.program = Program(capture, symbols, results)
             self._name_arguments(symbols, tensors)
             self.roots = self._find_roots(capture, symbols, results)
-            plan = _core.make_plan(capture, (self._function, structure), results, guards_of(capture.modules))
+            plan = _core.make_plan(capture, (self._function, structure), results, world.guards())
         return _Entry(key, structure, [describe(one) for one in tensors], plan, result)
 
     def _find_roots(self, capture: _core.Capture, symbols: list[Tensor], results: list[Any]) -> list[int]:
@@ -123,7 +124,7 @@ class Recorder(Compiled):
     def derivative(self, structure: Any, tensors: list[Tensor]) -> Program:
         """Capture once more, with the reverse sweep from `roots`; the last inputs are its cotangents."""
         capture = _core.Capture()
-        with watching(), capture:
+        with capture, World(self._function, capture):
             symbols, results, _ = self._trace(capture, structure, tensors)
             roots = [results[n] for n in self.roots]
             leaves = capture.leaves(roots)
