@@ -69,7 +69,8 @@ def _run_batches(
         while first + done < count:
             before = time.perf_counter()
             steps = min(step, count - first - done)
-            if not run.advance(done, done + steps):
+            steps = run.advance(done, done + steps)
+            if not steps:
                 break
             done += steps
             if bar is not None:

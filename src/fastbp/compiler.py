@@ -174,6 +174,7 @@ class Compiled:
             results: list[Any] = []
             result = flatten(value, results)
             del value, args, kwargs
+            capture.close_optimizers()
             guards = guards_of(capture.modules)
             check_kept(self._function, capture, [*symbols, *results])
             plan = _core.make_plan(capture, (self._function, structure), results, guards, self._memory_budget)

@@ -53,6 +53,7 @@ cdef class Plan:
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
     cdef bint writes  # arguments or state: then arguments must lie apart from what is written
     cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, guards, outputs, grad_finals, written_inputs
+    cdef PlanNumbers numbers      # None: the function looks at no optimizer's numbers
     cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
@@ -170,6 +171,8 @@ cdef class Plan:
         for entry in self.guards:
             if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
                 return False
+        if self.numbers is not None and not self.numbers.is_current():
+            return False
         for entry in self.optimizers:
             if not (<OptimizerLink>entry).is_current(self):
                 return False
@@ -315,6 +318,8 @@ cdef class Plan:
             (<UpdateLink>self.updates[i]).settle(&self.plan.updates[i])
         for entry in self.optimizers:
             (<OptimizerLink>entry).settle()
+        if self.numbers is not None:
+            self.numbers.settle()
         return 0
 
     cdef fbp_status execute(self) except *:
@@ -341,6 +346,8 @@ cdef class Plan:
         self.bind_inputs(given)
         if self.leaf_count:
             self.bind_gradients()
+        if self.numbers is not None:
+            self.numbers.begin()
         for i in range(len(self.updates)):
             (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
         return 0

@@ -19,15 +19,16 @@ cdef class BatchPass:
             fbp_block_free(self.targets, self.target_bytes)
 
     def advance(self, int64_t begin, int64_t end):
-        """Runs begin <= i < end; False, and nothing is done, where the plan does not fit the world any more."""
+        """Runs begin <= i < end, or the first of them; how many: none where the plan does not fit the world any more."""
         cdef Plan plan = self.plan
         cdef fbp_status status
         cdef int64_t done = 0
-        cdef Py_ssize_t i
         plan.acquire()
         try:
             if not plan.is_current():
-                return False
+                return 0
+            if plan.numbers is not None and plan.numbers.changes:
+                end = begin + 1  # the next run's numbers come out of this one
             plan.prepare_state(self.given)
             with nogil:
                 status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
@@ -38,7 +39,7 @@ cdef class BatchPass:
                 raise_status(status)
         finally:
             plan.release()
-        return True
+        return done
 
     def results(self, count):
         """The results of the first `count` runs, stacked; what is no tensor, as the function returned it."""

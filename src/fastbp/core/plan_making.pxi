@@ -78,6 +78,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     cdef Plan plan
     cdef fbp_leaf_change *change
     cdef Py_ssize_t i, count
+    source.close_optimizers()
     symbols = list(source.arguments)
     differentiated = []
     cotangents = gradients = leaves = None
@@ -112,6 +113,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     plan = new_plan(symbols, outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
     add_updates(plan, source.updates)
+    plan.numbers = source.numbers
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     for i, x in enumerate(outputs):
@@ -299,7 +301,10 @@ cdef class CompiledCall:
             if given is not None and not (self.plan.accepts(given) and self.plan.is_current()):
                 given = None
         if given is None:
-            entry, given = self.owner()._find(args, kwargs)
+            try:
+                entry, given = self.owner()._find(args, kwargs)
+            except RunEagerly:
+                return self.owner()._function(*args, **kwargs)
             if entry is not self.latest:
                 self.adopt(entry)
         if self.plan.writes and self.plan.overlaps(given):

@@ -1,0 +1,270 @@
+# Optimizers while a function is captured: their numbers are symbolic, and the end of the capture puts everything back.
+
+class RunEagerly(Exception):
+    """A captured function does what no plan can do rightly: the call that is captured runs the function itself.
+
+    Attributes
+    ----------
+    reason : str
+        What it does, in words that go on after "because it".
+    """
+
+    def __init__(self, reason):
+        super().__init__(reason)
+        self.reason = reason
+
+
+@cython.final
+cdef class NumberWrite:
+    """A number that the function leaves in a group or in a parameter's state, by each call anew."""
+
+    cdef dict attributes
+    cdef bint of_state
+    cdef object place, key
+    cdef object value  # may be symbolic
+
+    cdef int settle(self) except -1:
+        cdef object target = dict_of(self.attributes, self.of_state, self.place)
+        if target is not None:
+            (<dict>target)[self.key] = number_now(self.value)
+        return 0
+
+
+@cython.final
+cdef class OptimizerBefore:
+    """State and groups of an optimizer when a capture met it first, and what has become of them."""
+
+    cdef object optimizer
+    cdef dict attributes
+    cdef object state
+    cdef list groups, entries, group_list
+    cdef readonly bint symbolic, state_read  # its numbers are symbolic; the function has looked at its state
+    cdef dict placed             # symbolic numbers by the id of their dict and their key
+    cdef dict stepped            # names of the state that the core's steps write, by the id of the parameter
+    cdef dict counts             # steps that they have counted, likewise
+
+    def __cinit__(self, optimizer):
+        self.optimizer, self.attributes = optimizer, optimizer.__dict__
+        self.state, self.group_list = self.attributes["state"], self.attributes["param_groups"]
+        self.entries = [(param, entry, dict(entry)) for param, entry in self.state.items()]
+        self.groups = [(group, dict(group)) for group in self.group_list]
+        self.placed, self.stepped, self.counts = {}, {}, {}
+
+    # ---- numbers that remember where they came from ----
+
+    cdef int make_symbolic(self, NumberTape tape) except -1:
+        if self.symbolic:
+            return 0
+        self.symbolic = True
+        for number, (group, before) in enumerate(self.groups):
+            for key, value in before.items():
+                if key != "params" and group.get(key) is value:
+                    self.place(tape, group, False, number, key, value)
+        for param, entry, before in self.entries:
+            for key, value in before.items():
+                if entry.get(key) is value:
+                    self.place(tape, entry, True, param, key, value)
+                elif key == STEP and id(param) in self.counts:
+                    self.place(tape, entry, True, param, key, value)
+                    entry[key] = entry[key] + self.counts[id(param)]
+                    self.placed[id(entry), key] = entry[key]
+        return 0
+
+    cdef int place(self, NumberTape tape, object target, bint of_state, object place, object key, object value) except -1:
+        """A symbolic number in place of an option or an entry; symbolic elements in place of a tuple's."""
+        cdef object made
+        if builtin_type(value) is tuple:
+            made = tuple([self.symbol(tape, of_state, place, key, i, one) for i, one in enumerate(value)])
+        else:
+            made = self.symbol(tape, of_state, place, key, -1, value)
+        if made is not value:
+            target[key] = self.placed[id(target), key] = made
+        return 0
+
+    cdef object symbol(self, NumberTape tape, bint of_state, object place, object key, Py_ssize_t element, object value):
+        if builtin_type(value) is not int and builtin_type(value) is not float:
+            return value
+        return number_of(tape, tape.source(self.attributes, of_state, place, key, element, value))
+
+    cdef object expected(self, object target, dict before, object key):
+        """What stands in a dict if the function has not touched it."""
+        return self.placed.get((id(target), key), before.get(key, RunEagerly))
+
+    cdef dict changed_options(self, Py_ssize_t number):
+        """The options of a group that the function has set."""
+        group, before = self.groups[number]
+        return {key: value for key, value in group.items() if value is not self.expected(group, before, key)}
+
+    # ---- what the function has done ----
+
+    cdef int note_step(self, object bucket, bint counted) except -1:
+        """The core steps the bucket's parameters; a step count that is not its own is the function's doing."""
+        cdef dict before = {id(param): one for param, entry, one in self.entries}
+        for i, param in enumerate(bucket.params):
+            self.stepped[id(param)] = bucket.names
+            if not counted:
+                continue
+            done = self.counts.get(id(param), 0)
+            start = before.get(id(param), {}).get(STEP, 0)
+            if step_number(number_now(bucket.states[i][STEP])) != step_number(start) + done:
+                raise RunEagerly("sets the step count of an optimizer that it steps")
+            self.counts[id(param)] = done + 1
+        return 0
+
+    cdef list writes(self):
+        """The numbers that the function leaves; RunEagerly where it does more than that."""
+        cdef list made = []
+        cdef dict known = {}
+        if self.attributes["state"] is not self.state or self.attributes["param_groups"] is not self.group_list or \
+                len(self.group_list) != len(self.groups):
+            raise RunEagerly("replaces the state or the groups of an optimizer")
+        for number, (group, before) in enumerate(self.groups):
+            if self.group_list[number] is not group or not before.keys() <= group.keys():
+                raise RunEagerly("replaces or removes entries of an optimizer's groups")
+            self.compare(made, group, before, False, number)
+        for param, entry, before in self.entries:
+            known[id(param)] = True
+            if self.state.get(param) is not entry or not before.keys() <= entry.keys():
+                raise RunEagerly("removes entries of an optimizer's state")
+            self.compare(made, entry, before, True, param)
+        for param, entry in self.state.items():
+            if id(param) not in known and entry and id(param) not in self.stepped:
+                raise RunEagerly("adds entries to an optimizer's state")
+        return made
+
+    cdef int compare(self, list made, object target, dict before, bint of_state, object place) except -1:
+        cdef NumberWrite write
+        cdef tuple names = self.stepped.get(id(place), ()) if of_state else ()
+        cdef bint counted = of_state and id(place) in self.counts
+        for key, value in target.items():
+            if value is self.expected(target, before, key) or key in names or (counted and key == STEP):
+                continue
+            if not (value is None or isinstance(value, (SymbolicNumber, int, float, str))) or (key in before and isinstance(before[key], Tensor)):
+                raise RunEagerly(f"assigns a {builtin_type(value).__name__} to {key!r} of an optimizer's {'state' if of_state else 'group'}")
+            if of_state and key not in before:
+                raise RunEagerly("adds entries to an optimizer's state")
+            write = NumberWrite.__new__(NumberWrite)
+            write.attributes, write.of_state, write.place, write.key, write.value = self.attributes, of_state, place, key, value
+            made.append(write)
+        return 0
+
+    cdef int restore(self) except -1:
+        self.attributes["state"], self.attributes["param_groups"] = self.state, self.group_list
+        self.state.clear()
+        for param, entry, before in self.entries:
+            self.state[param] = entry
+            entry.clear()
+            entry.update(before)
+        self.group_list[:] = [group for group, before in self.groups]
+        for group, before in self.groups:
+            group.clear()
+            group.update(before)
+        return 0
+
+
+cdef int restore_optimizers(dict optimizers) except -1:
+    """As they were before the capture: its steps have only been written down."""
+    cdef OptimizerBefore before
+    for before in optimizers.values():
+        before.restore()
+    return 0
+
+
+def note_optimizer(optimizer, bint state):
+    """A function that is captured looks at an optimizer's groups, or at its state."""
+    cdef Capture capture = current_capture()
+    if capture is not None:
+        capture.open_optimizer(optimizer, True, state)
+
+
+def steps_done(value):
+    """A count of steps as it is now: a number, a 0-d tensor or a symbolic number."""
+    return step_number(number_now(value))
+
+
+# ---- in the plan --------------------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class SymbolicOptimizer:
+    """An optimizer whose numbers a plan reads: what else is in its groups and state must stay."""
+
+    cdef dict attributes
+    cdef list groups             # (number of options, parameters, [(key, value that is no number)]) each
+    cdef StateSnapshot snapshot  # None: the function has not looked at the state
+
+    cdef bint is_current(self) except -1:
+        cdef list groups = <list>self.attributes["param_groups"]
+        cdef Py_ssize_t i
+        cdef dict group
+        cdef list params
+        cdef list now
+        if len(groups) != len(self.groups):
+            return False
+        for i in range(len(groups)):
+            size, params, plain = <tuple>self.groups[i]
+            group, now = groups[i], groups[i]["params"]
+            if len(group) != size or len(now) != len(params):
+                return False
+            for k in range(len(params)):
+                if now[k] is not params[k]:
+                    return False
+            for key, value in <list>plain:
+                found = group.get(key, RunEagerly)
+                if found is not value and not (builtin_type(found) is builtin_type(value) and builtin_type(found) in (str, tuple) and found == value):
+                    return False
+        return self.snapshot is None or self.snapshot.holds(self.attributes["state"])
+
+
+@cython.final
+cdef class PlanNumbers:
+    """The numbers of optimizers in a plan: evaluated before a run, written back after it."""
+
+    cdef NumberTape tape
+    cdef list optimizers, changes
+
+    cdef bint is_current(self) except -1:
+        cdef SymbolicOptimizer one
+        for one in self.optimizers:
+            if not one.is_current():
+                return False
+        return self.tape.evaluate()
+
+    cdef int begin(self) except -1:
+        cdef NumberInput input
+        for input in self.tape.inputs:
+            input.begin()
+        return 0
+
+    cdef int settle(self) except -1:
+        cdef NumberWrite write
+        for write in self.changes:
+            write.settle()
+        return 0
+
+
+cdef PlanNumbers plan_numbers(dict optimizers, NumberTape tape):
+    """What a plan has to do with the numbers that its function read; None where it read none."""
+    cdef PlanNumbers numbers = PlanNumbers.__new__(PlanNumbers)
+    cdef OptimizerBefore before
+    cdef SymbolicOptimizer one
+    numbers.tape, numbers.optimizers, numbers.changes = tape, [], []
+    for before in optimizers.values():
+        numbers.changes += before.writes()
+    restore_optimizers(optimizers)
+    for before in optimizers.values():
+        if not before.symbolic:
+            continue
+        one = SymbolicOptimizer.__new__(SymbolicOptimizer)
+        one.attributes = before.attributes
+        one.groups = [(len(group), list(group["params"]), [(key, value) for key, value in group.items() if key != "params" and not is_number_like(value)])
+                      for group in before.group_list]
+        one.snapshot = StateSnapshot(before.state) if before.state_read else None
+        numbers.optimizers.append(one)
+    return numbers if numbers.optimizers or numbers.changes else None
+
+
+cdef bint is_number_like(object value) except -1:
+    """Whether an option is guarded as a symbolic number, if at all."""
+    if builtin_type(value) is tuple:
+        return builtin_all([is_number_like(one) for one in value])
+    return builtin_type(value) is int or builtin_type(value) is float
