@@ -40,7 +40,7 @@ cdef class OptimizerBefore:
     cdef list groups, entries, group_list
     cdef readonly bint symbolic, state_read  # its numbers are symbolic; the function has looked at its state
     cdef dict placed             # symbolic numbers by the id of their dict and their key
-    cdef dict stepped            # names of the state that the core's steps write, by the id of the parameter
+    cdef dict stepped            # by the id of a parameter: the tensors of its state that the core's steps write, by name
     cdef dict counts             # steps that they have counted, likewise
 
     def __cinit__(self, optimizer):
@@ -101,7 +101,11 @@ cdef class OptimizerBefore:
         """The core steps the bucket's parameters; a step count that is not its own is the function's doing."""
         cdef dict before = {id(param): one for param, entry, one in self.entries}
         for i, param in enumerate(bucket.params):
-            self.stepped[id(param)] = bucket.names
+            written = self.stepped.setdefault(id(param), {})
+            for name, buffers in zip(bucket.names, bucket.buffers):
+                present = before.get(id(param), {}).get(name)
+                if buffers[i] is not written.setdefault(name, buffers[i] if present is None else present):
+                    raise RunEagerly("replaces state of an optimizer that it steps")
             if not counted:
                 continue
             done = self.counts.get(id(param), 0)
@@ -128,16 +132,27 @@ cdef class OptimizerBefore:
                 raise RunEagerly("removes entries of an optimizer's state")
             self.compare(made, entry, before, True, param)
         for param, entry in self.state.items():
-            if id(param) not in known and entry and id(param) not in self.stepped:
+            if id(param) in known or not entry:
+                continue
+            if id(param) not in self.stepped:
                 raise RunEagerly("adds entries to an optimizer's state")
+            known[id(param)] = True
+            self.compare(made, entry, {}, True, param)
+        for number, written in self.stepped.items():
+            if number not in known and (written or number in self.counts):
+                raise RunEagerly("removes entries of an optimizer's state")
         return made
 
     cdef int compare(self, list made, object target, dict before, bint of_state, object place) except -1:
         cdef NumberWrite write
-        cdef tuple names = self.stepped.get(id(place), ()) if of_state else ()
+        cdef dict written = self.stepped.get(id(place), {}) if of_state else {}
         cdef bint counted = of_state and id(place) in self.counts
         for key, value in target.items():
-            if value is self.expected(target, before, key) or key in names or (counted and key == STEP):
+            if value is self.expected(target, before, key) or (key in written and written[key] is value):
+                continue
+            if counted and key == STEP:
+                if step_number(number_now(value)) != step_number(before.get(STEP, 0)) + self.counts[id(place)]:
+                    raise RunEagerly("sets the step count of an optimizer that it steps")
                 continue
             if not (value is None or isinstance(value, (SymbolicNumber, int, float, str))) or (key in before and isinstance(before[key], Tensor)):
                 raise RunEagerly(f"assigns a {builtin_type(value).__name__} to {key!r} of an optimizer's {'state' if of_state else 'group'}")
