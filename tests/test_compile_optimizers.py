@@ -392,7 +392,7 @@ class Own(optim.Optimizer):
     def __init__(self, params: Any, update: Callable[..., None], **options: Any) -> None:
         defaults = {"lr": 0.1, "momentum": 0.9, "betas": (0.9, 0.99), "eps": 1e-3, "weight_decay": 0.0, "nesterov": False}
         super().__init__(params, {**defaults, **options})
-        self.update = update
+        self.update, self.scale, self.mode = update, 0.5, "plain"
 
     @fastbp.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -462,7 +462,12 @@ def functional(own: Own, group: Any, p: Any, g: Any) -> None:
     p.sub_(group["lr"] * state["m"])
 
 
-UPDATES = [by_add, by_operators, by_data, by_momentum, by_moments, by_cases, by_bounds, with_decay, functional]
+def by_attributes(own: Own, group: Any, p: Any, g: Any) -> None:
+    own.count = getattr(own, "count", 0) + 1  # type: ignore[attr-defined]
+    p.sub_(g * (own.scale / own.count))  # type: ignore[attr-defined]
+
+
+UPDATES = [by_add, by_operators, by_data, by_momentum, by_moments, by_cases, by_bounds, by_attributes, with_decay, functional]
 updates = pytest.mark.parametrize("update", UPDATES, ids=lambda f: f.__name__)
 
 
@@ -504,6 +509,46 @@ def test_options_that_change_from_outside(update: Any) -> None:
 def test_a_schedule_needs_one_plan(update: Any) -> None:
     between = set_options(lr=[0.1 / (k + 1) for k in range(20)], eps=[0.01 / (k + 1) for k in range(20)])
     world = check_same(own(update), batches(3, count=20), between)
+    assert captures(world) == 1
+
+
+def test_attributes_of_an_optimizer_that_change_from_outside() -> None:
+    def update(own: Own, group: Any, p: Any, g: Any) -> None:
+        own.calls = getattr(own, "calls", 0) + 1  # type: ignore[attr-defined]
+        p.sub_(g.sign() if own.mode == "sign" else g, alpha=own.scale / own.calls)  # type: ignore[attr-defined]
+
+    def between(number: int, world: SimpleNamespace) -> None:
+        world.optimizers[0].scale = 0.1 * number
+        world.optimizers[0].mode = "sign" if number in (3, 4) else "plain"
+        if number == 5:
+            world.optimizers[0].calls = 0
+        if number == 6:
+            world.optimizers[0].note = "new"
+
+    world = check_same(own(update), batches(3, count=8), between)
+    assert world.optimizers[0].calls == 3 * 3
+
+
+def test_a_step_that_counts_before_it_looks_at_the_groups() -> None:
+    class Counting(optim.Adam):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, lr=0.1)
+            self.count = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.count += 1
+            result = super().step(closure)
+            for group in self.param_groups:
+                group["lr"] = 0.1 / (1 + self.count)
+            return result
+
+    world = check_same(make_world(one_step, lambda a, b, c: [Counting([a, b, c])]), batches(3, count=6))
+    assert world.optimizers[0].count == 6 and captures(world) <= 2
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    between = set_options(lr=[np.float64(0.1) / (k + 1) for k in range(6)], eps=[0.25] * 6)
+    world = check_same(own(by_operators), batches(3, count=6), between)
     assert captures(world) == 1
 
 

@@ -200,7 +200,7 @@ cdef class Capture:
     cdef dict optimizers  # by id: each that the function steps or looks at, as it was before
     cdef NumberTape tape
     cdef PlanNumbers numbers
-    cdef bint closed      # to optimizers
+    cdef bint ended, closed  # the function has; nothing more is noted about optimizers
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
     cdef readonly list modules
@@ -225,7 +225,7 @@ cdef class Capture:
         if kind is not None:
             for function in reversed(self.undo):
                 function()
-            if self.tape.nodes and issubclass(kind, (TypeError, AttributeError)):
+            if self.tape.nodes and not self.ended and issubclass(kind, (TypeError, AttributeError)):
                 # Something does not take a symbolic number; if the function is wrong it will say so itself.
                 raise RunEagerly(f"uses the numbers of an optimizer in a way that cannot be captured ({error})") from error
 
@@ -401,9 +401,12 @@ cdef class Capture:
 
     def close_optimizers(self):
         """The function has ended: its optimizers are as before, and what it leaves in them is written by each run."""
+        self.ended = True
         if not self.closed:
-            self.numbers = plan_numbers(self.optimizers, self.tape)
-            self.closed, self.tape.open = True, False
+            options = [one for step in self.updates for value in step[2].options.values()
+                       for one in (value if isinstance(value, tuple) else (value,))]
+            self.numbers = plan_numbers(self.optimizers, self.tape, options)
+            self.closed = True
 
     def update(self, optimizer, group_number, bucket, gradients, str op):
         """An optimizer's step over a bucket of parameters, with the group's options as they will be at each call."""

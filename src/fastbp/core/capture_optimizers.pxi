@@ -19,12 +19,12 @@ cdef class NumberWrite:
     """A number that the function leaves in a group or in a parameter's state, by each call anew."""
 
     cdef dict attributes
-    cdef bint of_state
+    cdef int room
     cdef object place, key
     cdef object value  # may be symbolic
 
     cdef int settle(self) except -1:
-        cdef object target = dict_of(self.attributes, self.of_state, self.place)
+        cdef object target = dict_of(self.attributes, self.room, self.place)
         if target is not None:
             (<dict>target)[self.key] = number_now(self.value)
         return 0
@@ -32,10 +32,10 @@ cdef class NumberWrite:
 
 @cython.final
 cdef class OptimizerBefore:
-    """State and groups of an optimizer when a capture met it first, and what has become of them."""
+    """State, groups and attributes of an optimizer when a capture met it first, and what has become of them."""
 
     cdef object optimizer
-    cdef dict attributes
+    cdef dict attributes, own    # own: attributes that a subclass has beside the base class's
     cdef object state
     cdef list groups, entries, group_list
     cdef readonly bint symbolic, state_read  # its numbers are symbolic; the function has looked at its state
@@ -48,6 +48,7 @@ cdef class OptimizerBefore:
         self.state, self.group_list = self.attributes["state"], self.attributes["param_groups"]
         self.entries = [(param, entry, dict(entry)) for param, entry in self.state.items()]
         self.groups = [(group, dict(group)) for group in self.group_list]
+        self.own = own_attributes(self.attributes)
         self.placed, self.stepped, self.counts = {}, {}, {}
 
     # ---- numbers that remember where they came from ----
@@ -59,32 +60,35 @@ cdef class OptimizerBefore:
         for number, (group, before) in enumerate(self.groups):
             for key, value in before.items():
                 if key != "params" and group.get(key) is value:
-                    self.place(tape, group, False, number, key, value)
+                    self.place(tape, group, OF_GROUP, number, key, value)
         for param, entry, before in self.entries:
             for key, value in before.items():
                 if entry.get(key) is value:
-                    self.place(tape, entry, True, param, key, value)
+                    self.place(tape, entry, OF_STATE, param, key, value)
                 elif key == STEP and id(param) in self.counts:
-                    self.place(tape, entry, True, param, key, value)
+                    self.place(tape, entry, OF_STATE, param, key, value)
                     entry[key] = entry[key] + self.counts[id(param)]
                     self.placed[id(entry), key] = entry[key]
+        for key, value in self.own.items():
+            if self.attributes.get(key) is value:
+                self.place(tape, self.attributes, OF_OPTIMIZER, None, key, value)
         return 0
 
-    cdef int place(self, NumberTape tape, object target, bint of_state, object place, object key, object value) except -1:
-        """A symbolic number in place of an option or an entry; symbolic elements in place of a tuple's."""
+    cdef int place(self, NumberTape tape, object target, int room, object place, object key, object value) except -1:
+        """A symbolic number in place of a plain one; symbolic elements in place of a tuple's."""
         cdef object made
         if builtin_type(value) is tuple:
-            made = tuple([self.symbol(tape, of_state, place, key, i, one) for i, one in enumerate(value)])
+            made = tuple([self.symbol(tape, room, place, key, i, one) for i, one in enumerate(value)])
         else:
-            made = self.symbol(tape, of_state, place, key, -1, value)
+            made = self.symbol(tape, room, place, key, -1, value)
         if made is not value:
             target[key] = self.placed[id(target), key] = made
         return 0
 
-    cdef object symbol(self, NumberTape tape, bint of_state, object place, object key, Py_ssize_t element, object value):
-        if builtin_type(value) is not int and builtin_type(value) is not float:
+    cdef object symbol(self, NumberTape tape, int room, object place, object key, Py_ssize_t element, object value):
+        if not is_number(value):
             return value
-        return number_of(tape, tape.source(self.attributes, of_state, place, key, element, value))
+        return number_of(tape, tape.source(self.attributes, room, place, key, element, value))
 
     cdef object expected(self, object target, dict before, object key):
         """What stands in a dict if the function has not touched it."""
@@ -125,41 +129,44 @@ cdef class OptimizerBefore:
         for number, (group, before) in enumerate(self.groups):
             if self.group_list[number] is not group or not before.keys() <= group.keys():
                 raise RunEagerly("replaces or removes entries of an optimizer's groups")
-            self.compare(made, group, before, False, number)
+            self.compare(made, group, before, OF_GROUP, number)
         for param, entry, before in self.entries:
             known[id(param)] = True
             if self.state.get(param) is not entry or not before.keys() <= entry.keys():
                 raise RunEagerly("removes entries of an optimizer's state")
-            self.compare(made, entry, before, True, param)
+            self.compare(made, entry, before, OF_STATE, param)
         for param, entry in self.state.items():
             if id(param) in known or not entry:
                 continue
             if id(param) not in self.stepped:
                 raise RunEagerly("adds entries to an optimizer's state")
             known[id(param)] = True
-            self.compare(made, entry, {}, True, param)
+            self.compare(made, entry, {}, OF_STATE, param)
+        if not self.own.keys() <= self.attributes.keys():
+            raise RunEagerly("removes an attribute of an optimizer")
+        self.compare(made, own_attributes(self.attributes), self.own, OF_OPTIMIZER, None)
         for number, written in self.stepped.items():
             if number not in known and (written or number in self.counts):
                 raise RunEagerly("removes entries of an optimizer's state")
         return made
 
-    cdef int compare(self, list made, object target, dict before, bint of_state, object place) except -1:
+    cdef int compare(self, list made, object target, dict before, int room, object place) except -1:
         cdef NumberWrite write
-        cdef dict written = self.stepped.get(id(place), {}) if of_state else {}
-        cdef bint counted = of_state and id(place) in self.counts
+        cdef dict written = self.stepped.get(id(place), {}) if room == OF_STATE else {}
+        cdef bint counted = room == OF_STATE and id(place) in self.counts
         for key, value in target.items():
-            if value is self.expected(target, before, key) or (key in written and written[key] is value):
+            if value is self.expected(self.attributes if room == OF_OPTIMIZER else target, before, key) or (key in written and written[key] is value):
                 continue
             if counted and key == STEP:
                 if step_number(number_now(value)) != step_number(before.get(STEP, 0)) + self.counts[id(place)]:
                     raise RunEagerly("sets the step count of an optimizer that it steps")
                 continue
             if not (value is None or isinstance(value, (SymbolicNumber, int, float, str))) or (key in before and isinstance(before[key], Tensor)):
-                raise RunEagerly(f"assigns a {builtin_type(value).__name__} to {key!r} of an optimizer's {'state' if of_state else 'group'}")
-            if of_state and key not in before:
+                raise RunEagerly(f"assigns a {builtin_type(value).__name__} to {key!r} of an optimizer's {('group', 'state', 'attributes')[room]}")
+            if room == OF_STATE and key not in before:
                 raise RunEagerly("adds entries to an optimizer's state")
             write = NumberWrite.__new__(NumberWrite)
-            write.attributes, write.of_state, write.place, write.key, write.value = self.attributes, of_state, place, key, value
+            write.attributes, write.room, write.place, write.key, write.value = self.attributes, room, place, key, value
             made.append(write)
         return 0
 
@@ -174,7 +181,16 @@ cdef class OptimizerBefore:
         for group, before in self.groups:
             group.clear()
             group.update(before)
+        for key in own_attributes(self.attributes):
+            if key not in self.own:
+                del self.attributes[key]
+        self.attributes.update(self.own)
         return 0
+
+
+cdef dict own_attributes(dict attributes):
+    """The attributes of an optimizer that are a subclass's."""
+    return {key: value for key, value in attributes.items() if key not in ("state", "param_groups", "defaults", "_gathered", "_snapshot")}
 
 
 cdef int restore_optimizers(dict optimizers) except -1:
@@ -205,6 +221,8 @@ cdef class SymbolicOptimizer:
 
     cdef dict attributes
     cdef list groups             # (number of options, parameters, [(key, value that is no number)]) each
+    cdef Py_ssize_t attribute_count
+    cdef list plain              # [(name, value that is no number)]
     cdef StateSnapshot snapshot  # None: the function has not looked at the state
 
     cdef bint is_current(self) except -1:
@@ -213,7 +231,7 @@ cdef class SymbolicOptimizer:
         cdef dict group
         cdef list params
         cdef list now
-        if len(groups) != len(self.groups):
+        if len(groups) != len(self.groups) or len(self.attributes) != self.attribute_count or not are_same(self.attributes, self.plain):
             return False
         for i in range(len(groups)):
             size, params, plain = <tuple>self.groups[i]
@@ -223,11 +241,23 @@ cdef class SymbolicOptimizer:
             for k in range(len(params)):
                 if now[k] is not params[k]:
                     return False
-            for key, value in <list>plain:
-                found = group.get(key, RunEagerly)
-                if found is not value and not (builtin_type(found) is builtin_type(value) and builtin_type(found) in (str, tuple) and found == value):
-                    return False
+            if not are_same(group, plain):
+                return False
         return self.snapshot is None or self.snapshot.holds(self.attributes["state"])
+
+
+cdef bint are_same(dict now, list wanted) except -1:
+    """Whether these entries of a dict are what they were: the same objects, or equal strings or tuples."""
+    for key, value in wanted:
+        found = now.get(key, RunEagerly)
+        if found is not value and not (builtin_type(found) is builtin_type(value) and builtin_type(found) in (str, tuple) and found == value):
+            return False
+    return True
+
+
+cdef list without_numbers(dict given):
+    """Entries that are guarded as they are: all but the parameters and what is symbolic."""
+    return [(key, value) for key, value in given.items() if key != "params" and not is_number_like(value)]
 
 
 @cython.final
@@ -257,8 +287,8 @@ cdef class PlanNumbers:
         return 0
 
 
-cdef PlanNumbers plan_numbers(dict optimizers, NumberTape tape):
-    """What a plan has to do with the numbers that its function read; None where it read none."""
+cdef PlanNumbers plan_numbers(dict optimizers, NumberTape tape, list options):
+    """What a plan has to do with the numbers that its function read; None where it read none.  `options`: of its optimizers' steps."""
     cdef PlanNumbers numbers = PlanNumbers.__new__(PlanNumbers)
     cdef OptimizerBefore before
     cdef SymbolicOptimizer one
@@ -271,10 +301,11 @@ cdef PlanNumbers plan_numbers(dict optimizers, NumberTape tape):
             continue
         one = SymbolicOptimizer.__new__(SymbolicOptimizer)
         one.attributes = before.attributes
-        one.groups = [(len(group), list(group["params"]), [(key, value) for key, value in group.items() if key != "params" and not is_number_like(value)])
-                      for group in before.group_list]
+        one.attribute_count, one.plain = len(before.attributes), without_numbers(before.own)
+        one.groups = [(len(group), list(group["params"]), without_numbers(group)) for group in before.group_list]
         one.snapshot = StateSnapshot(before.state) if before.state_read else None
         numbers.optimizers.append(one)
+    tape.close([(<NumberWrite>change).value for change in numbers.changes] + options)
     return numbers if numbers.optimizers or numbers.changes else None
 
 
@@ -282,4 +313,4 @@ cdef bint is_number_like(object value) except -1:
     """Whether an option is guarded as a symbolic number, if at all."""
     if builtin_type(value) is tuple:
         return builtin_all([is_number_like(one) for one in value])
-    return builtin_type(value) is int or builtin_type(value) is float
+    return is_number(value)

@@ -14,28 +14,34 @@ cdef enum:
     NUMBER_ADD, NUMBER_SUB, NUMBER_MUL, NUMBER_DIV, NUMBER_FLOORDIV, NUMBER_MOD, NUMBER_POW
     NUMBER_LT, NUMBER_LE, NUMBER_EQ, NUMBER_NE, NUMBER_GT, NUMBER_GE
     NUMBER_NEG, NUMBER_POS, NUMBER_ABS, NUMBER_TRUTH
-    NUMBER_CONSTANT, NUMBER_OF_GROUP, NUMBER_OF_STATE
+    NUMBER_CONSTANT, NUMBER_SOURCE
+
+# Where a number of an optimizer lies.
+cdef enum:
+    OF_GROUP, OF_STATE, OF_OPTIMIZER
 
 
 @cython.final
 cdef class NumberNode:
-    """One number: a constant, an option of a param group, an entry of a parameter's state, or what an operator makes of such."""
+    """One number: a constant, one that lies in an optimizer, or what an operator makes of such."""
 
     cdef int op
     cdef NumberNode a, b
     cdef object value         # at capture; then at the latest call
     cdef object kind          # its type at capture
-    cdef dict attributes      # of the optimizer, for an option or an entry
+    cdef dict attributes      # of the optimizer
+    cdef int room             # an option of a group, an entry of a parameter's state, or an attribute
     cdef object place, key    # number of the group, or parameter; name in its dict
     cdef Py_ssize_t element   # of a tuple, -1
+    cdef bint used            # something in the plan depends on it
 
     cdef bint evaluate(self) except -1:
         """The value now; False where there is none, or one of another type."""
         cdef object found
         if self.op == NUMBER_CONSTANT:
             return True
-        if self.op == NUMBER_OF_GROUP or self.op == NUMBER_OF_STATE:
-            found = dict_of(self.attributes, self.op == NUMBER_OF_STATE, self.place)
+        if self.op == NUMBER_SOURCE:
+            found = dict_of(self.attributes, self.room, self.place)
             found = None if found is None else (<dict>found).get(self.key)
             if self.element >= 0:
                 found = (<tuple>found)[self.element] if isinstance(found, tuple) and len(<tuple>found) > self.element else None
@@ -48,10 +54,12 @@ cdef class NumberNode:
         return builtin_type(found) is self.kind
 
 
-cdef object dict_of(dict attributes, bint of_state, object place):
-    """The dict of a group, by its number, or of a parameter's state; None where there is none."""
+cdef object dict_of(dict attributes, int room, object place):
+    """The dict of a group, by its number, of a parameter's state, or of the optimizer; None where there is none."""
     cdef list groups
-    if of_state:
+    if room == OF_OPTIMIZER:
+        return attributes
+    if room == OF_STATE:
         return (<dict>attributes["state"]).get(place)
     groups = <list>attributes["param_groups"]
     return groups[place] if <Py_ssize_t>place < len(groups) else None
@@ -98,10 +106,30 @@ cdef class NumberTape:
         self.nodes.append(node)
         return node
 
-    cdef NumberNode source(self, dict attributes, bint of_state, place, key, Py_ssize_t element, value):
-        cdef NumberNode node = self.add(NUMBER_OF_STATE if of_state else NUMBER_OF_GROUP, None, None, value)
-        node.attributes, node.place, node.key, node.element = attributes, place, key, element
+    cdef NumberNode source(self, dict attributes, int room, place, key, Py_ssize_t element, value):
+        cdef NumberNode node = self.add(NUMBER_SOURCE, None, None, value)
+        node.attributes, node.room, node.place, node.key, node.element = attributes, room, place, key, element
         return node
+
+    cdef int close(self, list results) except -1:
+        """The capture has ended; numbers that neither it nor `results` depend on are let go."""
+        cdef NumberNode node
+        cdef NumberInput input
+        self.open = False
+        for input in self.inputs:
+            input.node.used = True
+        for node, wanted in self.guards:
+            node.used = True
+        for one in results:
+            if isinstance(one, SymbolicNumber):
+                (<SymbolicNumber>one).node.used = True
+        for node in reversed(self.nodes):
+            if node.used and node.a is not None:
+                node.a.used = True
+                if node.b is not None:
+                    node.b.used = True
+        self.nodes = [one for one in self.nodes if (<NumberNode>one).used]
+        return 0
 
     cdef Tensor tensor_of(self, NumberNode node, int code):
         """The 0-d tensor through which ops see a number."""
@@ -207,7 +235,7 @@ cdef class SymbolicNumber:
     def __format__(self, text): return format(self.fixed(), text)
     def __str__(self): return str(self.fixed())
     def __repr__(self): return repr(self.fixed())
-    def __reduce__(self): return builtin_type(self.node.value), (self.fixed(),)
+    def __reduce__(self): return self.node.kind, (self.fixed(),)
     def __copy__(self): return self
     def __deepcopy__(self, memo): return self
 
@@ -232,9 +260,9 @@ cdef class SymbolicInteger(SymbolicNumber):
 cdef object number_of(NumberTape tape, NumberNode node):
     """The Python object for a node; what is neither int nor float is fixed."""
     cdef SymbolicNumber number
-    if node.kind is int:
+    if is_number(node.value) and isinstance(node.value, int):
         number = SymbolicInteger.__new__(SymbolicInteger)
-    elif node.kind is float:
+    elif isinstance(node.value, float):
         number = SymbolicNumber.__new__(SymbolicNumber)
     else:
         tape.guards.append((node, node.value))

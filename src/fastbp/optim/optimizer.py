@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from copy import deepcopy
+from functools import wraps
 from typing import TYPE_CHECKING
 
 from .. import _core
@@ -103,6 +104,11 @@ class Optimizer:
 
     # The option upon whose truth the buckets' lists depend.
     _layout_option = "lr"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "step" in vars(cls):
+            cls.step = _noted(vars(cls)["step"])  # type: ignore[method-assign]
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
@@ -350,6 +356,18 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join(lines) + "\n)"
+
+
+def _noted(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A subclass's own `step`: where a function is captured, the numbers that it finds in the optimizer are symbolic."""
+
+    @wraps(step)
+    def noted(self: Optimizer, *args: Any, **options: Any) -> Any:
+        if _core.capturing():
+            _core.note_optimizer(self, True)
+        return step(self, *args, **options)
+
+    return noted
 
 
 def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
