@@ -615,14 +615,19 @@ def test_options_that_the_function_sets_around_the_step(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["momentum", "adam", "amsgrad"])
 def test_the_function_reads_counts_of_a_step(kind: str) -> None:
     def step_of(world: SimpleNamespace) -> Callable[..., Any]:
-        def step(x: fastbp.Tensor) -> Any:
+        def step(x: fastbp.Tensor, first: bool) -> Any:
+            entry = world.optimizers[0].state[world.a] if first else {}
+            before = entry.get("step", 0)
             one_step(world)(x)
+            between = entry.get("step", 0)
             world.optimizers[0].step()
-            return x * world.optimizers[0].state[world.a].get("step", 0)
+            return x * before, x * between, x * world.optimizers[0].state[world.a].get("step", 0)
 
         return step
 
-    check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b])]), batches(3, count=5))
+    calls = [lambda k=k: (drawn(3, seed=k), k % 2 == 0) for k in range(8)]
+
+    check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b])]), calls)
 
 
 @pytest.mark.parametrize("kind", ["adam", "amsgrad"])
@@ -725,3 +730,57 @@ def test_a_capture_that_fails_leaves_groups_and_state(update: Any) -> None:
             assert {key: dict(entry) for key, entry in optimizer.state.items() if entry} == entries
             assert [dict(group) for group in optimizer.param_groups] == groups
         step(drawn(3, seed=k), False)
+
+
+USES: dict[str, Callable[[Any, Any], Any]] = {
+    "set elements": lambda x, n: x.clone().index_fill_(0, fastbp.tensor([0]), 0.5).mul_(n),
+    "set an item": lambda x, n: _with_item(x, 0, n),
+    "set where": lambda x, n: _with_item(x, x > 0, n),
+    "where": lambda x, n: fastbp.where(x > 0, n, x),
+    "compare": lambda x, n: (x > n, n < x, x == n, n >= x),
+    "fill": lambda x, n: x.clone().fill_(n),
+    "full": lambda x, n: fastbp.full((2,), n) + fastbp.full_like(x, n)[:1],
+    "tensor": lambda x, n: (fastbp.tensor(n), fastbp.tensor([n, 1.0]), fastbp.as_tensor(n)),
+    "arange": lambda x, n: (fastbp.arange(0, 1, n), fastbp.linspace(0, n, 3)),
+    "clamp": lambda x, n: (x.clamp(-n, n), x.clamp(min=n), x.long().clamp(max=n), fastbp.clip(x, n)),
+    "power": lambda x, n: (x**2 ** n, n**x, x.abs().pow(n), fastbp.pow(n, x)),
+    "divide": lambda x, n: (x / n, n / x, x // n, x % n, fastbp.div(x, n, rounding_mode="trunc")),
+    "whole": lambda x, n: (x.long() * n, x.long() + n, x.long() // n, n - x.long()),
+    "lerp": lambda x, n: x.lerp(x * 2, n).addcmul(x, x, value=n).addcdiv(x, x.exp(), value=-n),
+    "addmm": lambda x, n: fastbp.addmm(fastbp.ones(1, 1), x.view(1, 3), x.view(3, 1), beta=n, alpha=n),
+    "leaky": lambda x, n: (fastbp.nn.functional.leaky_relu(x, n), fastbp.nn.functional.elu(x, n)),
+    "double": lambda x, n: x.double() * n + n,
+    "maximum": lambda x, n: (x.add(x, alpha=n), x.sub(n), x.add(n), fastbp.add(x, n, alpha=2), fastbp.sub(x, x, alpha=n)),
+    "numbers": lambda x, n: x * (abs(-n) + n % 0.03 + n // 0.03 + 2**n - (+n) / 3 + divmod(n, 0.03)[1] + round(n, 2)),
+    "decide": lambda x, n: x * (int(n * 20) + (n and 3) + max(n, 0.06) + min(1, n) + sorted([n, 0.04])[0]),
+    "words": lambda x, n: x * len(f"{n:.3f}") + float(str(n)) + n.is_integer() + hash(n) % 7 + {0.1: 2}.get(n, 5),
+    "numpy": lambda x, n: x * (np.float64(2) * n) + np.array([n, 1.0]).sum() + float(np.sqrt(n)),
+    "whole numbers": lambda x, n: x[: int(n * 20)].sum() + sum(range(int(n * 30))),
+    "cat": lambda x, n: fastbp.cat([x, x * n]).sum() * n,
+}
+
+
+def _with_item(x: Any, index: Any, value: Any) -> Any:
+    y = x.clone()
+    y[index] = value
+    return y
+
+
+@pytest.mark.parametrize("name", list(USES))
+def test_uses_of_a_number(name: str) -> None:
+    """All that can be done with a number follows it, or is captured anew when it changes."""
+
+    def make() -> SimpleNamespace:
+        world = SimpleNamespace(optimizer=optim.SGD([fastbp.zeros(1, requires_grad=True)], lr=0.1, momentum=3))
+
+        def step(x: fastbp.Tensor) -> Any:
+            group = world.optimizer.param_groups[0]
+            return USES[name](x, group["lr"]), x * group["momentum"] // group["momentum"]
+
+        world.step = step
+        return world
+
+    def between(number: int, world: SimpleNamespace) -> None:
+        world.optimizer.param_groups[0]["lr"] = (0.1, 0.1, 0.05, 0.05, 0.2)[number]
+
+    check_same(make, [lambda k=k: (drawn(3, seed=k),) for k in range(5)], between)

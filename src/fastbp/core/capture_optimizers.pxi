@@ -136,9 +136,9 @@ cdef class OptimizerBefore:
                 raise RunEagerly("removes entries of an optimizer's state")
             self.compare(made, entry, before, OF_STATE, param)
         for param, entry in self.state.items():
-            if id(param) in known or not entry:
+            if id(param) in known:
                 continue
-            if id(param) not in self.stepped:
+            if id(param) not in self.stepped or not entry:
                 raise RunEagerly("adds entries to an optimizer's state")
             known[id(param)] = True
             self.compare(made, entry, {}, OF_STATE, param)
@@ -155,7 +155,8 @@ cdef class OptimizerBefore:
         cdef dict written = self.stepped.get(id(place), {}) if room == OF_STATE else {}
         cdef bint counted = room == OF_STATE and id(place) in self.counts
         for key, value in target.items():
-            if value is self.expected(self.attributes if room == OF_OPTIMIZER else target, before, key) or (key in written and written[key] is value):
+            if value is self.expected(self.attributes if room == OF_OPTIMIZER else target, before, key) or \
+                    (key in written and written[key] is value):
                 continue
             if counted and key == STEP:
                 if step_number(number_now(value)) != step_number(before.get(STEP, 0)) + self.counts[id(place)]:
@@ -276,6 +277,9 @@ cdef class PlanNumbers:
 
     cdef int begin(self) except -1:
         cdef NumberInput input
+        # A run in another thread may have moved on what it leaves since the check.
+        if self.changes and not self.tape.evaluate():
+            raise RuntimeError("compile: two threads step one optimizer whose numbers decide what the function does; let one of them do it")
         for input in self.tape.inputs:
             input.begin()
         return 0

@@ -1,15 +1,12 @@
 # Numbers of optimizers in a captured function: each remembers where it came from, so that a plan computes it anew at each call.
 
 import builtins as builtin_functions
-import math as math_functions
-import operator as operators
+import math as builtin_math
+import operator as builtin_operators
 
 # What a node computes, in Python's own arithmetic: so the bits are those of the function.
-cdef list NUMBER_OPERATORS = [
-    operators.add, operators.sub, operators.mul, operators.truediv, operators.floordiv, operators.mod, operators.pow,
-    operators.lt, operators.le, operators.eq, operators.ne, operators.gt, operators.ge,
-    operators.neg, operators.pos, operators.abs, operators.truth,
-]
+cdef list NUMBER_OPERATORS = [getattr(builtin_operators, name) for name in
+                              "add sub mul truediv floordiv mod pow lt le eq ne gt ge neg pos abs truth".split()]
 cdef enum:
     NUMBER_ADD, NUMBER_SUB, NUMBER_MUL, NUMBER_DIV, NUMBER_FLOORDIV, NUMBER_MOD, NUMBER_POW
     NUMBER_LT, NUMBER_LE, NUMBER_EQ, NUMBER_NE, NUMBER_GT, NUMBER_GE
@@ -68,7 +65,7 @@ cdef object dict_of(dict attributes, int room, object place):
 cdef bint is_same_number(object a, object b) except -1:
     """Whether two numbers of one type have the same bits, but for NaNs, which are all the same."""
     if isinstance(a, float):
-        return (a == b and math_functions.copysign(1.0, a) == math_functions.copysign(1.0, b)) or (a != a and b != b)
+        return (a == b and builtin_math.copysign(1.0, a) == builtin_math.copysign(1.0, b)) or (a != a and b != b)
     return a == b
 
 
@@ -228,8 +225,8 @@ cdef class SymbolicNumber:
     def __hash__(self): return hash(self.fixed())
     def __round__(self, *digits): return self.fixed().__round__(*digits)
     def __trunc__(self): return self.fixed().__trunc__()
-    def __floor__(self): return math_functions.floor(self.fixed())
-    def __ceil__(self): return math_functions.ceil(self.fixed())
+    def __floor__(self): return builtin_math.floor(self.fixed())
+    def __ceil__(self): return builtin_math.ceil(self.fixed())
     def __divmod__(self, other): return divmod(self.fixed(), other)
     def __rdivmod__(self, other): return divmod(other, self.fixed())
     def __format__(self, text): return format(self.fixed(), text)

@@ -57,8 +57,8 @@ class Bucket:
             for state in self.states
         ]
         for i, state in enumerate(self.states):
-            if counted:
-                state["step"] = self.steps[i] + 1
+            if counted:  # a number may be symbolic, and stays so
+                state["step"] = (self.steps[i] if isinstance(state["step"], Tensor) else state["step"]) + 1
             for name, buffers in zip(self.names, self.buffers, strict=True):
                 state[name] = buffers[i]
 
@@ -364,7 +364,7 @@ def _noted(step: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(step)
     def noted(self: Optimizer, *args: Any, **options: Any) -> Any:
         if _core.capturing():
-            _core.note_optimizer(self, True)
+            _core.note_optimizer(self, False)
         return step(self, *args, **options)
 
     return noted
