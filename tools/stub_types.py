@@ -108,9 +108,7 @@ class Guards:
 """,
     "BatchPass": """\
 class BatchPass:
-    @property
-    def most(self) -> builtins.int: ...
-    def advance(self, begin: builtins.int, end: builtins.int) -> builtins.bool: ...
+    def advance(self, begin: builtins.int, end: builtins.int) -> builtins.int: ...
     def results(self, count: builtins.int) -> list[Any]: ...
 """,
     "Capture": """\
@@ -130,7 +128,10 @@ class Capture:
     def is_swept(self, output: Tensor) -> builtins.bool: ...
     def leaves(self, outputs: list[Tensor]) -> list[Tensor]: ...
     def on_failure(self, function: Callable[[], object]) -> None: ...
-    def open_optimizer(self, optimizer: Any) -> None: ...
+    def close_optimizers(self) -> None: ...
+    def open_optimizer(
+        self, optimizer: Any, symbolic: builtins.bool = False, state: builtins.bool = False
+    ) -> None: ...
     def records(self) -> tuple[list[Any], list[Any], list[Any]]: ...
     def update(
         self,
@@ -242,9 +243,40 @@ class FunctionContext(HostRule):
     def __getattr__(self, name: builtins.str) -> Any: ...
     def __setattr__(self, name: builtins.str, value: Any) -> None: ...
 """,
+    "NumberInput": """\
+class NumberInput: ...
+""",
+    "NumberNode": """\
+class NumberNode: ...
+""",
+    "NumberTape": """\
+class NumberTape: ...
+""",
+    "NumberWrite": """\
+class NumberWrite: ...
+""",
     "OptimizerBefore": """\
 class OptimizerBefore:
+    symbolic: builtins.bool
+    state_read: builtins.bool
     def __init__(self, optimizer: Any) -> None: ...
+""",
+    "PlanNumbers": """\
+class PlanNumbers: ...
+""",
+    "RunEagerly": """\
+class RunEagerly(Exception):
+    reason: builtins.str
+    def __init__(self, reason: builtins.str) -> None: ...
+""",
+    "SymbolicInteger": """\
+class SymbolicInteger(SymbolicNumber): ...
+""",
+    "SymbolicNumber": """\
+class SymbolicNumber: ...
+""",
+    "SymbolicOptimizer": """\
+class SymbolicOptimizer: ...
 """,
     "OptimizerLink": """\
 class OptimizerLink: ...
@@ -462,6 +494,9 @@ PARAMETERS = {
     **by_name(PARAMETERS_BY_TYPE),
     "is_symbolic.x": "Tensor",
     "make_plan.source": "Capture",
+    "note_optimizer.optimizer": "Any",
+    "note_optimizer.state": "builtins.bool",
+    "steps_done.value": "Any",
     "sgd_step.states": "list[dict[builtins.str, Any]]",
     "adam_step.states": "list[dict[builtins.str, Any]]",
     "make_plan.function": "Any",
@@ -658,10 +693,10 @@ RETURNS_BY_TYPE = {
     ),
     "_int": (
         "get_num_threads initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension nelement numel "
-        "storage_offset get_device"
+        "storage_offset get_device steps_done"
     ),
     "None": (
-        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "
+        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step note_optimizer "
         "backward check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),

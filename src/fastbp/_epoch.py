@@ -75,8 +75,9 @@ def _run_batches(
         done = 0
         while first + done < count:
             before = time.perf_counter()
-            steps = min(step, run.most, count - first - done)
-            if not run.advance(done, done + steps):
+            steps = min(step, count - first - done)
+            steps = run.advance(done, done + steps)
+            if not steps:
                 break
             done += steps
             if bar is not None:

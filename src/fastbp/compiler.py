@@ -206,6 +206,7 @@ class Compiled:
             del value, args, kwargs
             if capture.eager is not None:  # the function has caught it
                 raise capture.eager
+            capture.close_optimizers()
             guards = world.guards()
             check_kept(self._function, capture, [*symbols, *results])
             plan = _core.make_plan(capture, (self._function, structure), results, guards, self._memory_budget)

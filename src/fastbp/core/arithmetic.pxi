@@ -18,6 +18,7 @@ def div(input, other, *, rounding_mode=None, out=None):
     """input / other; rounding_mode "trunc" or "floor" rounds the quotient (and keeps integers integers)."""
     if rounding_mode is None:
         return store(binary(FBP_OP_div, input, other), out)
+    other = fixed_number(other)
     if rounding_mode == "floor":
         return store(binary(FBP_OP_floor_divide, input, other), out)
     if rounding_mode != "trunc":
@@ -30,6 +31,7 @@ def div(input, other, *, rounding_mode=None, out=None):
 
 cdef object power(object base, object exponent):
     """base ** exponent; the exponents that have an op of their own use it."""
+    exponent = fixed_number(exponent) if isinstance(base, Tensor) else exponent
     if isinstance(base, Tensor) and isinstance(exponent, (int, float)):
         if exponent == 2:
             return unary(FBP_OP_square, base)
@@ -60,6 +62,7 @@ def clamp(input, min=None, max=None, *, out=None):
     RuntimeError
         When neither bound is given.
     """
+    min, max = fixed_number(min), fixed_number(max)
     if min is None and max is None:
         raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     if isinstance(min, Tensor) or isinstance(max, Tensor):

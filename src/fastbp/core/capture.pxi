@@ -207,7 +207,10 @@ cdef class Capture:
     cdef list sequences   # of the arguments' nodes, which writes that are recorded replace
     cdef uint64_t begin   # nodes made by the function are younger
     cdef readonly list updates  # (optimizer, number of the group, bucket, "adam" or "sgd")
-    cdef dict optimizers  # by id: each that the function steps, as it was before
+    cdef dict optimizers  # by id: each that the function steps or looks at, as it was before
+    cdef NumberTape tape
+    cdef PlanNumbers numbers
+    cdef bint ended, closed  # the function has; nothing more is noted about optimizers
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
     cdef list generators  # Python's, of those that the function draws from: the plan holds them
@@ -219,6 +222,7 @@ cdef class Capture:
         self.given, self.arguments, self.points, self.sequences = [], [], [], []
         self.updates = []
         self.optimizers = {}
+        self.tape = NumberTape()
         self.undo = []
         self.handles = []
         self.generators = []
@@ -236,13 +240,18 @@ cdef class Capture:
         if kind is not None:
             for function in reversed(self.undo):
                 function()
+            if self.tape.nodes and not self.ended and issubclass(kind, (TypeError, AttributeError)):
+                # Something does not take a symbolic number; if the function is wrong it will say so itself.
+                raise RunEagerly(f"it uses the numbers of an optimizer in a way that cannot be captured ({error})") from error
 
     cdef int finish(self) except -1:
         """No more lines: operations run for real again."""
         if self in current_captures:
             current_captures.remove(self)
             fbp_capture_end(self.capture)
-            restore_optimizers(self.optimizers)
+            if not self.closed:
+                self.closed, self.tape.open = True, False
+                restore_optimizers(self.optimizers)
 
     def __dealloc__(self):
         if self.capture != NULL:
@@ -440,27 +449,55 @@ cdef class Capture:
         check(status)
         return result
 
-    def open_optimizer(self, optimizer):
-        """Note an optimizer's state and groups; the end of the capture puts them back, and runs of the plan move them on."""
-        if id(optimizer) not in self.optimizers:
-            self.optimizers[id(optimizer)] = OptimizerBefore(optimizer)
+    def open_optimizer(self, optimizer, bint symbolic=False, bint state=False):
+        """Note an optimizer's state and groups; the end of the capture puts them back, and runs of the plan move them on.
+
+        Parameters
+        ----------
+        symbolic : bool
+            Numbers in them are symbolic from now on: the function looks at the groups, or at the state.
+        state : bool
+            It looks at the state.
+        """
+        cdef OptimizerBefore before = self.optimizers.get(id(optimizer))
+        if self.closed:
+            return
+        if before is None:
+            before = self.optimizers[id(optimizer)] = OptimizerBefore(optimizer)
+        if symbolic:
+            before.make_symbolic(self.tape)
+        if state:
+            before.state_read = True
+
+    def close_optimizers(self):
+        """The function has ended: its optimizers are as before, and what it leaves in them is written by each run."""
+        self.ended = True
+        if not self.closed:
+            options = [one for step in self.updates for value in step[2].options.values()
+                       for one in (value if isinstance(value, tuple) else (value,))]
+            self.numbers = plan_numbers(self.optimizers, self.tape, options)
+            self.closed = True
 
     def update(self, optimizer, group_number, bucket, gradients, str op):
         """An optimizer's step over a bucket of parameters, with the group's options as they will be at each call."""
         cdef Py_ssize_t i, k, n = len(bucket.params)
         cdef fbp_tensor **tensors = tensor_array([None] * (5 * n), 5 * n)
         cdef list lists = [bucket.params, gradients, *bucket.buffers]
+        cdef OptimizerBefore before = self.optimizers[id(optimizer)]
         try:
             for k, one in enumerate(lists):
                 for i in range(n):
                     tensors[5 * i + k] = (<Tensor?>one[i]).node
-                    if not fbp_is_contiguous(tensors[5 * i + k]) or tensors[5 * i + k].dtype != (<Tensor>bucket.params[i]).node.dtype:
-                        raise RuntimeError(f"compile: {op}: parameter {i}, its gradient and its state must be contiguous and of one dtype")
+                    if not fbp_is_contiguous(tensors[5 * i + k]) or tensors[5 * i + k].dtype != tensors[5 * i].dtype or \
+                            not fbp_same_shape(tensors[5 * i + k], tensors[5 * i]):
+                        raise RuntimeError(f"compile: {op}: parameter {i}, its gradient and its state must be contiguous and of one shape and dtype")
             check(fbp_capture_update(self.capture, FBP_OP_adam if op == "adam" else FBP_OP_sgd, <int>n, tensors, <int>len(self.updates)))
         finally:
             free_array(tensors, 5 * n)
         self.updates.append((optimizer, group_number, bucket, op))
         # A further step in the function finds what this one leaves.
+        before.note_step(bucket, op == "adam")
+        bucket.options = before.changed_options(group_number)
         bucket.enter(op == "adam")
 
     def kept(self, known):

@@ -199,6 +199,8 @@ def empty_like(input, *, dtype=None, layout=None, device=None, requires_grad=Fal
 
 cdef object plain_number(object value):
     """Bounds may be numbers or tensors and arrays of one element."""
+    if isinstance(value, SymbolicNumber):
+        return fixed_number(value)
     return value.item() if hasattr(value, "item") else value
 
 

@@ -1,8 +1,9 @@
 # Optimizers' state as plain dicts that anyone may edit: a snapshot that is compared by pointers, and numbers read and written.
 
 from cpython.dict cimport PyDict_Next, PyDict_Size
-from cpython.long cimport PyLong_AsLongLong, PyLong_CheckExact
-from cpython.float cimport PyFloat_CheckExact
+from cpython.bool cimport PyBool_Check
+from cpython.float cimport PyFloat_Check
+from cpython.long cimport PyLong_AsLongLong, PyLong_Check, PyLong_CheckExact
 from cpython.ref cimport PyObject
 
 cdef str STEP = "step"
@@ -11,6 +12,11 @@ cdef str STEP = "step"
 cdef int64_t step_number(object value) except? -1:
     """A count of steps, given as a number or as a 0-d tensor (as PyTorch keeps it)."""
     return value if isinstance(value, int) else int(float(value))
+
+
+cdef inline bint is_number(object value):
+    """Whether this is an int or a float (of NumPy's too), and no bool."""
+    return PyFloat_Check(value) or (PyLong_Check(value) and not PyBool_Check(value))
 
 
 cdef struct state_item:
@@ -59,7 +65,7 @@ cdef class StateSnapshot:
             for pair in items:
                 key, value = <tuple>pair
                 self.items[k] = state_item(<PyObject *>key, <PyObject *>value, isinstance(key, str) and key == STEP)
-                if self.items[k].counts or PyLong_CheckExact(value) or PyFloat_CheckExact(value):
+                if self.items[k].counts or is_number(value):
                     self.items[k].value = NULL
                 k += 1
             i += 1
@@ -94,7 +100,7 @@ cdef class StateSnapshot:
                 elif item.value != NULL:
                     if value != item.value:
                         return False
-                elif not PyLong_CheckExact(<object>value) and not PyFloat_CheckExact(<object>value):
+                elif not is_number(<object>value):
                     return False
                 item += 1
         return True

@@ -60,6 +60,7 @@ cdef class Plan:
     cdef bint cautious            # a call looks whether its arguments lie apart from what the plan writes, and from each other
     cdef list generators          # held: that the plan draws from
     cdef list returned_before     # slots of leaves whose gradient as it was before the call is returned
+    cdef PlanNumbers numbers      # None: the function looks at no optimizer's numbers
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
     cdef int threads, default_dtype
@@ -190,6 +191,8 @@ cdef class Plan:
         cdef fbp_tensor *gradient
         if self.guards is not None and not self.guards.hold():
             return False
+        if self.numbers is not None and not self.numbers.is_current():
+            return False
         for entry in self.optimizers:
             if not (<OptimizerLink>entry).is_current(self):
                 return False
@@ -223,6 +226,8 @@ cdef class Plan:
         if not self.accepts(given):
             return []
         found = [] if self.guards is None else self.guards.changes()
+        if self.numbers is not None and not self.numbers.is_current():
+            found.append(("a number of an optimizer on which the function decides", "is another"))
         for entry in self.optimizers:
             if not (<OptimizerLink>entry).is_current(self):
                 found.append((f"parameters or state of {builtin_type((<OptimizerLink>entry).optimizer).__name__}", "are others"))
@@ -354,6 +359,8 @@ cdef class Plan:
             (<UpdateLink>self.updates[i]).settle(&self.plan.updates[i])
         for entry in self.optimizers:
             (<OptimizerLink>entry).settle()
+        if self.numbers is not None:
+            self.numbers.settle()
         return 0
 
     cdef fbp_status execute(self) except *:
@@ -380,6 +387,8 @@ cdef class Plan:
         self.bind_inputs(given)
         if self.leaf_count:
             self.bind_gradients(given)
+        if self.numbers is not None:
+            self.numbers.begin()
         for i in range(len(self.updates)):
             (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
         return 0
@@ -437,8 +446,6 @@ cdef class Plan:
             for i, k in self.argument_gradients:
                 run_backward([given[i]], [made[k]], False, False, None)
             del made[self.returned:]
-        if replay is not None:
-            (<PlanCheck>self.check).compare_arguments(self, replay, given)
         return made
 
     cdef object outside_output(self, tuple output, list given):
@@ -463,7 +470,6 @@ cdef class Plan:
         if self.argument_gradients or self.collects or self.written_inputs:
             raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
-        run.most = count if self.check is None else 1
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
         run.sources = <fbp_batch_source *>fbp_block_get(run.source_bytes)

@@ -32,7 +32,6 @@ cdef class Replay:
     cdef PlanCheck owner   # whose program it runs
     cdef list given
     cdef list steps        # arrays of int64 under replay.steps
-    cdef list before       # copies of the gradients that arguments had before the call, an entry of PlanCheck.arguments each
     cdef dict done         # (id of optimizer, id of parameter) -> (optimizer, parameter, kind, steps after the call, values of its state)
 
     def __dealloc__(self):
@@ -58,7 +57,6 @@ cdef class PlanCheck:
     cdef list updates      # an UPDATE line each: (optimizer, parameters, "adam" or "sgd")
     cdef list states       # a state of the plan each: its offset in its buffer
     cdef list gradients    # (number of a leaf, buffer, offset): gradients that were there before the call
-    cdef list arguments    # (number of an argument, number of the result that it collects or -1, whether its gradient is replaced)
     cdef list views        # (number of an output, buffer, offset): views of outside memory that the function made
 
     def __dealloc__(self):
@@ -77,6 +75,8 @@ cdef class PlanCheck:
         cdef Py_ssize_t i
         cdef fbp_tensor *gradient
         made.owner, made.given, made.steps, made.done = self, given, [], {}
+        if plan.numbers is not None:
+            plan.numbers.begin()
         check(fbp_replay_new(self.program, <int32_t>len(self.updates), &made.replay))
         for i in range(plan.input_count):
             if plan.inputs[i] >= 0:
@@ -88,8 +88,7 @@ cdef class PlanCheck:
             if gradient != NULL:
                 check(fbp_replay_fill(made.replay, buffer, offset, gradient))
         for i in range(len(self.updates)):
-            self.begin_update(made, i)
-        made.before = [copy_of_gradient(<Tensor>given[k]) for k, _, _ in self.arguments]
+            self.begin_update(plan, made, i)
         check(fbp_replay_run(made.replay, 0))
         return made
 
@@ -100,7 +99,7 @@ cdef class PlanCheck:
                 return &self.program.lines[i]
         raise RuntimeError("FASTBP_CHECK: an optimizer's step has no line")
 
-    cdef int begin_update(self, Replay made, Py_ssize_t slot) except -1:
+    cdef int begin_update(self, Plan plan, Replay made, Py_ssize_t slot) except -1:
         """One UPDATE line: its numbers, and the state of its parameters, from the optimizer's own dicts."""
         cdef fbp_line *line = self.update_line(slot)
         cdef int64_t[::1] steps
@@ -108,7 +107,7 @@ cdef class PlanCheck:
         made.steps.append(array_of_int64(len(params)))
         steps = made.steps[len(made.steps) - 1]
         made.replay.steps[slot] = &steps[0]
-        read_group(optimizer, params[0], kind, &made.replay.updates[slot])
+        (<UpdateLink>plan.updates[slot]).read_options(&made.replay.updates[slot])
         for i, parameter in enumerate(params):
             entry = optimizer.state.get(parameter)
             values = []
@@ -120,7 +119,7 @@ cdef class PlanCheck:
             if key in made.done:
                 before = made.done[key][3]
             else:
-                before = steps_done(entry, kind)
+                before = steps_before(entry, kind)
                 for name, value in values:
                     stands = entry.get(name) if entry is not None else None
                     check(fbp_replay_set(made.replay, value, (<Tensor?>stands).node if stands is not None else NULL))
@@ -170,39 +169,11 @@ cdef class PlanCheck:
                 check(fbp_replay_compare(replay.replay, buffer, offset, gradient, gradient, what.encode()))
         return 0
 
-    cdef int compare_arguments(self, Plan plan, Replay replay, list given) except -1:
-        """What leaves among the arguments have collected."""
-        cdef fbp_tensor *found
-        cdef Tensor wanted
-        cdef fbp_discrepancy apart
-        for (k, i, replaced), before in zip(self.arguments, replay.before):
-            if (<Tensor>given[k]).node.edge_count:  # its gradient goes on to leaves that the plan does not know
-                continue
-            found = gradient_of(<Tensor>given[k])
-            what = f"the gradient of argument {k}"
-            if i < 0:
-                wanted = None if replaced else before
-            else:
-                wanted = wrap(empty_like_node(plan.results[<Py_ssize_t>i].like))
-                memcpy(wanted.node.data, replay.replay.memory[plan.results[<Py_ssize_t>i].buffer], wanted.node.numel * wanted.element_size())
-                if before is not None and not replaced:
-                    wanted = before + wanted
-            if (wanted is None) != (found == NULL):
-                raise RuntimeError(f"FASTBP_CHECK: {what} is {'None' if found == NULL else 'a tensor'}, and not after the function")
-            if found == NULL:
-                continue
-            got = wrap(fbp_retain(found)).detach().contiguous()
-            apart = fbp_elements_compare(found.dtype, found.numel, (<Tensor>got).node.data, wanted.node.data, 0)
-            if apart.difference > apart.allowed:
-                raise RuntimeError(f"FASTBP_CHECK: {what}, {wanted.dtype} of shape {tuple(wanted.shape)}, differs by {apart.difference:.3g} from what "
-                                   f"the function leaves there; {apart.allowed:.3g} is allowed")
-        return 0
-
     cdef int compare_updates(self, Replay replay) except -1:
         for optimizer, parameter, kind, steps, values in replay.done.values():
             entry = optimizer.state.get(parameter)
             what = f"of a parameter of shape {tuple(parameter.shape)} in the state of {type(optimizer).__name__}"
-            if kind == "adam" and (entry is None or entry.get("step") != steps):
+            if kind == "adam" and (entry is None or step_number(entry.get("step", 0)) != steps):
                 raise RuntimeError(f"FASTBP_CHECK: 'step' {what} is {None if entry is None else entry.get('step')}; the function gives {steps}")
             for name, value in values:
                 stands = entry.get(name) if entry is not None else None
@@ -216,39 +187,18 @@ cdef inline fbp_tensor *gradient_of(const fbp_tensor *leaf) noexcept:
     return leaf.autograd.gradient if leaf.autograd != NULL else NULL
 
 
-cdef Tensor copy_of_gradient(Tensor leaf):
-    cdef fbp_tensor *gradient = gradient_of(leaf)
-    return wrap(fbp_retain(gradient)).detach().clone() if gradient != NULL else None
-
-
 cdef object array_of_int64(Py_ssize_t count):
     from array import array
     return array("q", bytes(8 * (count + 1)))
 
 
-cdef object steps_done(entry, str kind):
+cdef object steps_before(entry, str kind):
     """How many steps a parameter has done, as the eager step reads it from the state."""
     if entry is None:
         return 0
     if kind == "adam":
-        return int(entry.get("step", 0))
+        return step_number(entry.get("step", 0))
     return 0 if entry.get("momentum_buffer") is None else 1
-
-
-cdef int read_group(optimizer, parameter, str kind, fbp_update_slot *slot) except -1:
-    """The options of the param group that holds the parameter now."""
-    for group in optimizer.param_groups:
-        for one in group["params"]:
-            if one is not parameter:
-                continue
-            if kind == "adam":
-                slot.hyper.adam = fbp_adam(group["lr"], group["betas"][0], group["betas"][1], group["eps"], group["weight_decay"],
-                                           group["decoupled_weight_decay"], group["maximize"])
-            else:
-                slot.hyper.sgd = fbp_sgd(group["lr"], group["momentum"], group["dampening"], group["weight_decay"], group["nesterov"],
-                                         group["maximize"])
-            return 0
-    raise RuntimeError("FASTBP_CHECK: the plan updates a parameter that is in no param group of its optimizer")
 
 
 cdef int32_t outside_buffer(const fbp_program *program, const fbp_storage *storage) noexcept:
@@ -276,12 +226,6 @@ cdef PlanCheck make_check(Plan plan, Capture source, list outputs):
         buffer = outside_buffer(program, t.storage) if t != NULL else -1
         if buffer >= 0:
             made.gradients.append((i, buffer, t.data - <char *>t.storage.data))
-    made.arguments = []
-    collected = {k: i for k, i in plan.argument_gradients}
-    for i in range(source.capture.leaf_count):
-        for k, symbol in enumerate(plan.symbols):
-            if (<Tensor>symbol).node == source.capture.leaves[i].leaf:
-                made.arguments.append((k, collected.get(k, -1), source.capture.leaves[i].replaced_first))
     made.views = []
     for i, x in enumerate(outputs):
         if not isinstance(x, Tensor) or plan.results[i].buffer >= 0:

@@ -7,7 +7,6 @@ cdef class BatchPass:
     cdef Plan plan
     cdef list tensors, batches, made, given
     cdef Tensor order
-    cdef readonly int64_t most  # runs at a time: one where each is checked
     cdef fbp_pass what
     cdef fbp_batch_source *sources
     cdef fbp_batch_result *targets
@@ -20,17 +19,18 @@ cdef class BatchPass:
             fbp_block_free(self.targets, self.target_bytes)
 
     def advance(self, int64_t begin, int64_t end):
-        """Runs begin <= i < end; False, and nothing is done, where the plan does not fit the world any more."""
+        """Runs begin <= i < end, or the first of them; how many: none where the plan does not fit the world any more."""
         cdef Plan plan = self.plan
         cdef fbp_status status
         cdef int64_t done = 0
-        cdef Py_ssize_t i
         cdef Replay replay = None
         plan.acquire()
         try:
             if not plan.is_current(self.given):
-                return False
-            if plan.check is not None and begin < end:
+                return 0
+            if plan.check is not None or (plan.numbers is not None and plan.numbers.changes):
+                end = begin + 1  # each run is looked at; the next run's numbers come out of this one
+            if plan.check is not None:
                 replay = (<PlanCheck>plan.check).begin(plan, self.rows_of(begin))
             plan.prepare_state(self.given)
             with nogil:
@@ -44,7 +44,7 @@ cdef class BatchPass:
             plan.release()
         if replay is not None:
             (<PlanCheck>plan.check).finish(plan, replay, replay.given, [None if x is None else x[begin] for x in self.made])
-        return True
+        return done
 
     cdef list rows_of(self, int64_t i):
         """The arguments of run i, gathered apart from how the pass does it."""

@@ -81,6 +81,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     cdef Py_ssize_t i, k
     source.refuse_recorded_writes()
     source.refuse_shared_gradients()
+    source.close_optimizers()
     symbols = list(source.arguments)
     differentiated = []
     cotangents = gradients = leaves = None
@@ -115,6 +116,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
     add_updates(plan, source.updates)
     plan.generators = source.generators
+    plan.numbers = source.numbers
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     plan.leaf_bytes = (capture.leaf_count + 1) * sizeof(leaf_slot)

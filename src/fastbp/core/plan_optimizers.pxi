@@ -177,6 +177,7 @@ cdef class UpdateLink:
     cdef list params           # of the whole group
     cdef list numbers          # of the line's parameters among the owner's
     cdef list earlier          # steps of each by earlier lines of a run
+    cdef dict options          # those that the function itself sets before the step
     cdef bint adam, has_layout
 
     cdef bint is_current(self) except -1:
@@ -190,12 +191,21 @@ cdef class UpdateLink:
         for i in range(len(now)):
             if now[i] is not self.params[i]:
                 return False
-        return bool(self.group["amsgrad" if self.adam else "momentum"]) == self.has_layout
+        layout = "amsgrad" if self.adam else "momentum"
+        return layout in self.options or bool(self.group[layout]) == self.has_layout
 
     cdef int begin(self, fbp_update_slot *slot) except -1:
         """The group's options and its parameters' steps as they are now."""
-        cdef object group = self.group
         cdef Py_ssize_t i
+        self.read_options(slot)
+        for i in range(slot.count):
+            slot.steps[i] = self.owner.stepped[<int>self.numbers[i]].done + <int64_t>self.earlier[i]
+        return 0
+
+    cdef int read_options(self, fbp_update_slot *slot) except -1:
+        cdef object group = self.group
+        if self.options:
+            group = {**group, **{key: options_now(value) for key, value in self.options.items()}}
         if self.adam:
             beta1, beta2 = group["betas"]
             slot.hyper.adam.lr = group["lr"]
@@ -212,8 +222,6 @@ cdef class UpdateLink:
             slot.hyper.sgd.weight_decay = group["weight_decay"]
             slot.hyper.sgd.nesterov = group["nesterov"]
             slot.hyper.sgd.maximize = group["maximize"]
-        for i in range(slot.count):
-            slot.steps[i] = self.owner.stepped[<int>self.numbers[i]].done + <int64_t>self.earlier[i]
         return 0
 
     cdef int settle(self, const fbp_update_slot *slot) except -1:
@@ -222,6 +230,11 @@ cdef class UpdateLink:
         for i in range(slot.count):
             self.owner.stepped[<int>self.numbers[i]].done = slot.steps[i] - <int64_t>self.earlier[i]
         return 0
+
+
+cdef object options_now(object value):
+    """An option, or a tuple of such, as the plan's numbers are now."""
+    return tuple([number_now(one) for one in value]) if isinstance(value, tuple) else number_now(value)
 
 
 cdef OptimizerLink new_optimizer_link(optimizer, bint counts):
@@ -245,7 +258,7 @@ cdef int add_updates(Plan plan, list updates) except -1:
         link = UpdateLink.__new__(UpdateLink)
         link.owner, link.group_number, link.adam = owner, group_number, op == "adam"
         link.group = (<list>owner.attributes["param_groups"])[group_number]
-        link.params, link.numbers, link.earlier = list(link.group["params"]), [], []
+        link.params, link.numbers, link.earlier, link.options = list(link.group["params"]), [], [], bucket.options
         link.has_layout = len(bucket.names) > (2 if link.adam else 0)
         for i, param in enumerate(bucket.params):
             number = owner.number_of(param, bucket.names, [one[i] for one in bucket.buffers])
@@ -274,43 +287,4 @@ cdef int adopt_optimizers(Plan plan) except -1:
     for owner in plan.optimizers:
         if not owner.is_current(plan):
             raise RuntimeError("compile: the optimizer's state changed while its step was captured")
-    return 0
-
-
-# ---- the world during a capture ------------------------------------------------------------------------------------------------------
-
-@cython.final
-cdef class OptimizerBefore:
-    """State and groups of an optimizer when a capture met it first."""
-
-    cdef dict attributes
-    cdef object state
-    cdef list groups, entries, group_list
-
-    def __cinit__(self, optimizer):
-        self.attributes = optimizer.__dict__
-        self.state, self.group_list = self.attributes["state"], self.attributes["param_groups"]
-        self.entries = [(param, entry, dict(entry)) for param, entry in self.state.items()]
-        self.groups = [(group, dict(group)) for group in self.group_list]
-
-    cdef int restore(self) except -1:
-        self.attributes["state"], self.attributes["param_groups"] = self.state, self.group_list
-        self.state.clear()
-        for param, entry, before in self.entries:
-            self.state[param] = entry
-            entry.clear()
-            entry.update(before)
-        self.group_list[:] = [group for group, before in self.groups]
-        for group, before in self.groups:
-            group.clear()
-            group.update(before)
-        return 0
-
-
-cdef int restore_optimizers(dict optimizers) except -1:
-    """As they were before the capture: its steps have only been written down."""
-    cdef OptimizerBefore before
-    for before in optimizers.values():
-        before.restore()
-    optimizers.clear()
     return 0

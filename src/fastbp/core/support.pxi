@@ -2,6 +2,7 @@
 
 cdef class Tensor  # core/tensor.pxi
 cdef class HostRule  # core/host_rule.pxi
+cdef class SymbolicNumber  # core/symbolic_numbers.pxi
 
 cdef dict STATUS_ERRORS = {
     FBP_ERROR_VALUE: ValueError,
@@ -210,6 +211,8 @@ cdef fbp_tensor *operand(object x, int other) except NULL:
         return fbp_retain((<Tensor>x).node)
     if isinstance(x, (int, float)):
         return new_number(x, other)
+    if isinstance(x, SymbolicNumber):
+        return symbolic_operand(<SymbolicNumber>x, other)
     if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
         return fbp_retain((<Tensor>as_tensor(x)).node)
     if hasattr(x, "__float__"):
@@ -219,7 +222,7 @@ cdef fbp_tensor *operand(object x, int other) except NULL:
 
 cdef inline bint is_operand(object x):
     """Whether a binary operator should try; otherwise Python asks the other side."""
-    return isinstance(x, (Tensor, int, float)) or hasattr(x, "__array__") or hasattr(x, "__float__")
+    return isinstance(x, (Tensor, int, float, SymbolicNumber)) or hasattr(x, "__array__") or hasattr(x, "__float__")
 
 
 cdef object unary(fbp_op op, object a):

@@ -13,6 +13,8 @@ cdef int leaf_code(object value) except -1:
         return FBP_BOOL
     if isinstance(value, Tensor):
         return (<Tensor>value).node.dtype
+    if isinstance(value, SymbolicNumber):
+        return leaf_code(fixed_number(value))
     if hasattr(value, "__array__") and hasattr(value, "dtype"):
         return dtype_code(supported_array(value).dtype)
     if isinstance(value, float):
@@ -28,7 +30,7 @@ cdef inline bint is_nested(object value):
     """Whether this is a level of nesting rather than a number."""
     if isinstance(value, (list, tuple)):
         return True
-    if isinstance(value, (int, float, Tensor)):
+    if isinstance(value, (int, float, Tensor, SymbolicNumber)):
         return False
     return (hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, dict))
             and getattr(value, "ndim", 1) > 0)
@@ -168,6 +170,8 @@ def tensor(data, *, dtype=None, device=None, requires_grad=False, pin_memory=Fal
         check_device(device)
     if PyFloat_CheckExact(data) or PyLong_CheckExact(data) or isinstance(data, bool):
         return finish(from_number(data, code), requires_grad)
+    if isinstance(data, SymbolicNumber):
+        return finish(from_number(fixed_number(data), code), requires_grad)
     if isinstance(data, Tensor):
         copied = data.detach().clone()
         made = fbp_retain((<Tensor>(copied if code < 0 else cast(copied, <fbp_dtype>code))).node)

@@ -106,7 +106,8 @@ class Adam(Optimizer):
 
     def _gather(self, group: dict[str, Any], params: list[Tensor]) -> Bucket:
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
-        states = [self.state[parameter] for parameter in params]
+        state_of = self.__dict__["state"]
+        states = [state_of[parameter] for parameter in params]
         for parameter, state in zip(params, states, strict=True):
             state.setdefault("step", 0)
             for name in names:

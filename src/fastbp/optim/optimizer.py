@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from copy import deepcopy
+from functools import wraps
 from typing import TYPE_CHECKING
 
 from .. import _core
@@ -33,9 +34,11 @@ class Bucket:
         The state tensors by name, a list over the parameters each. They may be in no entry yet.
     steps : list of int
         In a captured function: how many steps each parameter has done before this one.
+    options : dict
+        In a captured function: the options that the function itself has set before the step.
     """
 
-    __slots__ = ("buffers", "names", "params", "states", "steps")
+    __slots__ = ("buffers", "names", "options", "params", "states", "steps")
 
     def __init__(
         self, params: list[Tensor], states: list[dict[str, Any]], names: tuple[str, ...], buffers: tuple[Any, ...]
@@ -45,15 +48,17 @@ class Bucket:
         self.names = names
         self.buffers = buffers
         self.steps: list[int] = []
+        self.options: dict[str, Any] = {}
 
     def enter(self, counted: bool) -> None:
         """Leave the state as the step does, while it is captured: tensors in their entries, counts one further."""
         self.steps = [
-            int(state["step"]) if counted else int(state.get(self.names[0]) is not None) for state in self.states
+            _core.steps_done(state["step"]) if counted else int(state.get(self.names[0]) is not None)
+            for state in self.states
         ]
         for i, state in enumerate(self.states):
-            if counted:
-                state["step"] = self.steps[i] + 1
+            if counted:  # a number may be symbolic, and stays so
+                state["step"] = (self.steps[i] if isinstance(state["step"], Tensor) else state["step"]) + 1
             for name, buffers in zip(self.names, self.buffers, strict=True):
                 state[name] = buffers[i]
 
@@ -100,6 +105,11 @@ class Optimizer:
     # The option upon whose truth the buckets' lists depend.
     _layout_option = "lr"
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "step" in vars(cls):
+            cls.step = _noted(vars(cls)["step"])  # type: ignore[method-assign]
+
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise TypeError(
@@ -107,8 +117,8 @@ class Optimizer:
                 f"but got {type(params).__name__}"
             )
         self.defaults = defaults
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        self.param_groups: list[dict[str, Any]] = []
+        self.state = defaultdict(dict)
+        self.param_groups = []
         self._gathered: dict[int, _Gathered] = {}
         self._snapshot: Any = None  # of the state that the buckets hold
         groups = list(params)
@@ -118,6 +128,35 @@ class Optimizer:
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+
+    # Groups and state lie in __dict__ under their names. A function that is captured finds symbolic numbers in them,
+    # which a plan reads at each call.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups; options such as "lr" may be changed between steps."""
+        if _core.capturing():
+            _core.note_optimizer(self, False)
+        return self.__dict__["param_groups"]  # type: ignore[no-any-return]
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        if _core.capturing() and "param_groups" in self.__dict__:
+            _core.note_optimizer(self, False)
+        self.__dict__["param_groups"] = groups
+
+    @property
+    def state(self) -> defaultdict[Tensor, dict[str, Any]]:
+        """From a parameter to its state."""
+        if _core.capturing():
+            _core.note_optimizer(self, True)
+        return self.__dict__["state"]  # type: ignore[no-any-return]
+
+    @state.setter
+    def state(self, state: defaultdict[Tensor, dict[str, Any]]) -> None:
+        if _core.capturing() and "state" in self.__dict__:
+            _core.note_optimizer(self, True)
+        self.__dict__["state"] = state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, a dictionary with "params" and any options; for parameters that are thawed during training.
@@ -184,10 +223,10 @@ class Optimizer:
             self._capture_step(capture)
             return loss
         snapshot = self._snapshot
-        if snapshot is None or not snapshot.holds(self.state):
+        if snapshot is None or not snapshot.holds(self.__dict__["state"]):
             self._gathered.clear()
             self._snapshot = None
-        for group in self.param_groups:
+        for group in self.__dict__["param_groups"]:
             params, gradients = _with_gradients(group)
             if not params:
                 continue
@@ -199,14 +238,14 @@ class Optimizer:
                 self._snapshot = None
             self._update(group, gathered.bucket, gradients)
         if self._snapshot is None:
-            self._snapshot = _core.StateSnapshot(self.state)
+            self._snapshot = _core.StateSnapshot(self.__dict__["state"])
         return loss
 
     def _capture_step(self, capture: Any) -> None:
         """Write the step into a captured function; state is made for real, and put back at the end of the capture."""
         self._require_own_update()
         capture.open_optimizer(self)
-        for number, group in enumerate(self.param_groups):
+        for number, group in enumerate(self.__dict__["param_groups"]):
             params, gradients = _with_gradients(group)
             if params:
                 with _core.paused_capture():
@@ -242,7 +281,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the parameters' gradients, or with ``set_to_none=False`` fill them with zeros."""
-        for group in self.param_groups:
+        for group in self.__dict__["param_groups"]:
             for parameter in group["params"]:
                 if set_to_none:
                     parameter.grad = None
@@ -317,6 +356,18 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join(lines) + "\n)"
+
+
+def _noted(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A subclass's own `step`: where a function is captured, the numbers that it finds in the optimizer are symbolic."""
+
+    @wraps(step)
+    def noted(self: Optimizer, *args: Any, **options: Any) -> Any:
+        if _core.capturing():
+            _core.note_optimizer(self, False)
+        return step(self, *args, **options)
+
+    return noted
 
 
 def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

@@ -96,7 +96,8 @@ class SGD(Optimizer):
         if group["momentum"] == 0:
             # No entry is made in the state, as in PyTorch.
             return Bucket(params, [], (), ())
-        states = [self.state[parameter] for parameter in params]
+        state_of = self.__dict__["state"]
+        states = [state_of[parameter] for parameter in params]
         # Fresh ones are kept out of the state until the step that fills them has succeeded.
         found = [state.get("momentum_buffer") for state in states]
         buffers = [_core.zeros_like(p) if one is None else one for p, one in zip(params, found, strict=True)]

@@ -185,7 +185,7 @@ def _numbers_of_updates(program: Program) -> list[dict[str, Any]]:
     """The options of each optimizer's step; "steps" are the numbers of the step, by parameter."""
     numbers = []
     for optimizer, number, bucket, op in program.updates:
-        group = optimizer.param_groups[number]
+        group = {**optimizer.param_groups[number], **bucket.options}
         found = {name: group[name] for name in ("lr", "weight_decay", "maximize")}
         if op == "sgd":
             found.update({name: group[name] for name in ("momentum", "dampening", "nesterov")})
