@@ -57,18 +57,23 @@ cdef class Plan:
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
     cdef int threads, default_dtype
-    cdef bint grad_enabled, check_mode
+    cdef bint grad_enabled, grad_after, check_mode  # recording when the function begins, and when it has run
     # Of a function that is compiled with its derivative:
     cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
     cdef list differentiated           # which results require grad
-    cdef list saved                    # (buffer, offset in the block that is saved)
+    cdef list depending                # by differentiated result: those, by their number among them, that were computed from it
+    cdef list inner_leaves             # results that require grad without a history
+    cdef list saved                    # (buffer, offset in the block that is saved); of a derivative: those that it reads
+    cdef Derivatives derivatives       # what others are made of, for calls of which some results are not used; or None
     cdef readonly int64_t saved_bytes
     cdef int64_t bytes_without         # of the arena, or, with a derivative, of what is saved; -1: unknown
     cdef readonly bint budget_met
     cdef object function
-    cdef fbp_generator *places         # of a derivative: where the function's random numbers began
+    # Of a derivative:
+    cdef fbp_generator *places         # where the function's random numbers began
     cdef Py_ssize_t place_count
+    cdef list watched                  # which arguments, and after them which state, it reads
 
     def __cinit__(self):
         self.lock = PyThread_allocate_lock()
@@ -376,7 +381,12 @@ cdef class Plan:
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 kind, value = self.outputs[i]
-                made[i] = given[value] if kind == "argument" else value
+                made[i] = given[value] if kind == "argument" else made[value] if kind == "output" else value
+        if self.inner_leaves:
+            for i in self.inner_leaves:
+                (<Tensor>made[i]).node.flags |= FBP_REQUIRES_GRAD
+        if self.grad_after != self.grad_enabled:
+            fbp_mode_get().grad_enabled = self.grad_after
         if self.argument_gradients:
             for i, k in self.argument_gradients:
                 if (<Tensor>given[i]).node.edge_count:  # computed before the call: the sweep goes on
@@ -413,7 +423,7 @@ cdef class Plan:
                 kind, value = self.outputs[i]
                 if kind == "argument":
                     raise RuntimeError("epoch: the function returns an argument; return a copy (clone()) of it")
-                run.made.append(None)
+                run.made.append(run.made[value] if kind == "output" else None)
                 continue
             stacked = empty((count, *shape_tuple(self.results[i].like)), dtype=DTYPES[self.results[i].like.dtype])
             run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())

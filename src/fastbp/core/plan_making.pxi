@@ -31,7 +31,8 @@ cdef Plan new_plan(list symbols, list outputs, list guards):
     plan.symbols, plan.guards = symbols, guards
     plan.updates, plan.outputs = [], []
     plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
-    plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
+    plan.threads, plan.default_dtype = fbp_threads_get(), fbp_default_dtype()
+    plan.grad_enabled = plan.grad_after = fbp_mode_get().grad_enabled
     plan.check_mode = fbp_environment_get().check
     plan.bytes_without, plan.budget_met = -1, True
     plan.input_count, plan.result_count, plan.returned = len(symbols), len(outputs), len(outputs)
@@ -81,11 +82,15 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     symbols = list(source.arguments)
     differentiated = []
     cotangents = gradients = leaves = None
-    if fbp_mode_get().grad_enabled and not source.backward_ran:
+    inner_leaves = []
+    if not source.backward_ran:  # whether recording was on outside of the function, or is now, is no matter: eager results have history, too
         differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, symbols)
-                          and not source.is_swept(x)]
+                          and not is_one_of(x, outputs[:i]) and not source.is_swept(x)]
+        inner_leaves = [i for i in differentiated if (<Tensor>outputs[i]).node.edge_count == 0]
+        differentiated = [i for i in differentiated if i not in inner_leaves]
     if differentiated:
         roots = [outputs[i] for i in differentiated]
+        depending = source.depending(roots)
         leaves = source.leaves(roots)
         cotangents, gradients = source.differentiate(roots, leaves)
         program.phase = 0
@@ -111,11 +116,13 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
         program.budget.bytes = memory_budget
     plan = new_plan(symbols, outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
+    plan.grad_enabled = source.grad_enabled
+    plan.inner_leaves = inner_leaves
     plan.updates = make_links(source.updates)
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
     for i, x in enumerate(outputs):
-        plan.outputs.append(result_entry(plan, program, i, x))
+        plan.outputs.append(result_entry(plan, program, i, x, outputs))
     plan.leaf_bytes = (capture.leaf_count + 1) * sizeof(leaf_slot)
     plan.leaves = <leaf_slot *>fbp_block_get(plan.leaf_bytes)
     if plan.leaves == NULL:
@@ -125,7 +132,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
             add_leaf(plan, program, &capture.leaves[i])
     add_states(plan, capture, program)
     if differentiated:
-        plan.differentiated = differentiated
+        plan.differentiated, plan.depending = differentiated, depending
         add_derivative(plan, source, cotangents, gradients, leaves)
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
@@ -240,8 +247,8 @@ cdef int note_written(Plan plan) except -1:
     return 0
 
 
-cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x):
-    """How output i comes about: computed, an argument, or an object from outside."""
+cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x, list outputs):
+    """How output i comes about: computed, an argument, an earlier output, or an object from outside."""
     cdef fbp_tensor *t
     if not isinstance(x, Tensor):
         return ("object", x)
@@ -251,6 +258,9 @@ cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x
     for k, symbol in enumerate(plan.symbols):
         if symbol is x:
             return ("argument", k)
+    for k in range(i):
+        if outputs[k] is x:
+            return ("output", k)
     plan.results[i].buffer = write_to_new(program, FBP_BUFFER_RESULT, t)
     plan.results[i].like = layout_node(t)
     return ("result", None)
