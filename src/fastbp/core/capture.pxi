@@ -209,6 +209,7 @@ cdef class Capture:
     cdef readonly list modules
     cdef public bint backward_ran
     cdef bint grad_enabled        # when it began
+    cdef bint asks_absent         # a rule of several outputs is told which of its cotangents are absent
     cdef bint ties                # a sweep is captured from several results, of which a call may use some
 
     def __cinit__(self):
@@ -464,6 +465,13 @@ cdef Tensor tied(Tensor value, list cotangents):
     free_array(<fbp_tensor **>call.inputs, call.count)
     check(status)
     return wrap(made)
+
+
+cdef int note_asks_absent() except -1:
+    cdef Capture capture = current_capture()
+    if capture is not None:
+        capture.asks_absent |= capture.ties
+    return 0
 
 
 cdef class paused_capture:

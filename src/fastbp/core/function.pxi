@@ -148,6 +148,8 @@ cdef class FunctionContext(HostRule):
         cdef list given = []
         cdef list found
         cdef bint captured = fbp_mode_get().capture != NULL
+        if captured and self.is_hub and not self.materialize:
+            note_asks_absent()
         for slot, like in zip(self.slots, self.likes):
             g = cotangents[slot] if slot >= 0 else None
             if captured and g is not None:  # zeros, where it is absent and another is not

@@ -63,6 +63,7 @@ cdef class Plan:
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
     cdef list differentiated           # which results require grad
     cdef list depending                # by differentiated result: those, by their number among them, that were computed from it
+    cdef bint asks_absent              # a user's rule decides what to do where a result is not used: then the function runs again
     cdef list inner_leaves             # results that require grad without a history
     cdef list saved                    # (buffer, offset in the block that is saved); of a derivative: those that it reads
     cdef Derivatives derivatives       # what others are made of, for calls of which some results are not used; or None

@@ -261,8 +261,10 @@ cdef class Sweep(HostRule):
     cdef list pull(self, list cotangents, bint create_graph):
         cdef tuple absent
         if create_graph or builtin_any([g is not None and fbp_is_batched((<Tensor>g).node) for g in cotangents]):
-            return self.again(cotangents, create_graph)
+            return self.again(cotangents, create_graph, "create_graph=True" if create_graph else "a batch of cotangents (vmap, jacrev)")
         absent = tuple([i for i, g in enumerate(cotangents) if g is None])
+        if absent and self.plan.asks_absent:
+            return self.again(cotangents, False, "a Function that asks which of its outputs are used (set_materialize_grads(False))")
         return self.sweep(cotangents, self.plan.derivatives.without(absent) if absent else self.plan.derivative)
 
     cdef list sweep(self, list cotangents, Plan derivative):
@@ -306,9 +308,9 @@ cdef class Sweep(HostRule):
             results = compiler.call_flat(self.plan.function, self.given)
         return [results[i] for i in self.plan.differentiated]
 
-    cdef list again(self, list cotangents, bint create_graph):
-        """The gradients as tensors that can be differentiated, or for cotangents that are a batch."""
-        roots = self.run_eagerly("create_graph=True" if create_graph else "a batch of cotangents (vmap, jacrev)")
+    cdef list again(self, list cotangents, bint create_graph, str why):
+        """The gradients from eager code: as tensors that can be differentiated, or for cotangents that no plan can take."""
+        roots = self.run_eagerly(why)
         known = [(y, g) for y, g in zip(roots, cotangents) if g is not None]
         with make_switch(True):
             return run_backward([y for y, _ in known], [g for _, g in known], True, create_graph, self.edges(), False, True)

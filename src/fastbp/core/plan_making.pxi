@@ -132,7 +132,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
             add_leaf(plan, program, &capture.leaves[i])
     add_states(plan, capture, program)
     if differentiated:
-        plan.differentiated, plan.depending = differentiated, depending
+        plan.differentiated, plan.depending, plan.asks_absent = differentiated, depending, source.asks_absent
         add_derivative(plan, source, cotangents, gradients, leaves)
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
