@@ -48,6 +48,12 @@ def _padded_rows(a: Array) -> Array:
     return wide[..., : a.shape[-1]]
 
 
+def _odd_ones(a: Array) -> Array:
+    """Axes of size 1 with strides that no packed array has: no step is ever taken along them."""
+    strides = [7 * a.itemsize if size == 1 else stride for size, stride in zip(a.shape, a.strides, strict=True)]
+    return np.lib.stride_tricks.as_strided(a.copy(), a.shape, strides)
+
+
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "contiguous": _contiguous,
     "transposed": _transposed,
@@ -55,6 +61,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "reversed": _reversed,
     "unaligned": _unaligned,
     "padded rows": _padded_rows,
+    "odd ones": _odd_ones,
 }
 
 

@@ -257,6 +257,13 @@ def nested(outer: Any, inner: Any) -> Callable[[Any], Any]:
     return function
 
 
+def nested_view(x: Any) -> Any:
+    with fastbp.enable_grad():
+        y = x[1:]
+        with fastbp.no_grad():
+            return y, x[:1]
+
+
 MODES: dict[str, Callable[[Any], Any]] = {
     "enable_grad": nested(fastbp.enable_grad, fastbp.enable_grad),
     "no_grad": nested(fastbp.no_grad, fastbp.enable_grad),
@@ -267,6 +274,8 @@ MODES: dict[str, Callable[[Any], Any]] = {
     "switched off": set_within(False),
     "a leaf": lambda x: (x.detach().clone().requires_grad_(), x * 2),
     "a view": lambda x: (x[1:], x.detach()),
+    "a view within": nested_view,
+    "a leaf used": lambda x: (lambda y: (y, y * 2 + x))(x.detach().clone().requires_grad_()),
 }
 
 

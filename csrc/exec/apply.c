@@ -221,14 +221,18 @@ static fbp_status apply_prepared(const fbp_call *call, fbp_tensor **out) {
     return FBP_OK;
 }
 
-/* A tensor of a capture that has ended has no elements, nor has one of a vmap. */
+fbp_status fbp_elements_check(const char *op, const fbp_tensor *t) {
+    if (!(t->flags & FBP_SYMBOLIC)) return FBP_OK;
+    if (fbp_is_batched(t)) return fbp_level_check(op, t);
+    return fbp_fail(FBP_ERROR_RUNTIME, "%s: a tensor of shape %s was made while a function was compiled and has no values; return it from the "
+                                       "function to use it outside", op, fbp_tensor_shape_text(t));
+}
+
+/* A tensor of a capture that has ended has no elements, nor has one of a vmap; those of a capture under way are its own to check. */
 static fbp_status elements_check(const fbp_call *call, const fbp_mode *mode) {
     for (int i = 0; i < call->count; i++) {
-        if (!call->inputs[i] || !(call->inputs[i]->flags & FBP_SYMBOLIC)) continue;
-        if (fbp_is_batched(call->inputs[i])) FBP_TRY(fbp_level_check(fbp_ops[call->op].name, call->inputs[i]));
-        else if (!mode->capture)
-            return fbp_fail(FBP_ERROR_RUNTIME, "%s: a tensor of shape %s was made while a function was compiled and has no values; return it "
-                                               "from the function to use it outside", fbp_ops[call->op].name, fbp_tensor_shape_text(call->inputs[i]));
+        const fbp_tensor *t = call->inputs[i];
+        if (t && (t->flags & FBP_SYMBOLIC) && (fbp_is_batched(t) || !mode->capture)) FBP_TRY(fbp_elements_check(fbp_ops[call->op].name, t));
     }
     return FBP_OK;
 }
@@ -294,8 +298,11 @@ fbp_status fbp_apply_out(fbp_op op, int count, fbp_tensor *const *inputs, const 
     const char *name = fbp_ops[op].name;
     fbp_layout layout;
     bool is_view = false, records = fbp_mode_get()->grad_enabled;
+    const fbp_call written = {op, 1, &out, NULL, 0};
     FBP_TRY(fbp_unbatched_check(op, count, inputs));
     FBP_TRY(fbp_unbatched_check(op, 1, &out));
+    FBP_TRY(elements_check(&call, fbp_mode_get()));
+    FBP_TRY(elements_check(&written, fbp_mode_get()));
     FBP_TRY(fbp_ops[op].infer(&call, &layout, &is_view));
     if (layout.dtype != out->dtype || layout.ndim != out->ndim || memcmp(layout.shape, fbp_shape(out), out->ndim * sizeof(int64_t)) != 0)
         return fbp_fail(FBP_ERROR_RUNTIME, "%s: out= has shape %s, %s, the result %s, %s", name, fbp_tensor_shape_text(out),

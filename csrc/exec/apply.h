@@ -45,6 +45,8 @@ fbp_status fbp_apply_in_place(fbp_op op, int count, fbp_tensor *const *inputs, c
 fbp_status fbp_copy_in_place(fbp_tensor **target, fbp_tensor *source);
 /* The part of *target that `slice` names = source, cast and repeated as needed: target[...] = source. */
 fbp_status fbp_assign(fbp_tensor **target, const fbp_slice_attribute *slice, fbp_tensor *source);
+/* Whether `t` has elements: RuntimeError for one that was kept from a capture, or from a vmap. */
+fbp_status fbp_elements_check(const char *op, const fbp_tensor *t);
 /* Whether `t` may be written: RuntimeError for read-only memory, a leaf that requires grad (when recording), expanded memory. */
 fbp_status fbp_writable(const char *op, const fbp_tensor *t);
 

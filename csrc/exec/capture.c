@@ -28,13 +28,13 @@ fbp_capture *fbp_capture_pause(void) {
     fbp_mode *mode = fbp_mode_get();
     fbp_capture *capture = mode->capture;
     mode->capture = NULL;
-    fbp_storage_mark = 0;
+    fbp_storage_mark(false);
     return capture;
 }
 
 void fbp_capture_resume(fbp_capture *capture) {
     fbp_mode_get()->capture = capture;
-    fbp_storage_mark = capture != NULL;
+    fbp_storage_mark(capture != NULL);
 }
 
 static void gradient_set(fbp_tensor *leaf, fbp_tensor *gradient) {
@@ -49,12 +49,6 @@ void fbp_capture_end(fbp_capture *capture) {
         change->after = change->leaf->autograd ? change->leaf->autograd->gradient : NULL;
         gradient_set(change->leaf, change->before ? fbp_retain(change->before) : NULL);
     }
-    for (int32_t i = 0; i < capture->seen_count; i++) capture->seen[i]->flags &= (uint16_t)~FBP_SEEN;
-    for (int32_t i = 0; i < capture->generator_count; i++) {
-        fbp_generator_change *change = &capture->generators[i];
-        change->blocks = change->generator->offset - change->before.offset;
-        *change->generator = change->before;
-    }
 }
 
 void fbp_capture_free(fbp_capture *capture) {
@@ -66,6 +60,7 @@ void fbp_capture_free(fbp_capture *capture) {
     }
     for (int32_t i = 0; i < capture->seen_count; i++) fbp_release(capture->seen[i]);
     free(capture->seen);
+    free(capture->seen_table);
     free(capture->leaves);
     free(capture->generators);
     fbp_program_free(capture->program);
@@ -105,10 +100,9 @@ static fbp_status operand_value(fbp_capture *capture, fbp_tensor *t, int32_t *va
 static int draw_of(fbp_capture *capture, const fbp_source_attribute *source) {
     fbp_program *program = capture->program;
     for (int32_t i = 0; i < capture->generator_count; i++) {
-        const fbp_generator *before = &capture->generators[i].before;
-        if (capture->generators[i].mark != source->seed || source->offset < before->offset) continue;
+        if (capture->generators[i].mark != source->seed) continue;
         if (!fbp_list_grow((void **)&program->draws, program->draw_count, &program->draw_capacity, sizeof *program->draws)) return -1;
-        program->draws[program->draw_count] = (fbp_draw){capture->generators[i].generator, source->offset - before->offset};
+        program->draws[program->draw_count] = (fbp_draw){capture->generators[i].generator, source->offset};
         return program->draw_count++;
     }
     return -1;
@@ -191,25 +185,55 @@ void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced)
         (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .replaced_first = replaced};
 }
 
+/* Where a tensor's number stands in the table of those seen, or would stand; the table has room. */
+static int32_t *seen_place(const fbp_capture *capture, const fbp_tensor *t) {
+    const size_t mask = (size_t)capture->seen_table_size - 1;
+    size_t at = (size_t)t / sizeof(void *) * 0x9e3779b97f4a7c15u >> 20 & mask;
+    while (capture->seen_table[at] >= 0 && capture->seen[capture->seen_table[at]] != t) at = (at + 1) & mask;
+    return &capture->seen_table[at];
+}
+
+/* Room for one more; the marks lie in the capture, not in the tensors, since other threads may capture them at the same time. */
+static bool seen_table_grow(fbp_capture *capture) {
+    if (2 * (capture->seen_count + 1) <= capture->seen_table_size) return true;
+    const int32_t size = capture->seen_table_size ? 2 * capture->seen_table_size : 64;
+    int32_t *table = malloc((size_t)size * sizeof *table);
+    if (!table) return false;
+    free(capture->seen_table);
+    capture->seen_table = table;
+    capture->seen_table_size = size;
+    memset(table, -1, (size_t)size * sizeof *table);
+    for (int32_t i = 0; i < capture->seen_count; i++) *seen_place(capture, capture->seen[i]) = i;
+    return true;
+}
+
 void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
-    if (t->flags & FBP_SEEN) return;
+    if (!seen_table_grow(capture)) {
+        capture->failed = true;
+        return;
+    }
+    int32_t *place = seen_place(capture, t);
+    if (*place >= 0) return;
     if (!fbp_list_grow((void **)&capture->seen, capture->seen_count, &capture->seen_capacity, sizeof *capture->seen)) {
         capture->failed = true;
         return;
     }
     if (fbp_program_buffer(capture->program, t->storage) < 0) capture->failed = true;
+    *place = capture->seen_count;
     capture->seen[capture->seen_count++] = fbp_retain(t);
-    t->flags |= FBP_SEEN;
 }
 
-void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator) {
-    for (int32_t i = 0; i < capture->generator_count; i++)
-        if (capture->generators[i].generator == generator) return;
-    if (!fbp_list_grow((void **)&capture->generators, capture->generator_count, &capture->generator_capacity, sizeof *capture->generators)) {
-        capture->failed = true;
-        return;
-    }
+fbp_status fbp_capture_draw(fbp_capture *capture, fbp_generator *generator, int64_t blocks, fbp_generator *place) {
     static uint64_t marks = 0x6a09e667f3bcc908u;
-    capture->generators[capture->generator_count++] = (fbp_generator_change){generator, *generator, ++marks, 0};
-    generator->seed = marks;
+    int32_t i = 0;
+    while (i < capture->generator_count && capture->generators[i].generator != generator) i++;
+    if (i == capture->generator_count) {
+        if (!fbp_list_grow((void **)&capture->generators, capture->generator_count, &capture->generator_capacity, sizeof *capture->generators))
+            return FBP_ERROR_MEMORY;
+        capture->generators[capture->generator_count++] = (fbp_generator_change){generator, ++marks, 0};
+    }
+    fbp_generator_change *change = &capture->generators[i];
+    *place = (fbp_generator){change->mark, change->blocks};
+    change->blocks += (uint64_t)blocks;
+    return FBP_OK;
 }

@@ -3,7 +3,7 @@
  * While a thread captures, ops compute nothing: they infer, record for differentiation as ever, make symbolic tensors, and
  * append a line to a program.  What ops would have written in place is appended as a WRITE.  Whoever asks for a value
  * finds fbp_storage.symbolic set and refuses.  Gradients of leaves from outside are put aside, so that the end of a
- * capture, or its failure, leaves them as they were.
+ * capture, or its failure, leaves them as they were; generators are not touched.
  */
 #ifndef FBP_EXEC_CAPTURE_H
 #define FBP_EXEC_CAPTURE_H
@@ -19,11 +19,11 @@ typedef struct fbp_leaf_change {
     bool replaced_first;  /* the function set the gradient before it used it */
 } fbp_leaf_change;
 
+/* What the function draws of a generator, which itself stands still: other threads draw from it meanwhile. */
 typedef struct fbp_generator_change {
     fbp_generator *generator;
-    fbp_generator before;
-    uint64_t mark;        /* its seed during the capture, unlike any other's: by it a draw tells where it came from */
-    uint64_t blocks;      /* drawn by the function; set by fbp_capture_end */
+    uint64_t mark;        /* in place of its seed in what is drawn, unlike any seed of a generator: by it a line tells where it draws */
+    uint64_t blocks;      /* drawn so far */
 } fbp_generator_change;
 
 typedef struct fbp_capture {
@@ -31,7 +31,8 @@ typedef struct fbp_capture {
     fbp_leaf_change *leaves;
     fbp_generator_change *generators;
     fbp_tensor **seen;    /* tensors from outside, held: the first that was met of each storage, and those that views hid */
-    int32_t leaf_count, leaf_capacity, generator_count, generator_capacity, seen_count, seen_capacity;
+    int32_t *seen_table;  /* hash table of numbers in `seen`, -1: free */
+    int32_t leaf_count, leaf_capacity, generator_count, generator_capacity, seen_count, seen_capacity, seen_table_size;
     bool failed;          /* a list could not grow where no status can be returned */
 } fbp_capture;
 
@@ -40,7 +41,7 @@ fbp_status fbp_capture_begin(fbp_capture **out);
 /* Ops run for real again until the end of the pause (optimizers make their state so). */
 fbp_capture *fbp_capture_pause(void);
 void fbp_capture_resume(fbp_capture *capture);
-/* No more lines; `after` of the leaves is filled in, their gradients and the generators are as they were before. */
+/* No more lines; `after` of the leaves is filled in, and their gradients are as they were before. */
 void fbp_capture_end(fbp_capture *capture);
 /* Frees everything, the program too unless it was taken out (set to NULL). */
 void fbp_capture_free(fbp_capture *capture);
@@ -60,7 +61,7 @@ fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_te
 void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced);
 /* A tensor from outside whose elements the program may come to read. */
 void fbp_capture_see(fbp_capture *capture, fbp_tensor *t);
-/* Before blocks are drawn. */
-void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator);
+/* Reserve `blocks` blocks (>= 0) of a generator for each call; *place is the generator's mark, and the first of them. */
+fbp_status fbp_capture_draw(fbp_capture *capture, fbp_generator *generator, int64_t blocks, fbp_generator *place);
 
 #endif

@@ -30,9 +30,17 @@ static fbp_status make_step(fbp_plan *plan, int32_t number) {
     for (int32_t i = 0; i < line->count; i++) step->inputs[i] = line->inputs[i] >= 0 ? fbp_value_tensor(p, line->inputs[i]) : NULL;
     if (line->kind == FBP_LINE_PRODUCT) choose_form(line->detail);
     if (line->kind != FBP_LINE_UPDATE) return FBP_OK;
+    for (int32_t i = 0; i < line->count; i++)
+        if (line->inputs[i] >= 0) plan->listed[p->values[line->inputs[i]].buffer] = 1;
     const size_t count = (size_t)line->count / FBP_UPDATE_PARTS;
+    fbp_update_slot *slot = &plan->updates[line->slot];
     step->tensors = fbp_program_get(p, (count + 1) * sizeof(fbp_adam_tensor));
-    return step->tensors ? FBP_OK : FBP_ERROR_MEMORY;
+    slot->steps = fbp_program_get(p, (2 * count + 1) * sizeof *slot->steps);
+    if (!step->tensors || !slot->steps) return FBP_ERROR_MEMORY;
+    memset(slot->steps, 0, (2 * count + 1) * sizeof *slot->steps);
+    slot->strides = slot->steps + count;
+    slot->count = (int32_t)count;
+    return FBP_OK;
 }
 
 fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, fbp_plan **out) {
@@ -42,13 +50,14 @@ fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, 
     plan->steps = calloc((size_t)program->line_count + 1, sizeof *plan->steps);
     plan->updates = calloc((size_t)update_count + 1, sizeof *plan->updates);
     plan->draws = calloc((size_t)draw_count + 1, sizeof *plan->draws);
+    plan->listed = calloc((size_t)program->buffer_count + 1, sizeof *plan->listed);
     plan->arena_bytes = (size_t)program->arena_bytes;
     plan->arena = fbp_memory_get(plan->arena_bytes);
     plan->update_count = update_count;
     plan->draw_count = draw_count;
     plan->moved = true;
     plan->program = program;
-    fbp_status status = plan->steps && plan->updates && plan->draws && plan->arena
+    fbp_status status = plan->steps && plan->updates && plan->draws && plan->listed && plan->arena
                             ? FBP_OK
                             : fbp_fail(FBP_ERROR_MEMORY, "cannot allocate a plan's arena of %lld bytes", (long long)program->arena_bytes);
     for (int32_t i = 0; i < program->line_count && status == FBP_OK; i++) status = make_step(plan, i);
@@ -73,14 +82,14 @@ void fbp_plan_free(fbp_plan *plan) {
     free(plan->steps);
     free(plan->updates);
     free(plan->draws);
+    free(plan->listed);
     free(plan);
 }
 
 void fbp_plan_bind(fbp_plan *plan, int32_t buffer, char *base) {
     const fbp_program *p = plan->program;
     for (int32_t i = p->buffers[buffer].values; i >= 0; i = p->values[i].next) p->values[i].tensor->data = base + p->values[i].offset;
-    const uint8_t kind = p->buffers[buffer].kind;
-    if (kind == FBP_BUFFER_STATE || kind == FBP_BUFFER_GRADIENT) plan->moved = true; /* an optimizer may list it */
+    if (plan->listed[buffer]) plan->moved = true;
 }
 
 int64_t fbp_plan_peak_bytes(const fbp_plan *plan) { return plan->program->arena_bytes; }
@@ -157,11 +166,13 @@ static void run_update(fbp_plan *plan, const fbp_step *step) {
         if (!count) continue;
         if (step->line->op == FBP_OP_sgd) {
             fbp_sgd_tensor *list = (fbp_sgd_tensor *)step->tensors + at;
-            for (int32_t i = 0; i < count; i++) list[i].first_step = slot->step == 0;
+            for (int32_t i = 0, k = 0; i < slot->count; i++)
+                if (step->inputs[FBP_UPDATE_PARTS * i]->dtype == dtype) list[k++].first_step = slot->steps[i] == 0;
             fbp_kernels->update->sgd_many[dtype](count, list, &slot->hyper.sgd);
         } else {
             fbp_adam_tensor *list = (fbp_adam_tensor *)step->tensors + at;
-            for (int32_t i = 0; i < count; i++) list[i].step = slot->step + 1;
+            for (int32_t i = 0, k = 0; i < slot->count; i++)
+                if (step->inputs[FBP_UPDATE_PARTS * i]->dtype == dtype) list[k++].step = slot->steps[i] + 1;
             fbp_kernels->update->adam_many[dtype](count, list, &slot->hyper.adam);
         }
         at += count;
@@ -235,7 +246,10 @@ void fbp_plan_begin(fbp_plan *plan) {
 }
 
 void fbp_plan_end(fbp_plan *plan) {
-    for (int32_t i = 0; i < plan->update_count; i++) plan->updates[i].step += plan->updates[i].stride;
+    for (int32_t i = 0; i < plan->update_count; i++) {
+        const fbp_update_slot *slot = &plan->updates[i];
+        for (int32_t k = 0; k < slot->count; k++) slot->steps[k] += slot->strides[k];
+    }
     for (int32_t i = 0; i < plan->draw_count; i++) plan->draws[i].generator->offset += plan->draws[i].blocks;
 }
 

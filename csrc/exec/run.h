@@ -14,8 +14,9 @@
 /* Numbers of one UPDATE line. */
 typedef struct fbp_update_slot {
     union { fbp_sgd sgd; fbp_adam adam; } hyper;
-    int64_t step;     /* steps done before the next run, those of earlier lines of the run included */
-    int64_t stride;   /* steps that a run adds: lines that update the same parameters */
+    int32_t count;      /* parameters of the line */
+    int64_t *steps;     /* [count]: steps that each has done before the line in the next run, those of earlier lines included */
+    int64_t *strides;   /* [count]: steps that a run adds: lines of one optimizer that update it */
 } fbp_update_slot;
 
 /* A generator that the plan draws from, and how many blocks a run takes. */
@@ -41,7 +42,8 @@ typedef struct fbp_plan {
     fbp_draw_slot *draws;
     int32_t update_count, draw_count;
     bool checked;             /* fbp_plan_pass runs fbp_plan_run_checked */
-    bool moved;               /* some buffer was bound since the update lists were made */
+    uint8_t *listed;          /* per buffer: an UPDATE line names its address in a list */
+    bool moved;               /* one of these was bound since the lists were made */
 } fbp_plan;
 
 /* Plan a captured program, take it over, and put memory under it.  On failure the program stays the caller's. */

@@ -52,7 +52,14 @@ bool fbp_layout_is_contiguous(const fbp_layout *layout) {
 
 /* ---- storages -------------------------------------------------------------------------------- */
 
-uint8_t fbp_storage_mark = 0;
+static _Thread_local bool marks_storages;
+static int32_t marking_threads; /* so that the others need not look */
+
+void fbp_storage_mark(bool on) {
+    if (marks_storages == on) return;
+    marks_storages = on;
+    marking_threads += on ? 1 : -1;
+}
 
 enum { INLINE_BYTES_MAX = 512 - (int)((sizeof(fbp_storage) + 15) & ~15) };
 
@@ -67,7 +74,8 @@ fbp_status fbp_storage_new(int64_t bytes, fbp_storage **out) {
         if (storage) fbp_block_free(storage, block_bytes);
         return fbp_fail(FBP_ERROR_MEMORY, "cannot allocate %lld bytes", (long long)bytes);
     }
-    *storage = (fbp_storage){.references = 1, .data = data, .bytes = bytes, .block_bytes = (uint32_t)block_bytes, .captured = fbp_storage_mark};
+    *storage = (fbp_storage){.references = 1, .data = data, .bytes = bytes, .block_bytes = (uint32_t)block_bytes,
+                             .captured = marking_threads && marks_storages};
     *out = storage;
     return FBP_OK;
 }

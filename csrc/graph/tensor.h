@@ -72,7 +72,6 @@ enum fbp_tensor_flag {
     FBP_VISITED = 128,       /* scratch mark of a walk over the graph */
     FBP_WANTED = 256,        /* scratch mark: a path leads from here to a requested input */
     FBP_SYMBOLIC = 2048,     /* its storage is symbolic: it has a shape but no elements */
-    FBP_SEEN = 1024,         /* scratch mark: a capture has noted this tensor from outside */
     FBP_POINT_LEFT = 4096,   /* leaf at which a function was differentiated, whose run is over: of no account to others */
     FBP_LINE_NOTED = 8192,   /* the host knows the line that recorded it (anomaly mode), and is told when it is freed */
     FBP_HOST_RULE = 512,     /* no row of the op table made it: the host has the rule, its object is the first attribute (owned) */
@@ -143,8 +142,8 @@ fbp_status fbp_tensor_borrow(const fbp_layout *layout, void *data, int64_t bytes
                              void (*release)(void *), void *owner, fbp_tensor **out);
 
 fbp_status fbp_storage_new(int64_t bytes, fbp_storage **out);
-/* What `captured` of new storages will be. */
-extern uint8_t fbp_storage_mark;
+/* What `captured` of storages will be that the calling thread makes from now on. */
+void fbp_storage_mark(bool on);
 /* A storage of so many bytes that are not there: `data` serves to tell offsets alone. */
 fbp_status fbp_storage_symbolic(int64_t bytes, fbp_storage **out);
 void fbp_storage_retain(fbp_storage *storage);

@@ -148,7 +148,20 @@ static bool same_view(const fbp_tensor *t, const fbp_layout *layout) {
            memcmp(fbp_strides(t), layout->strides, t->ndim * sizeof(int64_t)) == 0;
 }
 
-int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offset, const fbp_layout *layout) {
+/* An axis of size 1 may have any stride, since no step is ever taken along it.  Values have the one that a packed array would have
+ * there, so that whoever takes the stride of several axes from one of them (the rows of a product) finds it. */
+static fbp_layout settle_strides(const fbp_layout *layout) {
+    fbp_layout settled = *layout;
+    int64_t packed = 1;
+    for (int i = layout->ndim - 1; i >= 0; i--) {
+        if (layout->shape[i] == 1) settled.strides[i] = packed;
+        packed = layout->shape[i] * settled.strides[i];
+    }
+    return settled;
+}
+
+int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offset, const fbp_layout *given) {
+    const fbp_layout settled = settle_strides(given), *layout = &settled;
     for (int32_t i = program->buffers[buffer].values; i >= 0; i = program->values[i].next)
         if (program->values[i].offset == offset && same_view(program->values[i].tensor, layout)) return i;
     if (!fbp_list_grow((void **)&program->values, program->value_count, &program->value_capacity, sizeof *program->values)) return -1;

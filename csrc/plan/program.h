@@ -129,7 +129,8 @@ int32_t fbp_program_buffer(fbp_program *program, fbp_storage *storage);
 int32_t fbp_program_buffer_add(fbp_program *program, fbp_buffer_kind kind, int64_t bytes);
 /* The value that looks at what `t` looks at. -1: no memory. */
 int32_t fbp_program_value(fbp_program *program, const fbp_tensor *t);
-/* A value of this layout at `offset` bytes into a buffer; an equal one is used again. -1: no memory. */
+/* A value of this layout at `offset` bytes into a buffer, axes of size 1 with the stride of a packed array; an equal one is used
+ * again. -1: no memory. */
 int32_t fbp_program_value_add(fbp_program *program, int32_t buffer, int64_t offset, const fbp_layout *layout);
 /* Append a line with room for `count` inputs (all -1); NULL: no memory. */
 fbp_line *fbp_program_line_add(fbp_program *program, fbp_line_kind kind, fbp_op op, int32_t count, const void *attributes, int attribute_bytes);

@@ -68,7 +68,7 @@ def _run_batches(
         done = 0
         while first + done < count:
             before = time.perf_counter()
-            steps = min(step, count - first - done)
+            steps = min(step, run.most, count - first - done)
             if not run.advance(done, done + steps):
                 break
             done += steps

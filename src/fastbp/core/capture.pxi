@@ -91,7 +91,6 @@ cdef extern from "exec/capture.h" nogil:
         bint replaced_first
     ctypedef struct fbp_generator_change:
         fbp_generator *generator
-        fbp_generator before
         uint64_t blocks
     ctypedef struct fbp_capture "struct fbp_capture":
         fbp_program *program
@@ -111,7 +110,7 @@ cdef extern from "exec/capture.h" nogil:
     fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tensor *source)
     fbp_status fbp_capture_update(fbp_capture *capture, int op, int count, fbp_tensor *const *tensors, int slot)
     void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bint replaced)
-    void fbp_capture_draw(fbp_capture *capture, fbp_generator *generator)
+    fbp_status fbp_capture_draw(fbp_capture *capture, fbp_generator *generator, int64_t blocks, fbp_generator *place)
     void fbp_capture_see(fbp_capture *capture, fbp_tensor *t)
 
 cdef extern from "exec/run.h" nogil:
@@ -120,7 +119,9 @@ cdef extern from "exec/run.h" nogil:
         fbp_adam adam
     ctypedef struct fbp_update_slot:
         fbp_hyper_union hyper
-        int64_t step, stride
+        int32_t count
+        int64_t *steps
+        int64_t *strides
     ctypedef struct fbp_draw_slot:
         fbp_generator *generator
         uint64_t blocks
@@ -169,6 +170,13 @@ cdef int refuse_value(const fbp_tensor *t, str wanted) except -1:
                        "this part out of the compiled function")
 
 
+cdef int need_elements(const fbp_tensor *t) except -1:
+    """RuntimeError for a tensor that was kept from a function which was compiled, or from a vmap."""
+    if t.storage != NULL and t.storage.symbolic:
+        check(fbp_elements_check("compile", t))
+    return 0
+
+
 cdef inline int need_value(const fbp_tensor *t, str wanted) except -1:
     if t.storage != NULL and t.storage.symbolic:
         refuse_value(t, wanted)
@@ -195,6 +203,22 @@ cdef int note_outside(fbp_tensor *t) except -1:
 
 # ---- capture ------------------------------------------------------------------------------------------------------------------
 
+class RunEagerly(Exception):
+    """Raised within a capture: the function does what a plan cannot do rightly, and this call runs the function itself.
+
+    Parameters
+    ----------
+    reason : str
+        For the warning, when the function is run so from then on.
+    forever : bool, optional
+        From this call on, whatever its arguments. Default: False.
+    """
+
+    def __init__(self, reason, forever=False):
+        super().__init__(reason)
+        self.reason, self.forever = reason, forever
+
+
 cdef class Capture:
     """One run of a function with symbolic tensors; `plan()` makes the plan of what it did.
 
@@ -202,10 +226,16 @@ cdef class Capture:
     """
 
     cdef fbp_capture *capture
-    cdef list arguments   # symbolic tensors
-    cdef readonly list updates  # (optimizer, group, bucket, "adam" or "sgd")
+    cdef list given       # the arguments
+    cdef list arguments   # the symbolic tensors that the function sees in their place, one for one that is given twice
+    cdef list points      # where gradients of arguments arrive: itself; behind one that has a history, a leaf
+    cdef list sequences   # of the arguments' nodes, which writes that are recorded replace
+    cdef uint64_t begin   # nodes made by the function are younger
+    cdef readonly list updates  # (optimizer, number of the group, bucket, "adam" or "sgd")
+    cdef dict optimizers  # by id: each that the function steps, as it was before
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
+    cdef list generators  # Python's, of those that the function draws from: the plan holds them
     cdef readonly list modules
     cdef public bint backward_ran
     cdef bint grad_enabled        # when it began
@@ -213,14 +243,17 @@ cdef class Capture:
     cdef bint ties                # a sweep is captured from several results, of which a call may use some
 
     def __cinit__(self):
-        self.arguments = []
+        self.given, self.arguments, self.points, self.sequences = [], [], [], []
         self.updates = []
+        self.optimizers = {}
         self.undo = []
         self.modules = []
         self.handles = []
+        self.generators = []
 
     def __enter__(self):
         self.grad_enabled = fbp_mode_get().grad_enabled
+        self.begin = sequence_now()
         check(fbp_capture_begin(&self.capture))
         current_captures.append(self)
         return self
@@ -231,34 +264,96 @@ cdef class Capture:
             for function in reversed(self.undo):
                 function()
 
-    cdef void finish(self):
+    cdef int finish(self) except -1:
         """No more lines: operations run for real again."""
         if self in current_captures:
             current_captures.remove(self)
             fbp_capture_end(self.capture)
+            restore_optimizers(self.optimizers)
 
     def __dealloc__(self):
         if self.capture != NULL:
             fbp_capture_free(self.capture)
 
     def argument(self, Tensor given not None):
-        """A symbolic tensor in place of an argument."""
+        """A symbolic tensor in place of an argument; the same one where an argument that requires grad is given twice."""
+        cdef Tensor point, symbol
+        cdef fbp_tensor *alias
+        cdef fbp_tensor *gradient
+        need_elements(given.node)
+        if fbp_requires_grad(given.node):
+            for k, other in enumerate(self.given):
+                if other is given:
+                    return self.add_argument(given, self.arguments[k], self.points[k])
+        point = symbol = self.symbol(given)
+        if given.node.edge_count:
+            check(fbp_lift(point.node, &alias))
+            alias.flags &= ~FBP_VIEW  # it may be written in place, as what has a history may
+            symbol = wrap(alias)
+        elif given.node.autograd != NULL and given.node.autograd.gradient != NULL:
+            gradient = given.node.autograd.gradient
+            if fbp_autograd_get(point.node) == NULL:
+                raise MemoryError("cannot allocate a gradient")
+            point.node.autograd.gradient = fbp_retain(gradient)
+        return self.add_argument(given, symbol, point)
+
+    cdef Tensor add_argument(self, Tensor given, Tensor symbol, Tensor point):
+        self.given.append(given)
+        self.arguments.append(symbol)
+        self.points.append(point)
+        self.sequences.append(symbol.node.sequence)
+        return symbol
+
+    cdef Tensor symbol(self, Tensor given):
+        """A symbolic leaf of the layout of a tensor, over memory that each call brings."""
         cdef fbp_layout layout
         cdef fbp_tensor *made
+        cdef int32_t value
         fbp_layout_of(given.node, &layout)
         check(fbp_capture_tensor(&layout, 0, 0, &made))
         # Strided arguments look into a longer piece of memory.
         made.storage.bytes = span_bytes(given.node)
         made.storage.read_only = given.node.storage.read_only
         made.flags |= given.node.flags & FBP_REQUIRES_GRAD
-        cdef int32_t value = fbp_program_value(self.capture.program, made)
+        value = fbp_program_value(self.capture.program, made)
         if value < 0:
             fbp_release(made)
             raise MemoryError("cannot allocate an argument of the plan")
         self.capture.program.buffers[self.capture.program.values[value].buffer].kind = FBP_BUFFER_INPUT
-        symbol = wrap(made)
-        self.arguments.append(symbol)
-        return symbol
+        return wrap(made)
+
+    cdef int refuse_recorded_writes(self) except -1:
+        """RunEagerly where the function has written values that require grad into an argument: its history would have to go on."""
+        cdef Py_ssize_t k
+        for k in range(len(self.arguments)):
+            if (<Tensor>self.arguments[k]).node.sequence != self.sequences[k]:
+                raise RunEagerly(f"it writes values that require grad into tensor argument {k}, whose history goes on after the call")
+            if (<Tensor>self.arguments[k]).node.flags & FBP_RETAINS_GRAD:
+                raise RunEagerly(f"it calls retain_grad() on tensor argument {k}")
+        return 0
+
+    cdef int refuse_shared_gradients(self) except -1:
+        """RunEagerly where gradients arrive in one place by two ways: a leaf that is an argument and known to the function besides, or
+        two leaves with one gradient tensor."""
+        cdef fbp_leaf_change *leaves = self.capture.leaves
+        cdef int32_t i, k
+        cdef Py_ssize_t argument
+        for i in range(self.capture.leaf_count):
+            argument = self.argument_of(leaves[i].leaf)
+            for k in range(self.capture.leaf_count):
+                if argument >= 0 and leaves[k].leaf == (<Tensor>self.given[argument]).node:
+                    raise RunEagerly(f"tensor argument {argument} is a leaf that it knows besides, and collects gradients")
+                if k < i and leaves[i].before != NULL and leaves[k].before != NULL and leaves[i].before.storage == leaves[k].before.storage:
+                    raise RunEagerly("two leaves have one tensor as their gradient")
+        return 0
+
+    cdef Py_ssize_t argument_of(self, const fbp_tensor *point) noexcept:
+        """Which argument's gradients arrive at a leaf, -1: none's."""
+        cdef Py_ssize_t k
+        for k in range(len(self.points)):
+            if (<Tensor>self.points[k]).node == point:
+                return k
+        return -1
 
     def records(self):
         """The captured program as plain data, before it is planned: the definition of what the plan has to do.
@@ -278,6 +373,7 @@ cdef class Capture:
         cdef fbp_buffer *b
         cdef fbp_value *v
         cdef fbp_line *line
+        cdef const fbp_generator *generator
         cdef fbp_layout layout
         cdef fbp_tensor *view
         cdef Py_ssize_t i, k
@@ -302,19 +398,12 @@ cdef class Capture:
             line = &program.lines[i]
             attributes = attributes_read(line.op, line.attributes, line.attribute_bytes) if line.kind < 2 else {}
             if line.kind == FBP_LINE_OP and line.slot >= 0:
-                attributes["seed"] = self.seed_of(program.draws[line.slot].generator)
+                generator = <const fbp_generator *>program.draws[line.slot].generator
+                attributes["seed"], attributes["offset"] = generator.seed, generator.offset + program.draws[line.slot].offset
             lines.append((("op", "pull", "write", "update")[line.kind], fbp_ops[<int>line.op].name.decode(), line.which,
                           tuple([line.inputs[k] if line.inputs[k] >= 0 else None for k in range(line.count)]), line.output,
                           attributes, line.slot))
         return buffers, values, lines
-
-    cdef uint64_t seed_of(self, const void *generator) noexcept:
-        """A generator's seed, in whose place there is a mark during the capture."""
-        cdef int32_t i
-        for i in range(self.capture.generator_count):
-            if self.capture.generators[i].generator == generator:
-                return self.capture.generators[i].before.seed
-        return 0
 
     def gradients(self):
         """What has become of gradients so far; to be asked before the capture ends.
@@ -333,7 +422,7 @@ cdef class Capture:
             if leaf.storage == NULL or leaf.storage.captured:
                 continue
             held = wrap(fbp_retain(leaf))
-            if leaf.storage.symbolic and not is_one_of(held, self.arguments):
+            if leaf.storage.symbolic and self.argument_of(leaf) < 0:
                 continue
             now = leaf.autograd.gradient if leaf.autograd != NULL else NULL
             result.append((held, fbp_program_value(self.capture.program, now) if now != NULL else None))
@@ -346,7 +435,7 @@ cdef class Capture:
     def differentiate(self, outputs, leaves):
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
         self.capture.program.phase = 1
-        cotangents = [self.argument(x.detach().contiguous()) for x in outputs]
+        cotangents = [self.symbol(x.detach().contiguous()) for x in outputs]
         self.ties = len(outputs) > 1
         try:
             return cotangents, run_backward(outputs, cotangents, False, False, leaves, False, True)
@@ -397,15 +486,18 @@ cdef class Capture:
         check(status)
         return result
 
-    def update(self, optimizer, group, bucket, gradients, str op, state_lists):
+    def open_optimizer(self, optimizer):
+        """Note an optimizer's state and groups; the end of the capture puts them back, and runs of the plan move them on."""
+        if id(optimizer) not in self.optimizers:
+            self.optimizers[id(optimizer)] = OptimizerBefore(optimizer)
+
+    def update(self, optimizer, group_number, bucket, gradients, str op):
         """An optimizer's step over a bucket of parameters, with the group's options as they will be at each call."""
         cdef Py_ssize_t i, k, n = len(bucket.params)
         cdef fbp_tensor **tensors = tensor_array([None] * (5 * n), 5 * n)
-        cdef list lists = [bucket.params, gradients, *state_lists]
+        cdef list lists = [bucket.params, gradients, *bucket.buffers]
         try:
             for k, one in enumerate(lists):
-                if one is None:
-                    continue
                 for i in range(n):
                     tensors[5 * i + k] = (<Tensor?>one[i]).node
                     if not fbp_is_contiguous(tensors[5 * i + k]) or tensors[5 * i + k].dtype != (<Tensor>bucket.params[i]).node.dtype:
@@ -413,11 +505,13 @@ cdef class Capture:
             check(fbp_capture_update(self.capture, FBP_OP_adam if op == "adam" else FBP_OP_sgd, <int>n, tensors, <int>len(self.updates)))
         finally:
             free_array(tensors, 5 * n)
-        self.updates.append((optimizer, group, bucket, op))
+        self.updates.append((optimizer, group_number, bucket, op))
+        # A further step in the function finds what this one leaves.
+        bucket.enter(op == "adam")
 
     def kept(self, known):
         """Tensors of the capture that are still there, but for the `known`."""
-        names = {id(x) for x in known}
+        names = {id(x) for x in [*known, *self.points]}
         return [x for x in [handle() for handle in self.handles] if x is not None and id(x) not in names and is_symbolic(x)]
 
     def on_failure(self, function):

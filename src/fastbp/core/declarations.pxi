@@ -248,6 +248,7 @@ cdef extern from "exec/apply.h" nogil:
     fbp_status fbp_assign(fbp_tensor **target, const fbp_slice_attribute *slice, fbp_tensor *source)
     fbp_status fbp_copy_in_place(fbp_tensor **target, fbp_tensor *source)
     fbp_status fbp_writable(const char *op, const fbp_tensor *t)
+    fbp_status fbp_elements_check(const char *op, const fbp_tensor *t)
     fbp_status fbp_contiguous_copy(fbp_tensor *x, fbp_tensor **out)
     void fbp_elements_copy(fbp_tensor *target, const fbp_tensor *source)
 

@@ -11,6 +11,7 @@ cdef struct state_slot:
     bint written
 
 cdef struct leaf_slot:
+    Py_ssize_t argument  # that the leaf is; -1: a tensor from outside
     fbp_tensor *fresh    # held during a run: memory for the gradient, the leaf's own when the run has succeeded
     int32_t gradient     # buffer of the gradient after the call; -1: as it is, -2: none
     int32_t old          # buffer of the gradient that the call reads, -1
@@ -51,13 +52,18 @@ cdef class Plan:
     cdef result_slot *results
     cdef int32_t *inputs
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
-    cdef bint writes  # arguments or state: then arguments must lie apart from what is written
-    cdef list state_tensors, leaf_tensors, symbols, updates, guards, outputs, grad_finals, written_inputs
-    cdef list argument_gradients  # (argument, result): what leaves among the arguments collect
+    cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, guards, outputs, grad_finals, written_inputs
+    cdef list points              # where gradients of the arguments arrived in the capture (Capture.points)
+    cdef list argument_gradients  # (argument, result): what goes on to the history of an argument that has one
+    cdef bint collects            # gradients of leaves among the arguments
+    cdef bint cautious            # a call looks whether its arguments lie apart from what the plan writes, and from each other
+    cdef list generators          # held: that the plan draws from
+    cdef list returned_before     # slots of leaves whose gradient as it was before the call is returned
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
     cdef int threads, default_dtype
     cdef bint grad_enabled, grad_after, check_mode  # recording when the function begins, and when it has run
+    cdef object check    # PlanCheck in check mode, else None
     # Of a function that is compiled with its derivative:
     cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
@@ -153,7 +159,7 @@ cdef class Plan:
 
     cdef bint accepts(self, list given) except -1:
         """Whether the arguments and the world are those that the plan was made for."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, k
         cdef fbp_tensor *a
         cdef fbp_tensor *b
         cdef fbp_mode *mode = fbp_mode_get()
@@ -164,17 +170,34 @@ cdef class Plan:
             a = (<Tensor>given[i]).node
             b = (<Tensor>self.symbols[i]).node
             if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & FBP_REQUIRES_GRAD or \
-                    memcmp(fbp_shape(a), fbp_shape(b), 2 * a.ndim * sizeof(int64_t)) != 0 or a.storage.read_only > b.storage.read_only:
+                    memcmp(fbp_shape(a), fbp_shape(b), 2 * a.ndim * sizeof(int64_t)) != 0 or a.storage.read_only > b.storage.read_only or \
+                    a.storage.symbolic:
                 return False
+            if fbp_requires_grad(a):  # what is computed on is told from what is not, and one tensor from two
+                if (a.edge_count == 0) != (b.edge_count == 0):
+                    return False
+                for k in range(i):
+                    if (given[k] is given[i]) != (self.symbols[k] is self.symbols[i]):
+                        return False
         return True
 
-    cdef bint is_current(self) except -1:
+    cdef fbp_tensor *leaf(self, Py_ssize_t i, list given) noexcept:
+        """The leaf of slot i at this call."""
+        if self.leaves[i].argument >= 0:
+            return (<Tensor>given[self.leaves[i].argument]).node
+        return (<Tensor>self.leaf_tensors[i]).node
+
+    cdef bint is_current(self, list given) except -1:
         """Whether modules, optimizers and gradients are as at capture; STATE buffers follow tensors that moved."""
         cdef Py_ssize_t i
         cdef Tensor wrapper
+        cdef fbp_tensor *leaf
         cdef fbp_tensor *gradient
         for entry in self.guards:
             if (<dict>(<tuple>entry)[0]).get((<tuple>entry)[1]) is not (<tuple>entry)[2]:
+                return False
+        for entry in self.optimizers:
+            if not (<OptimizerLink>entry).is_current(self):
                 return False
         for entry in self.updates:
             if not (<UpdateLink>entry).is_current():
@@ -186,8 +209,8 @@ cdef class Plan:
                 return False
         for i in range(self.leaf_count):
             if self.leaves[i].needs:
-                wrapper = <Tensor>self.leaf_tensors[i]
-                gradient = wrapper.node.autograd.gradient if wrapper.node.autograd != NULL else NULL
+                leaf = self.leaf(i, given)
+                gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
                 if (gradient != NULL) != (self.leaves[i].needs == 2):
                     return False
                 if gradient != NULL and (not fbp_is_contiguous(gradient) or gradient.storage.read_only or fbp_requires_grad(gradient)):
@@ -196,25 +219,30 @@ cdef class Plan:
 
     def fits(self, list given):
         """Whether the plan can run now with these arguments."""
-        return self.accepts(given) and self.is_current()
+        return self.accepts(given) and self.is_current(given)
 
     cdef bint overlaps(self, list given) except -1:
-        """Whether an argument shares memory with what the plan writes: then only the function itself is right."""
+        """Whether an argument shares memory with what the plan writes, is a leaf that the plan knows by another way too, or has retain_grad():
+        then only the function itself is right."""
         cdef Py_ssize_t i, k
         cdef fbp_tensor *a
-        if not self.writes:
-            return False
         for i in range(self.input_count):
             a = (<Tensor>given[i]).node
+            if a.flags & FBP_RETAINS_GRAD:
+                return True
             for k in range(self.state_count):
                 if self.states[k].written and share_memory(a, self.states[k].node):
                     return True
         for i in self.written_inputs:
             for k in range(self.input_count):
-                if k != i and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
+                if given[k] is not given[i] and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
                     return True
             for k in range(self.state_count):
                 if share_memory((<Tensor>given[i]).node, self.states[k].node):
+                    return True
+        for i in range(self.leaf_count if self.collects else 0):
+            for k in range(i):
+                if (self.leaves[i].argument >= 0 or self.leaves[k].argument >= 0) and self.leaf(i, given) == self.leaf(k, given):
                     return True
         return False
 
@@ -229,8 +257,9 @@ cdef class Plan:
         if node.dtype != old.dtype or node.ndim != old.ndim or memcmp(fbp_shape(node), fbp_shape(old), 2 * node.ndim * sizeof(int64_t)) != 0 \
                 or node.storage.symbolic or (node.storage.read_only and self.states[i].written):
             return False
-        moved = node.data - old.data
-        fbp_plan_bind(self.plan, self.states[i].buffer, self.base_of(self.states[i].buffer) + moved)
+        if self.plan.program.buffers[self.states[i].buffer].values >= 0:  # else nothing in it is computed with
+            moved = node.data - old.data
+            fbp_plan_bind(self.plan, self.states[i].buffer, self.base_of(self.states[i].buffer) + moved)
         fbp_retain(node)
         fbp_release(old)
         self.states[i].node = node
@@ -250,13 +279,13 @@ cdef class Plan:
                 fbp_plan_bind(self.plan, self.inputs[i], (<Tensor>given[i]).node.data)
         return 0
 
-    cdef int bind_gradients(self) except -1:
+    cdef int bind_gradients(self, list given) except -1:
         """Memory for the gradients that will be there after the call: that of the present ones where no one else looks at it."""
         cdef Py_ssize_t i
         cdef fbp_tensor *gradient
         cdef fbp_tensor *leaf
         for i in range(self.leaf_count):
-            leaf = (<Tensor>self.leaf_tensors[i]).node
+            leaf = self.leaf(i, given)
             gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
             if self.leaves[i].old >= 0 and gradient != NULL and gradient.data != self.leaves[i].old_bound:
                 fbp_plan_bind(self.plan, self.leaves[i].old, gradient.data)
@@ -273,7 +302,7 @@ cdef class Plan:
                 self.leaves[i].bound = gradient.data
         return 0
 
-    cdef int drop_gradients(self) except -1:
+    cdef int drop_gradients(self, list given) except -1:
         """After a run that failed: gradients that were to be overwritten are gone, as after zero_grad(); others are as before."""
         cdef Py_ssize_t i
         for i in range(self.leaf_count):
@@ -281,7 +310,9 @@ cdef class Plan:
                 fbp_release(self.leaves[i].fresh)
                 self.leaves[i].fresh = NULL
             elif self.leaves[i].gradient >= 0:
-                self.leaf_tensors[i].grad = None
+                wrap(fbp_retain(self.leaf(i, given))).grad = None
+        for entry in self.optimizers:
+            (<OptimizerLink>entry).failed = True
         return 0
 
     cdef int settle(self, list given) except -1:
@@ -295,7 +326,7 @@ cdef class Plan:
         for i in self.written_inputs:
             (<Tensor>given[i]).node.storage.version += 1
         for i in range(self.leaf_count):
-            extra = (<Tensor>self.leaf_tensors[i]).node.autograd
+            extra = self.leaf(i, given).autograd
             if self.leaves[i].fresh != NULL:
                 gradient = extra.gradient
                 extra.gradient = self.leaves[i].fresh
@@ -311,9 +342,11 @@ cdef class Plan:
             elif self.leaves[i].gradient >= 0 or self.leaves[i].old >= 0:
                 extra.gradient.storage.version += 1
         for i, final in self.grad_finals:
-            (<Tensor>self.leaf_tensors[i]).grad = final
+            wrap(fbp_retain(self.leaf(i, given))).grad = self.outside_output(final, given)
         for i in range(len(self.updates)):
-            (<UpdateLink>self.updates[i]).settle(self.plan.updates[i].step)
+            (<UpdateLink>self.updates[i]).settle(&self.plan.updates[i])
+        for entry in self.optimizers:
+            (<OptimizerLink>entry).settle()
         return 0
 
     cdef fbp_status execute(self) except *:
@@ -339,7 +372,7 @@ cdef class Plan:
         cdef Py_ssize_t i
         self.bind_inputs(given)
         if self.leaf_count:
-            self.bind_gradients()
+            self.bind_gradients(given)
         for i in range(len(self.updates)):
             (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
         return 0
@@ -365,14 +398,19 @@ cdef class Plan:
         cdef fbp_status status
         cdef Py_ssize_t i
         cdef Sweep sweep = None
+        cdef Replay replay = None
         self.acquire()
         try:
+            if self.check is not None:
+                replay = (<PlanCheck>self.check).begin(self, given)
             made = self.prepare(given)
+            before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before} if self.returned_before else None
             if self.derivative is not None:
                 sweep = begin_sweep(self, given)
+                sweep.replayed = replay
             status = self.execute()
             if status != FBP_OK:
-                self.drop_gradients()
+                self.drop_gradients(given)
                 raise_status(status)
             self.settle(given)
         finally:
@@ -382,20 +420,33 @@ cdef class Plan:
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 kind, value = self.outputs[i]
-                made[i] = given[value] if kind == "argument" else made[value] if kind == "output" else value
+                if kind == "same":
+                    made[i] = made[value]
+                else:
+                    made[i] = before[value] if kind == "gradient before" else self.outside_output(self.outputs[i], given)
         if self.inner_leaves:
             for i in self.inner_leaves:
                 (<Tensor>made[i]).node.flags |= FBP_REQUIRES_GRAD
         if self.grad_after != self.grad_enabled:
             fbp_mode_get().grad_enabled = self.grad_after
+        if replay is not None:
+            (<PlanCheck>self.check).finish(self, replay, given, made)
         if self.argument_gradients:
             for i, k in self.argument_gradients:
-                if (<Tensor>given[i]).node.edge_count:  # computed before the call: the sweep goes on
-                    run_backward([given[i]], [made[k]], False, False, None)
-                else:
-                    check(fbp_gradient_accumulate((<Tensor>given[i]).node, (<Tensor>made[k]).node, False))
+                run_backward([given[i]], [made[k]], False, False, None)
             del made[self.returned:]
         return made
+
+    cdef object outside_output(self, tuple output, list given):
+        """A result, or a gradient, that the plan does not compute: an object, an argument, a view of memory from outside, a gradient."""
+        kind, value = output
+        if kind == "argument":
+            return given[value]
+        if kind == "view":
+            return (<OutsideView>value).make(given)
+        if kind == "gradient":
+            return wrap(fbp_retain(self.leaf(value, given))).grad
+        return value
 
     def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
@@ -405,9 +456,10 @@ cdef class Plan:
         if self.derivative is not None:
             raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
                                "loss.detach(), or run it under no_grad()")
-        if self.argument_gradients or self.written_inputs:
+        if self.argument_gradients or self.collects or self.written_inputs:
             raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
+        run.most = count if self.check is None else 1
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
         run.sources = <fbp_batch_source *>fbp_block_get(run.source_bytes)
@@ -421,10 +473,10 @@ cdef class Plan:
         run.made = []
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
-                kind, value = self.outputs[i]
-                if kind == "argument":
-                    raise RuntimeError("epoch: the function returns an argument; return a copy (clone()) of it")
-                run.made.append(run.made[value] if kind == "output" else None)
+                if self.outputs[i][0] != "object":
+                    raise RuntimeError("epoch: the function returns an argument, a gradient, a view of memory from outside, or a result twice; "
+                                       "return a copy (clone()) of it")
+                run.made.append(None)
                 continue
             stacked = empty((count, *shape_tuple(self.results[i].like)), dtype=DTYPES[self.results[i].like.dtype])
             run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())
@@ -449,7 +501,7 @@ cdef class Plan:
             with nogil:
                 status = fbp_plan_run_timed(self.plan, &times[0])
             if status != FBP_OK:
-                self.drop_gradients()
+                self.drop_gradients(given)
                 raise_status(status)
             self.settle(given)
         finally:

@@ -12,12 +12,11 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     reached = [i for i in range(len(leaves)) if gradients[i] is not None and not (<Tensor>leaves[i]).node.flags & FBP_POINT_LEFT]
     plan.edges = []
     for i in reached:
-        places = [k for k, symbol in enumerate(plan.symbols) if symbol is leaves[i]]
+        places = [k for k, point in enumerate(plan.points) if point is leaves[i]]
         if not places and (<Tensor>leaves[i]).node.storage.symbolic:
-            raise RuntimeError("compile: the function returns tensors that depend on a leaf which it made itself (requires_grad_() inside); "
-                               "pass that tensor in as an argument")
+            raise RunEagerly("it returns tensors that depend on a leaf which it made itself (requires_grad_() inside)")
         plan.edges.append(("argument", places[0]) if places else ("tensor", leaves[i]))
-    outline = new_plan(cotangents + plan.symbols, [gradients[i] for i in reached], [])
+    outline = new_plan(cotangents + plan.symbols, cotangents + plan.points, [gradients[i] for i in reached], [])
     program.phase = 1
     for i in range(outline.input_count):
         outline.inputs[i] = real_buffer(program, (<Tensor>outline.symbols[i]).node)
@@ -26,7 +25,9 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
         outline.results[i].like = layout_node((<Tensor>gradients[reached[i]]).node)
         outline.outputs.append(("result", None))
     program.phase = 0
-    add_states(outline, capture, program)
+    add_states(outline, source)
+    if plan.check is not None:
+        (<PlanCheck>plan.check).keep(program)
     check(fbp_program_reduce(program))
     check(fbp_program_fit_saved(program))
     plan.bytes_without, plan.budget_met = program.budget.without, program.budget.met
@@ -104,7 +105,7 @@ cdef class Derivatives:
     cdef Plan copied_outline(self):
         """A plan without lines of its own."""
         cdef Plan outline = self.outline
-        cdef Plan made = new_plan(outline.symbols, outline.outputs, [])
+        cdef Plan made = new_plan(outline.symbols, outline.points, outline.outputs, [])
         cdef Py_ssize_t i
         made.outputs, made.state_tensors = outline.outputs, outline.state_tensors
         for i in range(made.input_count):
@@ -157,7 +158,7 @@ cdef class Derivatives:
         cdef bytearray written = bytearray(program.buffer_count)
         cdef bytearray touched = bytearray(program.buffer_count)
         cdef written_marks w = written_marks(program, <uint8_t *>written)
-        cdef written_marks t = written_marks(program, <uint8_t *>touched)
+        cdef touched_marks t = touched_marks(program, <uint8_t *>touched)
         cdef Py_ssize_t i, given = derivative.input_count - self.count
         for i in range(program.line_count):
             fbp_line_touch(program, &program.lines[i], mark_written, &w)
@@ -170,11 +171,6 @@ cdef class Derivatives:
         for i in absent:
             derivative.inputs[i] = -1
         return 0
-
-
-cdef void mark_touched(void *context, int32_t value, c_bool written) noexcept:
-    cdef written_marks *w = <written_marks *>context
-    w.marks[w.program.values[value].buffer] = 1
 
 
 cdef int ABSENT_SETS_MOST = 8
@@ -197,6 +193,7 @@ cdef class Sweep(HostRule):
     cdef held_tensor *held   # of the arguments, then of the state
     cdef Py_ssize_t held_count, held_bytes
     cdef list places
+    cdef Replay replayed     # in check mode: the function's lines were run in it
 
     def __dealloc__(self):
         self.drop_held()
@@ -257,6 +254,7 @@ cdef class Sweep(HostRule):
         self.block = None
         self.given = None
         self.drop_held()
+        self.replayed = None
 
     cdef list pull(self, list cotangents, bint create_graph):
         cdef tuple absent
@@ -293,7 +291,21 @@ cdef class Sweep(HostRule):
                 raise_status(status)
         finally:
             derivative.release()
+        if self.replayed is not None:
+            self.compare(pieces, gradients)
         return gradients
+
+    cdef int compare(self, list cotangents, list gradients) except -1:
+        """FASTBP_CHECK: hold the gradients to the captured program."""
+        cdef Plan derivative = self.plan.derivative
+        cdef bytearray marks = bytearray(self.replayed.owner.program.buffer_count)
+        cdef Py_ssize_t i
+        cdef Replay replay = self.replayed
+        for i, g in enumerate(cotangents):
+            marks[derivative.inputs[i]] = FBP_COTANGENT_ABSENT if g is None else FBP_COTANGENT_PRESENT
+        if None in [None if g is None else 0 for g in cotangents]:
+            replay = replay.without(<uint8_t *>marks)
+        return replay.compare_derivative(derivative, cotangents, gradients)
 
     cdef list run_eagerly(self, str wanted):
         """The differentiated results with a graph of single operations."""

@@ -25,11 +25,11 @@ cdef int32_t write_to_new(fbp_program *program, fbp_buffer_kind kind, fbp_tensor
     return buffer
 
 
-cdef Plan new_plan(list symbols, list outputs, list guards):
+cdef Plan new_plan(list symbols, list points, list outputs, list guards):
     cdef Plan plan = Plan.__new__(Plan)
     cdef Py_ssize_t i
-    plan.symbols, plan.guards = symbols, guards
-    plan.updates, plan.outputs = [], []
+    plan.symbols, plan.points, plan.guards = symbols, points, guards
+    plan.updates, plan.optimizers, plan.outputs, plan.returned_before = [], [], [], []
     plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
     plan.threads, plan.default_dtype = fbp_threads_get(), fbp_default_dtype()
     plan.grad_enabled = plan.grad_after = fbp_mode_get().grad_enabled
@@ -45,8 +45,9 @@ cdef Plan new_plan(list symbols, list outputs, list guards):
     return plan
 
 
-cdef int add_states(Plan plan, fbp_capture *capture, fbp_program *program) except -1:
+cdef int add_states(Plan plan, Capture source) except -1:
     """State that lives outside, with the tensors through which it is found."""
+    cdef fbp_capture *capture = source.capture
     cdef Py_ssize_t i
     plan.state_bytes = (capture.seen_count + 1) * sizeof(state_slot)
     plan.states = <state_slot *>fbp_block_get(plan.state_bytes)
@@ -54,9 +55,9 @@ cdef int add_states(Plan plan, fbp_capture *capture, fbp_program *program) excep
         raise MemoryError("cannot allocate a plan")
     for i in range(capture.seen_count):
         t = capture.seen[i]
-        if is_old_gradient(capture, t):  # found through its leaf at each call
+        if is_old_gradient(source, t) or is_inner_view(source, t):  # found through its leaf at each call, or through what it looks into
             continue
-        plan.states[plan.state_count] = state_slot(fbp_retain(t), t.flags, real_buffer(program, t), False)
+        plan.states[plan.state_count] = state_slot(fbp_retain(t), t.flags, real_buffer(capture.program, t), False)
         plan.state_tensors.append(wrap(fbp_retain(t)))
         plan.state_count += 1
     return 0
@@ -78,14 +79,16 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     cdef fbp_program *program = capture.program
     cdef Plan plan
     cdef fbp_leaf_change *change
-    cdef Py_ssize_t i, count
+    cdef Py_ssize_t i, k
+    source.refuse_recorded_writes()
+    source.refuse_shared_gradients()
     symbols = list(source.arguments)
     differentiated = []
     cotangents = gradients = leaves = None
     inner_leaves = []
     if not source.backward_ran:  # whether recording was on outside of the function, or is now, is no matter: eager results have history, too
-        differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, symbols)
-                          and not is_one_of(x, outputs[:i]) and not source.is_swept(x)]
+        differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, outputs[:i])
+                          and not looks_outside(source, x) and not source.is_swept(x)]
         inner_leaves = [i for i in differentiated if (<Tensor>outputs[i]).node.edge_count == 0]
         differentiated = [i for i in differentiated if i not in inner_leaves]
     if differentiated:
@@ -98,42 +101,47 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     if capture.failed:
         raise MemoryError("cannot allocate the lists of a capture")
 
-    # Arguments that are leaves collect gradients as results of their own.
+    # What arrives at an argument that has a history goes on from there after the run: a result of its own.
     outputs = list(outputs)
     returned = len(outputs)
     argument_gradients = []
     for i in range(capture.leaf_count):
         change = &capture.leaves[i]
-        if is_inner(change.leaf) and change.after != NULL:
-            for k, symbol in enumerate(symbols):
-                if (<Tensor>symbol).node == change.leaf:
-                    argument_gradients.append((k, len(outputs)))
-                    outputs.append(wrap(fbp_retain(change.after)))
+        k = source.argument_of(change.leaf)
+        if k >= 0 and change.after != NULL and (<Tensor>symbols[k]).node.edge_count:
+            argument_gradients.append((k, len(outputs)))
+            outputs.append(wrap(fbp_retain(change.after)))
 
     if isinstance(memory_budget, float):
         program.budget.fraction = memory_budget
     elif memory_budget is not None:
         program.budget.bytes = memory_budget
-    plan = new_plan(symbols, outputs, guards)
+    plan = new_plan(symbols, list(source.points), outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
     plan.grad_enabled = source.grad_enabled
     plan.inner_leaves = inner_leaves
-    plan.updates = make_links(source.updates)
+    add_updates(plan, source.updates)
+    plan.generators = source.generators
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
-    for i, x in enumerate(outputs):
-        plan.outputs.append(result_entry(plan, program, i, x, outputs))
     plan.leaf_bytes = (capture.leaf_count + 1) * sizeof(leaf_slot)
     plan.leaves = <leaf_slot *>fbp_block_get(plan.leaf_bytes)
     if plan.leaves == NULL:
         raise MemoryError("cannot allocate a plan")
+    add_states(plan, source)
     for i in range(capture.leaf_count):
-        if not is_inner(capture.leaves[i].leaf):
-            add_leaf(plan, program, &capture.leaves[i])
-    add_states(plan, capture, program)
+        k = source.argument_of(capture.leaves[i].leaf)
+        if not is_inner(capture.leaves[i].leaf) or (k >= 0 and not (<Tensor>symbols[k]).node.edge_count):
+            add_leaf(plan, source, &capture.leaves[i], k)
+    for i, x in enumerate(outputs):
+        plan.outputs.append(result_entry(plan, source, outputs, i))
+    if plan.check_mode:
+        plan.check = make_check(plan, source, outputs)
     if differentiated:
         plan.differentiated, plan.depending, plan.asks_absent = differentiated, depending, source.asks_absent
         add_derivative(plan, source, cotangents, gradients, leaves)
+    elif plan.check is not None:
+        (<PlanCheck>plan.check).keep(program)
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
     for i in range(capture.generator_count):
@@ -142,6 +150,7 @@ def make_plan(Capture source not None, function, list outputs, list guards, memo
     if plan.derivative is None:
         plan.bytes_without, plan.budget_met = plan.plan.program.budget.without, plan.plan.program.budget.met
     note_written(plan)
+    adopt_optimizers(plan)
     return plan
 
 
@@ -178,17 +187,29 @@ cdef bint is_inner(fbp_tensor *leaf) noexcept:
     return leaf.storage == NULL or leaf.storage.symbolic or leaf.storage.captured
 
 
-cdef bint is_old_gradient(fbp_capture *capture, fbp_tensor *t) noexcept:
+cdef bint is_inner_view(Capture source, const fbp_tensor *t) noexcept:
+    """Whether the function itself made t, as a view of a tensor from outside."""
     cdef int32_t i
-    for i in range(capture.leaf_count):
-        if capture.leaves[i].before != NULL and capture.leaves[i].before.storage == t.storage and not is_inner(capture.leaves[i].leaf):
+    for i in range(source.capture.seen_count if t.sequence > source.begin else 0):
+        if source.capture.seen[i].sequence <= source.begin and source.capture.seen[i].storage == t.storage:
             return True
     return False
 
 
-cdef int add_leaf(Plan plan, fbp_program *program, fbp_leaf_change *change) except -1:
-    """What a call does to the gradient of a leaf from outside, and what it expects of it before."""
-    cdef leaf_slot slot = leaf_slot(NULL, -1, -1, 0, NULL, NULL)
+cdef bint is_old_gradient(Capture source, fbp_tensor *t) noexcept:
+    cdef fbp_leaf_change *change
+    cdef int32_t i
+    for i in range(source.capture.leaf_count):
+        change = &source.capture.leaves[i]
+        if change.before != NULL and change.before.storage == t.storage and (not is_inner(change.leaf) or source.argument_of(change.leaf) >= 0):
+            return True
+    return False
+
+
+cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t argument) except -1:
+    """What a call does to the gradient of a leaf, and what it expects of it before; `argument`: which one the leaf is, -1 for none."""
+    cdef fbp_program *program = source.capture.program
+    cdef leaf_slot slot = leaf_slot(argument, NULL, -1, -1, 0, NULL, NULL)
     if not change.replaced_first:
         slot.needs = 1 if change.before == NULL else 2
         if change.before != NULL:
@@ -197,12 +218,14 @@ cdef int add_leaf(Plan plan, fbp_program *program, fbp_leaf_change *change) exce
     if change.after == NULL:
         slot.gradient = -2
     elif change.after != change.before:
-        if change.after.storage.symbolic or change.after.storage.captured:
+        outside = outside_entry(plan, source, wrap(fbp_retain(change.after)))
+        if outside is None:
             slot.gradient = write_to_new(program, FBP_BUFFER_GRADIENT, change.after)
         else:
-            plan.grad_finals.append((plan.leaf_count, wrap(fbp_retain(change.after))))
+            plan.grad_finals.append((plan.leaf_count, outside))
     plan.leaves[plan.leaf_count] = slot
-    plan.leaf_tensors.append(wrap(fbp_retain(change.leaf)))
+    plan.leaf_tensors.append(wrap(fbp_retain(change.leaf)) if argument < 0 else None)
+    plan.collects |= argument >= 0
     plan.leaf_count += 1
     return 0
 
@@ -235,35 +258,16 @@ cdef int note_written(Plan plan) except -1:
             plan.written_inputs.append(i)
             if (<Tensor>plan.symbols[i]).node.storage.read_only:
                 raise RuntimeError("compile: the function writes into an argument whose memory is read-only; clone() it first")
-    plan.writes = len(plan.written_inputs) > 0
+    plan.cautious = len(plan.written_inputs) > 0 or plan.collects or len(plan.argument_gradients) > 0
     for i in range(plan.state_count):
         if not plan.states[i].written:
             continue
-        plan.writes = True
+        plan.cautious = True
         for k in range(plan.state_count):
             if plan.states[k].buffer != plan.states[i].buffer and share_memory(plan.states[i].node, plan.states[k].node):
                 raise RuntimeError("compile: two tensors from outside of the function, which writes one of them, look into the same memory "
                                    "as separate storages (two from_numpy() of one array, say); make one a view of the other")
     return 0
-
-
-cdef object result_entry(Plan plan, fbp_program *program, Py_ssize_t i, object x, list outputs):
-    """How output i comes about: computed, an argument, an earlier output, or an object from outside."""
-    cdef fbp_tensor *t
-    if not isinstance(x, Tensor):
-        return ("object", x)
-    t = (<Tensor>x).node
-    if not t.storage.symbolic and not t.storage.captured:
-        return ("object", x)
-    for k, symbol in enumerate(plan.symbols):
-        if symbol is x:
-            return ("argument", k)
-    for k in range(i):
-        if outputs[k] is x:
-            return ("output", k)
-    plan.results[i].buffer = write_to_new(program, FBP_BUFFER_RESULT, t)
-    plan.results[i].like = layout_node(t)
-    return ("result", None)
 
 
 cdef class CompiledCall:
@@ -305,13 +309,13 @@ cdef class CompiledCall:
                 if not isinstance(one, Tensor):
                     given = None
                     break
-            if given is not None and not (self.plan.accepts(given) and self.plan.is_current()):
+            if given is not None and not (self.plan.accepts(given) and self.plan.is_current(given)):
                 given = None
         if given is None:
             entry, given = self.owner()._find(args, kwargs)
             if entry is not self.latest:
                 self.adopt(entry)
-        if self.plan.writes and self.plan.overlaps(given):
+        if self.plan.cautious and self.plan.overlaps(given):
             return self.owner()._function(*args, **kwargs)
         made = self.plan.run(given)
         if self.single:

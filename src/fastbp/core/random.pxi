@@ -33,6 +33,7 @@ cdef class Generator:
 
     cdef fbp_generator own
     cdef fbp_generator *at
+    cdef bint inner  # made while a function was captured
 
     def __cinit__(self, device=None):
         if device is not None:
@@ -40,6 +41,7 @@ cdef class Generator:
         self.at = &self.own
         self.own = fbp_generator_default()[0]
         fbp_generator_seed(self.at, 67280421310721)
+        self.inner = fbp_mode_get().capture != NULL
 
     @property
     def device(self):
@@ -135,6 +137,8 @@ def set_rng_state(new_state):
 cdef int place(fbp_source_attribute *source, int per_block, object generator) except -1:
     """Draw the blocks that the elements of `source` need, `per_block` in each; inside of a vmap perhaps for all examples."""
     cdef fbp_layout layout
+    cdef fbp_generator drawn
+    cdef int64_t blocks
     cdef fbp_generator *at = fbp_generator_default()
     if generator is not None:
         if not isinstance(generator, Generator):
@@ -143,10 +147,25 @@ cdef int place(fbp_source_attribute *source, int per_block, object generator) ex
     if fbp_mode_get().vmap_count:
         widen_source(source)
     check(fbp_layout_contiguous(&layout, <fbp_dtype>source.dtype, source.ndim, source.shape))
+    blocks = layout.numel // per_block + (layout.numel % per_block != 0)
     if fbp_mode_get().capture != NULL:
-        fbp_capture_draw(fbp_mode_get().capture, at)
-    source.seed = at.seed
-    source.offset = fbp_generator_draw(at, layout.numel // per_block + (layout.numel % per_block != 0))
+        if generator is not None:
+            hold_generator(generator)
+        check(fbp_capture_draw(fbp_mode_get().capture, at, blocks, &drawn))
+    else:
+        drawn = fbp_generator(at.seed, fbp_generator_draw(at, blocks))
+    source.seed = drawn.seed
+    source.offset = drawn.offset
+    return 0
+
+
+cdef int hold_generator(Generator generator) except -1:
+    """The plan draws from it as long as there is the plan."""
+    cdef Capture capture = current_capture()
+    if generator.inner:
+        raise RuntimeError("compile: a Generator is made inside of the compiled function, which would start anew at each call; make it outside")
+    if not is_one_of(generator, capture.generators):
+        capture.generators.append(generator)
     return 0
 
 

@@ -104,42 +104,26 @@ class Adam(Optimizer):
             if not 0.0 <= beta < 1.0:
                 raise ValueError(f"Invalid beta parameter at index {position}: {beta}")
 
-    def _gather(self, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
-        amsgrad = group["amsgrad"]
+    def _gather(self, group: dict[str, Any], params: list[Tensor]) -> Bucket:
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
         states = [self.state[parameter] for parameter in params]
         for parameter, state in zip(params, states, strict=True):
             state.setdefault("step", 0)
-            for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq"):
-                if name not in state:
+            for name in names:
+                if state.get(name) is None:
                     state[name] = _core.zeros_like(parameter)
-        # The core call takes one step number; parameters that had no gradient for some steps have another.
-        positions_at: dict[int, list[int]] = {}
-        for position, state in enumerate(states):
-            positions_at.setdefault(state["step"], []).append(position)
-        buckets = []
-        for positions in positions_at.values():
-            chosen = [states[i] for i in positions]
-            buffers = (
-                [state["exp_avg"] for state in chosen],
-                [state["exp_avg_sq"] for state in chosen],
-                [state["max_exp_avg_sq"] for state in chosen] if amsgrad else None,
-            )
-            whole = len(positions) == len(params)
-            buckets.append(Bucket([params[i] for i in positions], chosen, buffers, None if whole else positions))
-        return buckets
+        return Bucket(params, states, names, tuple([state[name] for state in states] for name in names))
 
     def _update(self, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
-        states = bucket.states
-        means, square_means, greatest_square_means = bucket.buffers
-        step = states[0]["step"] + 1
+        means, square_means, *greatest_square_means = bucket.buffers
         beta1, beta2 = group["betas"]
         _adam_step(
             bucket.params,
             gradients,
             means,
             square_means,
-            greatest_square_means,
-            step,
+            greatest_square_means[0] if greatest_square_means else None,
+            bucket.states,
             group["lr"],
             beta1,
             beta2,
@@ -148,11 +132,9 @@ class Adam(Optimizer):
             group["maximize"],
             group["decoupled_weight_decay"],
         )
-        for state in states:
-            state["step"] = step
 
-    def _capture_update(self, capture: Any, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
-        capture.update(self, group, bucket, gradients, "adam", bucket.buffers)
+    def _capture_update(self, capture: Any, number: int, bucket: Bucket, gradients: list[Tensor]) -> None:
+        capture.update(self, number, bucket, gradients, "adam")
 
 
 class AdamW(Adam):

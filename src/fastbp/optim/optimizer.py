@@ -1,7 +1,7 @@
 """Optimizer: parameter groups, state and their saved form; what SGD, Adam and AdamW share.
 
 A step is one call into the core for each parameter group. The lists that the call takes are gathered once and kept
-in a `Bucket`; each step only reads the gradients and checks that the parameters are still the same.
+in a `Bucket`; each step only reads the gradients and checks that parameters and state are still the same.
 """
 
 from __future__ import annotations
@@ -19,42 +19,54 @@ if TYPE_CHECKING:
 
 
 class Bucket:
-    """Parameters of one group that are updated by one core call, with the lists which that call takes.
+    """The parameters of one group that have a gradient, with the lists which its core call takes.
 
     Attributes
     ----------
     params : list of Tensor
-        The parameters, each with a gradient.
+        The parameters.
     states : list of dict
-        Their entries in ``optimizer.state``.
+        Their entries in ``optimizer.state``; none where the optimizer keeps no state.
+    names : tuple of str
+        Names of the state tensors, in the order of the core call.
     buffers : tuple of list
-        The optimizer's own lists of state tensors, in the order of its core call.
-    positions : list of int or None
-        Which of the step's gradients are theirs; None for all.
+        The state tensors by name, a list over the parameters each. They may be in no entry yet.
+    steps : list of int
+        In a captured function: how many steps each parameter has done before this one.
     """
 
-    __slots__ = ("buffers", "params", "positions", "states")
+    __slots__ = ("buffers", "names", "params", "states", "steps")
 
     def __init__(
-        self, params: list[Tensor], states: list[dict[str, Any]], buffers: tuple[Any, ...], positions: list[int] | None
+        self, params: list[Tensor], states: list[dict[str, Any]], names: tuple[str, ...], buffers: tuple[Any, ...]
     ) -> None:
         self.params = params
         self.states = states
+        self.names = names
         self.buffers = buffers
-        self.positions = positions
+        self.steps: list[int] = []
+
+    def enter(self, counted: bool) -> None:
+        """Leave the state as the step does, while it is captured: tensors in their entries, counts one further."""
+        self.steps = [
+            int(state["step"]) if counted else int(state.get(self.names[0]) is not None) for state in self.states
+        ]
+        for i, state in enumerate(self.states):
+            if counted:
+                state["step"] = self.steps[i] + 1
+            for name, buffers in zip(self.names, self.buffers, strict=True):
+                state[name] = buffers[i]
 
 
 class _Gathered:
-    """The buckets of one group for one set of parameters, and what must be unchanged for them to be valid."""
+    """The bucket of one group for one set of parameters, and what must be unchanged for it to be valid."""
 
-    __slots__ = ("buckets", "ids", "layout", "state", "state_size")
+    __slots__ = ("bucket", "ids", "layout")
 
-    def __init__(self, ids: list[int], layout: bool, state: dict[Tensor, Any], buckets: list[Bucket]) -> None:
+    def __init__(self, ids: list[int], layout: bool, bucket: Bucket) -> None:
         self.ids = ids
         self.layout = layout
-        self.state = state
-        self.state_size = len(state)
-        self.buckets = buckets
+        self.bucket = bucket
 
 
 class Optimizer:
@@ -72,8 +84,8 @@ class Optimizer:
     param_groups : list of dict
         The groups; options such as "lr" may be changed between steps.
     state : dict
-        From a parameter to its state, such as a momentum buffer. The tensors may be changed in place; to replace
-        them use `load_state_dict`, or delete a parameter's entry to have it start anew.
+        From a parameter to its state, a dict with tensors such as a momentum buffer. All of it may be edited between
+        steps: what is there is used, and what is missing starts anew.
     defaults : dict
         As given.
 
@@ -98,6 +110,7 @@ class Optimizer:
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self._gathered: dict[int, _Gathered] = {}
+        self._snapshot: Any = None  # of the state that the buckets hold
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -168,40 +181,37 @@ class Optimizer:
                 loss = closure()
         capture = _core.current_capture() if _core.capturing() else None
         if capture is not None:
-            self._require_own_update()
+            self._capture_step(capture)
+            return loss
+        snapshot = self._snapshot
+        if snapshot is None or not snapshot.holds(self.state):
+            self._gathered.clear()
+            self._snapshot = None
         for group in self.param_groups:
-            # A copy, since the buckets keep it.
-            params = [*group["params"]]
-            gradients = [parameter.grad for parameter in params]
-            for gradient in gradients:
-                if gradient is None:
-                    params = [
-                        parameter for parameter, gradient in zip(params, gradients, strict=True) if gradient is not None
-                    ]
-                    gradients = [gradient for gradient in gradients if gradient is not None]
-                    break
+            params, gradients = _with_gradients(group)
             if not params:
                 continue
             gathered = self._gathered.get(id(group))
             layout = bool(group[self._layout_option])
-            if (
-                gathered is None
-                or gathered.layout is not layout
-                or gathered.state is not self.state
-                or gathered.state_size != len(self.state)
-                or gathered.ids != [*map(id, params)]
-            ):
-                buckets = self._gather(group, params) if capture is None else self._gather_for(capture, group, params)
-                gathered = _Gathered([*map(id, params)], layout, self.state, buckets)
+            if gathered is None or gathered.layout is not layout or gathered.ids != [*map(id, params)]:
+                gathered = _Gathered([*map(id, params)], layout, self._gather(group, params))
                 self._gathered[id(group)] = gathered
-            for bucket in gathered.buckets:
-                positions = bucket.positions
-                chosen = gradients if positions is None else [gradients[i] for i in positions]
-                if capture is None:
-                    self._update(group, bucket, chosen)
-                else:
-                    self._capture_update(capture, group, bucket, chosen)
+                self._snapshot = None
+            self._update(group, gathered.bucket, gradients)
+        if self._snapshot is None:
+            self._snapshot = _core.StateSnapshot(self.state)
         return loss
+
+    def _capture_step(self, capture: Any) -> None:
+        """Write the step into a captured function; state is made for real, and put back at the end of the capture."""
+        self._require_own_update()
+        capture.open_optimizer(self)
+        for number, group in enumerate(self.param_groups):
+            params, gradients = _with_gradients(group)
+            if params:
+                with _core.paused_capture():
+                    bucket = self._gather(group, params)
+                self._capture_update(capture, number, bucket, gradients)
 
     def _require_own_update(self) -> None:
         """Raise NotImplementedError where a subclass has an `_update` but not its compiled form, `_capture_update`."""
@@ -214,32 +224,14 @@ class Optimizer:
                     "call its step() outside of the compiled function"
                 )
 
-    def _gather_for(self, capture: Any, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
-        """`_gather` while a step is captured: state is made for real, and unmade if the capture fails."""
-        known = {parameter: dict(entry) for parameter, entry in self.state.items()}
-
-        def undo() -> None:
-            self._gathered.clear()
-            for parameter in [*self.state]:
-                if parameter not in known:
-                    del self.state[parameter]
-                else:
-                    entry = self.state[parameter]
-                    entry.clear()
-                    entry.update(known[parameter])
-
-        capture.on_failure(undo)
-        with _core.paused_capture():
-            return self._gather(group, params)
-
-    def _capture_update(self, capture: Any, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
-        """Enter the core call of `_update` into a captured step; for subclasses."""
+    def _capture_update(self, capture: Any, number: int, bucket: Bucket, gradients: list[Tensor]) -> None:
+        """Enter the core call of `_update` for group `number` into a captured step; for subclasses."""
         raise NotImplementedError(
             f"compile: {type(self).__name__} has no compiled update; call its step() outside of the compiled function"
         )
 
-    def _gather(self, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
-        """Create missing state and sort `params` into buckets that one core call each can update; for subclasses."""
+    def _gather(self, group: dict[str, Any], params: list[Tensor]) -> Bucket:
+        """Create missing state, and gather what one core call for `params` takes; for subclasses."""
         raise NotImplementedError(
             f"{type(self).__name__} defines no update: override step(), or _gather() and _update()"
         )
@@ -317,7 +309,7 @@ class Optimizer:
         self._gathered = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_gathered": {}}
+        return {**self.__dict__, "_gathered": {}, "_snapshot": None}
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -325,6 +317,17 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join(lines) + "\n)"
+
+
+def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters of a group that have a gradient, in a list of their own, and the gradients."""
+    params = [*group["params"]]
+    gradients = [parameter.grad for parameter in params]
+    for gradient in gradients:
+        if gradient is None:
+            params = [one for one, gradient in zip(params, gradients, strict=True) if gradient is not None]
+            return params, [gradient for gradient in gradients if gradient is not None]
+    return params, gradients
 
 
 def require_at_least_zero(name: str, value: float) -> None:

@@ -92,50 +92,29 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
 
-    def _gather(self, group: dict[str, Any], params: list[Tensor]) -> list[Bucket]:
+    def _gather(self, group: dict[str, Any], params: list[Tensor]) -> Bucket:
         if group["momentum"] == 0:
             # No entry is made in the state, as in PyTorch.
-            return [Bucket(params, [], (None,), None)]
+            return Bucket(params, [], (), ())
         states = [self.state[parameter] for parameter in params]
-        buckets = []
-        for fresh in (False, True):
-            positions = [i for i, state in enumerate(states) if (state.get("momentum_buffer") is None) == fresh]
-            if not positions:
-                continue
-            chosen = [params[i] for i in positions]
-            if fresh:
-                # Kept out of the state until the step that fills them has succeeded.
-                buffers = [_core.zeros_like(parameter) for parameter in chosen]
-            else:
-                buffers = [states[i]["momentum_buffer"] for i in positions]
-            buckets.append(
-                Bucket(
-                    chosen,
-                    [states[i] for i in positions],
-                    (buffers,),
-                    None if len(positions) == len(params) else positions,
-                )
-            )
-        return buckets
+        # Fresh ones are kept out of the state until the step that fills them has succeeded.
+        found = [state.get("momentum_buffer") for state in states]
+        buffers = [_core.zeros_like(p) if one is None else one for p, one in zip(params, found, strict=True)]
+        return Bucket(params, states, ("momentum_buffer",), (buffers,))
 
     def _update(self, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
-        buffers = bucket.buffers[0]
-        first = buffers is not None and bucket.states[0].get("momentum_buffer") is None
         _sgd_step(
             bucket.params,
             gradients,
-            buffers,
+            bucket.buffers[0] if bucket.buffers else None,
+            bucket.states,
             group["lr"],
             group["momentum"],
             group["dampening"],
             group["weight_decay"],
             group["nesterov"],
             group["maximize"],
-            first,
         )
-        if first:
-            for state, buffer in zip(bucket.states, buffers, strict=True):
-                state["momentum_buffer"] = buffer
 
-    def _capture_update(self, capture: Any, group: dict[str, Any], bucket: Bucket, gradients: list[Tensor]) -> None:
-        capture.update(self, group, bucket, gradients, "sgd", bucket.buffers)
+    def _capture_update(self, capture: Any, number: int, bucket: Bucket, gradients: list[Tensor]) -> None:
+        capture.update(self, number, bucket, gradients, "sgd")

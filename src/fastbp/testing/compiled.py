@@ -132,7 +132,6 @@ def _run(
 ) -> _Found:
     """The compiled function, for real, and its derivative where it has one."""
     program = recorder.program
-    collected = {id(x): x.grad.numpy().copy() for x in tensors if x.is_leaf and x.grad is not None}
     results: list[Any] = []
     flatten(recorder(*args), results)
     found = _Found(start, program, tensors, results)
@@ -140,11 +139,11 @@ def _run(
     if recorder.roots:
         gradients = grad([results[n] for n in recorder.roots], leaves, cotangents, allow_unused=True)
         for (leaf, value), gradient in zip(program.gradients, gradients, strict=True):
-            found.add_gradient(leaf, value, gradient, None)
+            found.add_gradient(leaf, value, gradient)
     else:
         for leaf, value in program.gradients:
             if leaf.is_leaf:
-                found.add_gradient(leaf, value, leaf.grad, collected.get(id(leaf)))
+                found.add_gradient(leaf, value, leaf.grad)
     return found
 
 
@@ -230,11 +229,11 @@ class _Found:
         self.results = [x.detach().numpy() if isinstance(x, Tensor) else None for x in results]
         self.arguments = [x.detach().numpy() for x in tensors]
         self.state = [real_elements(program, buffer, dtype) for buffer, dtype in enumerate(start.dtypes)]
-        self.gradients: list[tuple[Tensor, int | None, Numbers | None, Numbers | None]] = []
+        self.gradients: list[tuple[Tensor, int | None, Numbers | None]] = []
 
-    def add_gradient(self, leaf: Tensor, value: int | None, gradient: Tensor | None, before: Numbers | None) -> None:
-        """Of a leaf, after the run; `before` is what it had collected, to which the program's value is added."""
-        self.gradients.append((leaf, value, None if gradient is None else gradient.detach().numpy(), before))
+    def add_gradient(self, leaf: Tensor, value: int | None, gradient: Tensor | None) -> None:
+        """Of a leaf, after the run."""
+        self.gradients.append((leaf, value, None if gradient is None else gradient.detach().numpy()))
 
     def beside(self, replay: Replay) -> list[_Comparison]:
         """Everything that can be compared."""
@@ -272,20 +271,19 @@ class _Found:
 
     def _gradients(self, replay: Replay) -> list[_Comparison]:
         comparisons = []
-        for number, (leaf, value, found, before) in enumerate(self.gradients):
+        for number, (leaf, value, found) in enumerate(self.gradients):
             what = f"gradient of leaf {number}, of shape {tuple(leaf.shape)}"
             if value is None:
-                comparisons.append(_Comparison(what, -1, 0.0, found, before, 0.0, 0.0))
+                comparisons.append(_Comparison(what, -1, 0.0, found, None, 0.0, 0.0))
                 continue
-            wanted = replay.array(value) if before is None else (replay.array(value) + before).astype(before.dtype)
-            comparisons.append(_of_buffer(replay, what, replay.program.values[value][0], found, wanted))
+            comparisons.append(_of_value(replay, what, value, found))
         largest = max((one.size for one in comparisons), default=0.0)
         for one in comparisons:
             one.floor = largest
         return comparisons
 
 
-def _of_value(replay: Replay, what: str, value: int, found: Numbers) -> _Comparison:
+def _of_value(replay: Replay, what: str, value: int, found: Numbers | None) -> _Comparison:
     return _of_buffer(replay, what, replay.program.values[value][0], found, replay.array(value))
 
 

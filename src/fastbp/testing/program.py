@@ -181,20 +181,18 @@ def real_elements(program: Program, buffer: int, dtype: str) -> Numbers | None:
 
 
 def _numbers_of_updates(program: Program) -> list[dict[str, Any]]:
-    """A bucket that is stepped twice goes on counting."""
-    steps: dict[int, int] = {}
+    """The options of each optimizer's step; "steps" are the numbers of the step, by parameter."""
     numbers = []
-    for _, group, bucket, op in program.updates:
-        done = steps[id(bucket)] = steps.get(id(bucket), 0) + 1
+    for optimizer, number, bucket, op in program.updates:
+        group = optimizer.param_groups[number]
         found = {name: group[name] for name in ("lr", "weight_decay", "maximize")}
         if op == "sgd":
-            is_first = bool(bucket.states) and bucket.states[0].get("momentum_buffer") is None
             found.update({name: group[name] for name in ("momentum", "dampening", "nesterov")})
-            found["step"] = done if is_first else done + 1
         else:
             found.update({name: group[name] for name in ("eps", "amsgrad")})
             found["beta1"], found["beta2"] = group["betas"]
-            found.update(decoupled=group["decoupled_weight_decay"], step=bucket.states[0]["step"] + done)
+            found["decoupled"] = group["decoupled_weight_decay"]
+        found["steps"] = [done + 1 for done in bucket.steps] or [1] * len(bucket.params)
         numbers.append(found)
     return numbers
 
@@ -354,8 +352,9 @@ class Replay:
     ) -> list[tuple[int, Array]]:
         """An optimizer's step: new elements of parameters and state."""
         made: list[tuple[int, Array]] = []
-        for at in range(0, len(inputs), PARTS):
-            new = OPS[op].forward(*operands[at : at + USED_PARTS[op]], **self.start.numbers[slot])
+        numbers = {name: value for name, value in self.start.numbers[slot].items() if name != "steps"}
+        for at, step in zip(range(0, len(inputs), PARTS), self.start.numbers[slot]["steps"], strict=True):
+            new = OPS[op].forward(*operands[at : at + USED_PARTS[op]], step=step, **numbers)
             values = (inputs[at], *inputs[at + 2 : at + PARTS])
             for place, (value, x) in enumerate(zip(values, new, strict=False)):
                 if value is not None:
