@@ -258,8 +258,8 @@ cdef class Sweep(HostRule):
 
     cdef list pull(self, list cotangents, bint create_graph):
         cdef tuple absent
-        if create_graph or builtin_any([g is not None and fbp_is_batched((<Tensor>g).node) for g in cotangents]):
-            return self.again(cotangents, create_graph, "create_graph=True" if create_graph else "a batch of cotangents (vmap, jacrev)")
+        if create_graph or fbp_mode_get().capture != NULL or builtin_any([g is not None and fbp_is_batched((<Tensor>g).node) for g in cotangents]):
+            return self.again(cotangents, create_graph, "create_graph=True" if create_graph else "a batch of cotangents (vmap, jacrev), or a capture,")
         absent = tuple([i for i, g in enumerate(cotangents) if g is None])
         if absent and self.plan.asks_absent:
             return self.again(cotangents, False, "a Function that asks which of its outputs are used (set_materialize_grads(False))")
@@ -275,8 +275,9 @@ cdef class Sweep(HostRule):
         pieces = [None if g is None else g.detach().contiguous() for g in cotangents]
         derivative.acquire()
         try:
-            for i in range(derivative.state_count):
-                if self.held[count + i].node != derivative.states[i].node and not derivative.follow(i, self.held[count + i].node):
+            for k in derivative.watched:
+                i = k - count
+                if i >= 0 and self.held[k].node != derivative.states[i].node and not derivative.follow(i, self.held[k].node):
                     raise RuntimeError("compile: a parameter of the function was replaced by one of another shape before backward()")
             for i, x in enumerate(self.places):
                 derivative.places[i].seed, derivative.places[i].offset = x
@@ -309,8 +310,12 @@ cdef class Sweep(HostRule):
 
     cdef list run_eagerly(self, str wanted):
         """The differentiated results with a graph of single operations."""
+        cdef Py_ssize_t i
+        cdef bint once = len(self.plan.written_inputs) > 0 or len(self.places) > 0
+        for i in range(self.plan.state_count):
+            once |= self.plan.states[i].written
         from fastbp import compiler
-        if self.plan.writes or self.places:
+        if once:
             raise RuntimeError(f"compile: {wanted} through a compiled function that draws random numbers or writes in place is not "
                                "supported; call the function itself")
         if not self.is_unchanged():
