@@ -501,9 +501,9 @@ def test_compiled_functions_with_several_results_of_several_dtypes() -> None:
     for used in (0, 1, 2):
         eager = (x.sin(), (x * z).sum(), z.to(fastbp.float32) * 2)[used]
         found = autograd.grad(call(x, z)[used].sum(), (x, z), allow_unused=True)
-        expected = autograd.grad(eager.sum(), (x, z), materialize_grads=True)
+        expected = autograd.grad(eager.sum(), (x, z), allow_unused=True)
         for f, e in zip(found, expected, strict=True):
-            assert f.tolist() == e.tolist()
+            assert f is e is None or f.tolist() == e.tolist()
 
 
 def test_a_compiled_function_of_dependent_arguments_is_differentiated_by_each_alone() -> None:

@@ -120,11 +120,11 @@ def test_several_results_some_of_them_unused(used: str) -> None:
     check_mixed(build_pieces, batches(3, 4), loss_of)
 
 
-def test_parameters_behind_unused_results_have_gradients_of_zeros() -> None:
+def test_parameters_behind_unused_results_have_no_gradients() -> None:
     w, v = drawn(3, seed=1).requires_grad_(), drawn(3, seed=2).requires_grad_()
     a, _ = fastbp.compile(lambda x: (x * w, x * v))(drawn(3))
     a.sum().backward()
-    assert w.grad is not None and v.grad is not None and v.grad.tolist() == [0, 0, 0]
+    assert w.grad is not None and v.grad is None
 
 
 def test_arguments_that_require_grad() -> None:

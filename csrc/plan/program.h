@@ -149,6 +149,8 @@ static inline bool fbp_value_may_regroup(const fbp_program *p, int32_t value) { 
 /* Count each buffer's writes anew. */
 void fbp_program_count_writes(fbp_program *program);
 
+/* A tie: a copy of its first input that stands or falls with the others, which are not read (absent.c). */
+static inline bool fbp_line_is_tie(const fbp_line *line) { return line->kind == FBP_LINE_OP && line->op == FBP_OP_copy && line->count > 1; }
 static inline fbp_tensor *fbp_value_tensor(const fbp_program *p, int32_t value) { return p->values[value].tensor; }
 static inline fbp_buffer *fbp_value_buffer(const fbp_program *p, int32_t value) { return &p->buffers[p->values[value].buffer]; }
 /* Whether a value is all of its buffer, in order. */
@@ -247,6 +249,8 @@ fbp_status fbp_program_prune(fbp_program *program);     /* lines that no one nee
 fbp_status fbp_program_fold(fbp_program *program);      /* lines over constants, computed now */
 fbp_status fbp_program_merge_equal(fbp_program *program); /* lines that compute the same */
 fbp_status fbp_program_simplify(fbp_program *program);  /* x * 1 and its like */
+/* Readers of the line's result read `source`, which it equals, where neither is written again; false: the line stays. */
+bool fbp_line_forward(fbp_program *program, fbp_line *line, int32_t source);
 fbp_status fbp_program_direct(fbp_program *program);    /* results computed where they are wanted */
 fbp_status fbp_program_legalize(fbp_program *program);  /* copies where a kernel wants contiguous inputs */
 /* Values given up after their early uses and computed again before the late ones (recompute.c). */
@@ -268,6 +272,10 @@ fbp_status fbp_program_place(fbp_program *program);     /* offsets in the arena 
 fbp_status fbp_program_verify(const fbp_program *program, const char *pass);
 /* What lines compute, before they are shaped for running: prune, fold, merge, simplify. */
 fbp_status fbp_program_reduce(fbp_program *program);
+/* Which buffers are cotangents, for fbp_program_drop_absent. */
+enum { FBP_COTANGENT_NONE, FBP_COTANGENT_PRESENT, FBP_COTANGENT_ABSENT };
+/* Lines of phase 1 without what depends on absent cotangents alone, and without ties: what a sweep computes that reaches some of the results. */
+fbp_status fbp_program_drop_absent(fbp_program *program, const uint8_t *cotangents);
 /* The lines of phase 1 become a program of their own, with the same numbers of buffers and values; saved[buffer] is set
  * where it reads what the first part computes: a RESULT of the first and an INPUT of the second. */
 fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved);

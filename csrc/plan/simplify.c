@@ -24,7 +24,7 @@ static int32_t same_as(const fbp_program *program, const fbp_line *line) {
         if (line->op == FBP_OP_mul && is_number(program, in[line->which == 0 ? 2 : 1], 1.0)) return in[0];
         return -1;
     }
-    if (line->kind != FBP_LINE_OP) return -1;
+    if (line->kind != FBP_LINE_OP || fbp_line_is_tie(line)) return -1;
     switch (line->op) {
         case FBP_OP_copy: case FBP_OP_cast: return in[0];
         case FBP_OP_mul: return is_number(program, in[1], 1.0) ? in[0] : is_number(program, in[0], 1.0) ? in[1] : -1;
@@ -34,20 +34,22 @@ static int32_t same_as(const fbp_program *program, const fbp_line *line) {
     }
 }
 
+bool fbp_line_forward(fbp_program *program, fbp_line *line, int32_t source) {
+    const fbp_tensor *from = fbp_value_tensor(program, source), *to = fbp_value_tensor(program, line->output);
+    const fbp_buffer *a = fbp_value_buffer(program, source), *b = fbp_value_buffer(program, line->output);
+    /* Neither may be written again, or one would see the other's change. */
+    const bool quiet = b->kind == FBP_BUFFER_ARENA && b->writes == 1 && a->writes <= (a->kind == FBP_BUFFER_ARENA ? 1 : 0);
+    if (!quiet || from->dtype != to->dtype || !fbp_same_shape(from, to) || !fbp_is_contiguous(from) || !fbp_value_is_whole(program, line->output))
+        return false;
+    fbp_program_merge(program, program->values[line->output].buffer, program->values[source].buffer, program->values[source].offset);
+    line->kind = FBP_LINE_NONE;
+    return true;
+}
+
 fbp_status fbp_program_simplify(fbp_program *program) {
     for (int32_t i = 0; i < program->line_count; i++) {
-        fbp_line *line = &program->lines[i];
-        const int32_t source = same_as(program, line);
-        if (source < 0) continue;
-        const fbp_tensor *from = fbp_value_tensor(program, source), *to = fbp_value_tensor(program, line->output);
-        const fbp_buffer *a = fbp_value_buffer(program, source), *b = fbp_value_buffer(program, line->output);
-        /* Neither may be written again, or one would see the other's change. */
-        const bool quiet = b->kind == FBP_BUFFER_ARENA && b->writes == 1 && a->writes <= (a->kind == FBP_BUFFER_ARENA ? 1 : 0);
-        if (!quiet || from->dtype != to->dtype || !fbp_same_shape(from, to) || !fbp_is_contiguous(from) ||
-            !fbp_value_is_whole(program, line->output))
-            continue;
-        fbp_program_merge(program, program->values[line->output].buffer, program->values[source].buffer, program->values[source].offset);
-        line->kind = FBP_LINE_NONE;
+        const int32_t source = same_as(program, &program->lines[i]);
+        if (source >= 0) fbp_line_forward(program, &program->lines[i], source);
     }
     fbp_program_compact(program);
     fbp_program_count_writes(program);

@@ -60,6 +60,12 @@ cdef extern from "plan/program.h" nogil:
     fbp_status fbp_program_reduce(fbp_program *program)
     fbp_status fbp_program_fit_saved(fbp_program *program)
     fbp_status fbp_program_split(fbp_program *program, fbp_program **derivative, uint8_t *saved)
+    fbp_status fbp_program_copy(const fbp_program *source, int phase, fbp_program **out)
+    fbp_status fbp_program_drop_absent(fbp_program *program, const uint8_t *cotangents)
+    cdef enum:
+        FBP_COTANGENT_NONE
+        FBP_COTANGENT_PRESENT
+        FBP_COTANGENT_ABSENT
     void fbp_program_free(fbp_program *program)
 
 cdef extern from "plan/program.h":
@@ -71,6 +77,7 @@ cdef extern from "graph/walk.h" nogil:
         fbp_tensor **nodes
         int64_t count
     fbp_status fbp_walk(int root_count, fbp_tensor *const *roots, bint grad_only, uint64_t oldest, fbp_node_list *list)
+    int64_t fbp_walk_find(const fbp_node_list *list, const fbp_tensor *node)
     void fbp_walk_end(fbp_node_list *list)
 
 cdef extern from "exec/backward.h" nogil:
@@ -98,6 +105,8 @@ cdef extern from "exec/capture.h" nogil:
     void fbp_capture_end(fbp_capture *capture)
     void fbp_capture_free(fbp_capture *capture)
     fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out)
+    fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int which, const fbp_layout *layout, int edge_count,
+                                 int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tensor *source)
     fbp_status fbp_capture_update(fbp_capture *capture, int op, int count, fbp_tensor *const *tensors, int slot)
     void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bint replaced)
@@ -217,6 +226,9 @@ cdef class Capture:
     cdef public object world  # _guards.World: what the function reads besides its arguments
     cdef public object eager  # the RunEagerly that was raised, if one was
     cdef public bint backward_ran
+    cdef bint grad_enabled        # when it began
+    cdef bint asks_absent         # a rule of several outputs is told which of its cotangents are absent
+    cdef bint ties                # a sweep is captured from several results, of which a call may use some
 
     def __cinit__(self):
         self.given, self.arguments, self.points, self.sequences = [], [], [], []
@@ -228,6 +240,7 @@ cdef class Capture:
         self.generators = []
 
     def __enter__(self):
+        self.grad_enabled = fbp_mode_get().grad_enabled
         self.begin = sequence_now()
         check(fbp_capture_begin(&self.capture))
         current_captures.append(self)
@@ -418,7 +431,11 @@ cdef class Capture:
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
         self.capture.program.phase = 1
         cotangents = [self.symbol(x.detach().contiguous()) for x in outputs]
-        return cotangents, run_backward(outputs, cotangents, False, False, leaves, False, True)
+        self.ties = len(outputs) > 1
+        try:
+            return cotangents, run_backward(outputs, cotangents, False, False, leaves, False, True)
+        finally:
+            self.ties = False
 
     def is_swept(self, Tensor output not None):
         """Whether a reverse sweep within the function has let go of values behind `output`."""
@@ -432,6 +449,21 @@ cdef class Capture:
         fbp_walk_end(&found)
         check(status)
         return swept
+
+    def depending(self, list outputs):
+        """For each of `outputs`, the numbers of the others that were computed from it."""
+        cdef fbp_node_list found
+        cdef Py_ssize_t i, k
+        result = [[] for _ in outputs]
+        for k in range(len(outputs)):
+            memset(&found, 0, sizeof(found))
+            status = fbp_walk(1, &(<Tensor>outputs[k]).node, True, 0, &found)
+            for i in range(len(outputs)):
+                if i != k and fbp_walk_find(&found, (<Tensor>outputs[i]).node) >= 0:
+                    result[i].append(k)
+            fbp_walk_end(&found)
+            check(status)
+        return result
 
     def leaves(self, outputs):
         """The leaves that require grad behind `outputs`."""
@@ -528,6 +560,35 @@ def current_capture():
         if one.capture == fbp_mode_get().capture and one.capture != NULL:
             return one
     return None
+
+
+cdef Tensor tied(Tensor value, list cotangents):
+    """`value`, which a user's rule or hook made in the sweep of a function's derivative, as one that goes with `cotangents` (None: absent).
+
+    What such code computes need not depend on the cotangents that it was called for, yet without them it is not called.
+    """
+    cdef Capture capture = current_capture()
+    cdef fbp_layout layout
+    cdef fbp_call call
+    cdef fbp_tensor *made
+    cdef fbp_status status
+    others = [g for g in cotangents if g is not None and g is not value]
+    if capture is None or not capture.ties or not others:
+        return value
+    check(fbp_layout_contiguous(&layout, <fbp_dtype>value.node.dtype, value.node.ndim, fbp_shape(value.node)))
+    call.op, call.count, call.attributes, call.attribute_bytes = FBP_OP_copy, <int>len(others) + 1, NULL, 0
+    call.inputs = tensor_array([value] + others, call.count)
+    status = fbp_capture_apply(capture.capture, &call, -1, &layout, 0, 0, &made)
+    free_array(<fbp_tensor **>call.inputs, call.count)
+    check(status)
+    return wrap(made)
+
+
+cdef int note_asks_absent() except -1:
+    cdef Capture capture = current_capture()
+    if capture is not None:
+        capture.asks_absent |= capture.ties
+    return 0
 
 
 cdef class paused_capture:

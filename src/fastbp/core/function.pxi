@@ -146,12 +146,19 @@ cdef class FunctionContext(HostRule):
 
     cdef list pull(self, list cotangents, bint create_graph):
         cdef list given = []
+        cdef list found
+        cdef bint captured = fbp_mode_get().capture != NULL
+        if captured and self.is_hub and not self.materialize:
+            note_asks_absent()
         for slot, like in zip(self.slots, self.likes):
             g = cotangents[slot] if slot >= 0 else None
+            if captured and g is not None:  # zeros, where it is absent and another is not
+                g = tied(g, cotangents)
             if g is None and like is not None and self.materialize:
                 g = zeros(like[0], dtype=like[1])
             given.append(g)
-        return self.checked_gradients(self.function._backward_of()(self, *given))
+        found = self.checked_gradients(self.function._backward_of()(self, *given))
+        return [None if g is None else tied(g, cotangents) for g in found] if captured else found
 
     cdef list checked_gradients(self, object found):
         """By edge, in the inputs' shapes and dtypes."""

@@ -26,6 +26,8 @@ cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) no
             current = result
             changed = True
         if changed:
+            if fbp_mode_get().capture != NULL:
+                current = tied(current, [wrap(fbp_retain(g))])
             replaced[0] = fbp_retain(current.node)
         return FBP_OK
     except BaseException as error:

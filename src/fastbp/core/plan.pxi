@@ -64,19 +64,25 @@ cdef class Plan:
     cdef Py_ssize_t returned      # results that are the function's own
     cdef PyThread_type_lock lock
     cdef int threads, default_dtype
-    cdef bint grad_enabled, check_mode
+    cdef bint grad_enabled, grad_after, check_mode  # recording when the function begins, and when it has run
     cdef object check    # PlanCheck in check mode, else None
     # Of a function that is compiled with its derivative:
     cdef readonly Plan derivative      # its inputs are the cotangents, then the arguments; its results the gradients of `edges`
     cdef list edges                    # what is differentiated: ("argument", number) or ("tensor", Tensor)
     cdef list differentiated           # which results require grad
-    cdef list saved                    # (buffer, offset in the block that is saved)
+    cdef list depending                # by differentiated result: those, by their number among them, that were computed from it
+    cdef bint asks_absent              # a user's rule decides what to do where a result is not used: then the function runs again
+    cdef list inner_leaves             # results that require grad without a history
+    cdef list saved                    # (buffer, offset in the block that is saved); of a derivative: those that it reads
+    cdef Derivatives derivatives       # what others are made of, for calls of which some results are not used; or None
     cdef readonly int64_t saved_bytes
     cdef int64_t bytes_without         # of the arena, or, with a derivative, of what is saved; -1: unknown
     cdef readonly bint budget_met
     cdef object function
-    cdef fbp_generator *places         # of a derivative: where the function's random numbers began
+    # Of a derivative:
+    cdef fbp_generator *places         # where the function's random numbers began
     cdef Py_ssize_t place_count
+    cdef list watched                  # which arguments, and after them which state, it reads
 
     def __cinit__(self):
         self.lock = PyThread_allocate_lock()
@@ -440,6 +446,11 @@ cdef class Plan:
                     made[i] = made[value]
                 else:
                     made[i] = before[value] if kind == "gradient before" else self.outside_output(self.outputs[i], given)
+        if self.inner_leaves:
+            for i in self.inner_leaves:
+                (<Tensor>made[i]).node.flags |= FBP_REQUIRES_GRAD
+        if self.grad_after != self.grad_enabled:
+            fbp_mode_get().grad_enabled = self.grad_after
         if replay is not None:
             (<PlanCheck>self.check).finish(self, replay, given, made)
         if self.argument_gradients:

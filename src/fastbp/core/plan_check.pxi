@@ -6,6 +6,8 @@ cdef extern from "exec/replay.h" nogil:
     fbp_discrepancy fbp_elements_compare(int dtype, int64_t n, const char *a, const char *b, double scale)
     ctypedef struct fbp_replay:
         char **memory
+        double *scales
+        fbp_generator *places
         fbp_update_slot *updates
         int64_t **steps
     fbp_status fbp_replay_program(const fbp_program *captured, fbp_program **out)
@@ -41,12 +43,32 @@ cdef class Replay:
         """Run the derivative for these cotangents, on the values of this call, and hold what the plan gave to it."""
         cdef Py_ssize_t i
         for i in range(len(cotangents)):
-            check(fbp_replay_fill(self.replay, derivative.inputs[i], 0, (<Tensor>cotangents[i]).node))
+            if cotangents[i] is not None:
+                check(fbp_replay_fill(self.replay, derivative.inputs[i], 0, (<Tensor>cotangents[i]).node))
         check(fbp_replay_run(self.replay, 1))
         for i in range(derivative.result_count):
-            check(fbp_replay_compare(self.replay, derivative.results[i].buffer, 0, derivative.results[i].like, (<Tensor>gradients[i]).node,
-                                     f"gradient {i} of a compiled function's derivative".encode()))
+            if gradients[i] is not None:
+                check(fbp_replay_compare(self.replay, derivative.results[i].buffer, 0, derivative.results[i].like, (<Tensor>gradients[i]).node,
+                                         f"gradient {i} of a compiled function's derivative".encode()))
         return 0
+
+    cdef Replay without(self, const uint8_t *cotangents):
+        """The same call with a derivative that leaves out the absent ones among its cotangents (fbp_program_drop_absent)."""
+        cdef Replay made = Replay.__new__(Replay)
+        cdef PlanCheck owner = PlanCheck.__new__(PlanCheck)
+        cdef fbp_program *program = self.owner.program
+        cdef Py_ssize_t i
+        made.owner = owner
+        check(fbp_program_copy(program, -1, &owner.program))
+        check(fbp_program_drop_absent(owner.program, cotangents))
+        check(fbp_replay_new(owner.program, 0, &made.replay))
+        for i in range(program.buffer_count):
+            if program.buffers[i].bytes > 0:
+                memcpy(made.replay.memory[i], self.replay.memory[i], program.buffers[i].bytes)
+            made.replay.scales[i] = self.replay.scales[i]
+        for i in range(program.draw_count):
+            made.replay.places[i] = self.replay.places[i]
+        return made
 
 
 @cython.final

@@ -31,7 +31,8 @@ cdef Plan new_plan(list symbols, list points, list outputs, Guards guards):
     plan.symbols, plan.points, plan.guards = symbols, points, guards
     plan.updates, plan.optimizers, plan.outputs, plan.returned_before = [], [], [], []
     plan.state_tensors, plan.leaf_tensors, plan.grad_finals, plan.written_inputs, plan.argument_gradients = [], [], [], [], []
-    plan.threads, plan.default_dtype, plan.grad_enabled = fbp_threads_get(), fbp_default_dtype(), fbp_mode_get().grad_enabled
+    plan.threads, plan.default_dtype = fbp_threads_get(), fbp_default_dtype()
+    plan.grad_enabled = plan.grad_after = fbp_mode_get().grad_enabled
     plan.check_mode = fbp_environment_get().check
     plan.bytes_without, plan.budget_met = -1, True
     plan.input_count, plan.result_count, plan.returned = len(symbols), len(outputs), len(outputs)
@@ -85,11 +86,15 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     symbols = list(source.arguments)
     differentiated = []
     cotangents = gradients = leaves = None
-    if fbp_mode_get().grad_enabled and not source.backward_ran:
+    inner_leaves = []
+    if not source.backward_ran:  # whether recording was on outside of the function, or is now, is no matter: eager results have history, too
         differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, outputs[:i])
                           and not looks_outside(source, x) and not source.is_swept(x)]
+        inner_leaves = [i for i in differentiated if (<Tensor>outputs[i]).node.edge_count == 0]
+        differentiated = [i for i in differentiated if i not in inner_leaves]
     if differentiated:
         roots = [outputs[i] for i in differentiated]
+        depending = source.depending(roots)
         leaves = source.leaves(roots)
         cotangents, gradients = source.differentiate(roots, leaves)
         program.phase = 0
@@ -114,6 +119,8 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
         program.budget.bytes = memory_budget
     plan = new_plan(symbols, list(source.points), outputs, guards)
     plan.returned, plan.argument_gradients, plan.function = returned, argument_gradients, function
+    plan.grad_enabled = source.grad_enabled
+    plan.inner_leaves = inner_leaves
     add_updates(plan, source.updates)
     plan.generators = source.generators
     plan.numbers = source.numbers
@@ -135,7 +142,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     if guards is not None:
         guards.watch_hooks(plan.state_tensors + [x for x in plan.leaf_tensors if x is not None])
     if differentiated:
-        plan.differentiated = differentiated
+        plan.differentiated, plan.depending, plan.asks_absent = differentiated, depending, source.asks_absent
         add_derivative(plan, source, cotangents, gradients, leaves)
     elif plan.check is not None:
         (<PlanCheck>plan.check).keep(program)

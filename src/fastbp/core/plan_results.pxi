@@ -19,12 +19,16 @@ cdef class OutsideView:
             check(fbp_tensor_view(base.node, &self.layout, 0, 0, &made))
             return wrap(made)
         at = fbp_retain(base.node)
-        for op, stored in self.operations:
-            attributes = stored
-            status = fbp_apply(op, 1, &at, attributes, <int>len(stored), &made)
-            fbp_release(at)
-            check(status)
-            at = made
+        before = switch_recording(True)  # as it was where the function made the view
+        try:
+            for op, stored in self.operations:
+                attributes = stored
+                status = fbp_apply(op, 1, &at, attributes, <int>len(stored), &made)
+                fbp_release(at)
+                check(status)
+                at = made
+        finally:
+            switch_back(before)
         return wrap(at)
 
 

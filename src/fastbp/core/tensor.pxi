@@ -205,6 +205,7 @@ cdef class Tensor:
         if not fbp_requires_grad(self.node):
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if self.node.edge_count:
+            refuse_inner(self, "retain_grad()", None)
             self.node.flags |= FBP_RETAINS_GRAD
 
     @property
@@ -219,6 +220,7 @@ cdef class Tensor:
         """
         if not fbp_requires_grad(self.node):
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        refuse_inner(self, "register_hook()", None)
         return add_hook(self, hook, False)
 
     def register_post_accumulate_grad_hook(self, hook):
