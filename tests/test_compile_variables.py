@@ -90,7 +90,7 @@ def variables_of_enclosing_functions() -> Case:
     deep = SimpleNamespace(inner=SimpleNamespace(value=1.0))
 
     def inner(x: Any) -> Any:
-        return [x * one * deep.inner.value for one in [factor]][0]
+        return sum(x * one * deep.inner.value for one in [factor])
 
     def bind(value: Any) -> None:
         nonlocal factor
@@ -218,7 +218,7 @@ def test_attributes_of_static_arguments() -> None:
         assert compiled(x, o=options, p=options).item() == value**2
 
 
-# ---- the checks notice -----------------------------------------------------------------------------------------------
+# ---- the checks notice ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
