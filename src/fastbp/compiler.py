@@ -298,7 +298,7 @@ class BoundCompiled:
         self._compiled = compiled
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._compiled(*args, **kwargs)
+        return self._compiled._calls(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._compiled, name)
