@@ -168,6 +168,31 @@ def test_a_tensor_that_is_kept_under_a_name_is_one_with_values() -> None:
             assert numbers(compiled(x)) == numbers(wanted(x)) == numbers(found.hidden)
 
 
+def test_a_capture_that_raises_leaves_parameters_and_buffers_alone() -> None:
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fails, self.layer = True, nn.Linear(2, 2)
+            self.register_buffer("mean", fastbp.zeros(2))
+
+        def forward(self, x: Any) -> Any:
+            if self.fails:
+                self.mean, self.layer = x * 2, nn.Linear(2, 1)
+                self.register_buffer("other", x * 3)
+                del self.layer
+                self.fails = False
+                raise KeyError("once")
+            return self.layer(x) + self.mean
+
+    model = Failing()
+    layer, compiled, x = model.layer, fastbp.compile(model), fastbp.ones(2)
+    with pytest.raises(KeyError, match="once"):
+        compiled(x)
+    assert model.layer is layer and list(model.state_dict()) == ["mean", "layer.weight", "layer.bias"]
+    assert model.mean.tolist() == [0, 0] and not model.fails
+    assert numbers(compiled(x)) == numbers(model(x)) and compiled.plan is not None
+
+
 def test_modules_made_inside_are_no_state() -> None:
     def function(x: Any) -> Any:
         model = nn.Sequential(nn.Tanh(), nn.ModuleDict({"a": nn.ELU()})["a"])

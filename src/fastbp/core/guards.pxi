@@ -218,15 +218,17 @@ cdef class ModuleGuard:
 
     def restore(self, bint everything):
         """Make the module what it was: parameters, buffers and children, or all that is compared."""
+        registries = [self.attributes.get(one) for one in REGISTRIES]
         registered = {name for names in self.registered for name in names}
+        added = {name for registry in registries for name in registry or ()} - registered
+        for name in [one for one in self.attributes if one not in self.names and (one in added or (everything and one not in COMPARED_APART))]:
+            del self.attributes[name]
         for name, value in zip(self.names, self.values):
             if value is not ANY and (everything or name in registered):
                 self.attributes[name] = value
-        for name in [one for one in self.attributes if everything and one not in COMPARED_APART and one not in self.names]:
-            del self.attributes[name]
+        for registry, items in zip(registries, self.items):
+            refill(registry, items)
         if everything:
-            for registry, items in zip(REGISTRIES, self.items):
-                refill(self.attributes.get(registry), items)
             tables = tables_of(self.attributes)
             for i in range(len(tables)):
                 refill(tables[i], self.tables[i] if self.tables else {})
