@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
-import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -410,38 +408,3 @@ def test_an_argument_with_hooks_runs_them() -> None:
         assert x.grad.tolist() == ([2, 2] if number % 2 else [6, 6])
         assert (step.plan is not None) == bool(number % 2)
     assert seen == [[2, 2]] * 3
-
-
-# ---- limits --------------------------------------------------------------------------------------------------------
-
-
-def test_more_variables_than_a_call_compares() -> None:
-    source = "def function(x):\n    return x" + "".join(f" + V{number}" for number in range(44))
-    names = {f"V{number}": 1.0 for number in range(44)}
-    names["__name__"] = "of_a_user"
-    exec(source, names)
-    compiled = fastbp.compile(names["function"])
-    with pytest.warns(UserWarning, match="more than 32 variables.*: global variable V32.* and .* more") as caught:
-        for shape in (1, 2):
-            assert compiled(fastbp.zeros(shape)).sum().item() == 44 * shape
-    assert len(caught) == 1
-    names["V31"] = 2.0
-    assert compiled(fastbp.zeros(1)).item() == 45
-
-
-def test_instances_go_with_their_plans() -> None:
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.scale = nn.Linear(1, 1), 2.0
-
-        @fastbp.compile
-        def run(self, x: Any) -> Any:
-            return self.layer(x) * self.scale
-
-    own = Own()
-    own.run(fastbp.ones(1))
-    reference = weakref.ref(own)
-    del own
-    gc.collect()
-    assert reference() is None

@@ -6,6 +6,8 @@ Each case is a function and changes between its calls (twins.check_changes).
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -216,6 +218,41 @@ def test_attributes_of_static_arguments() -> None:
         options.scale = value
         assert compiled(x, options).item() == value
         assert compiled(x, o=options, p=options).item() == value**2
+
+
+# ---- limits --------------------------------------------------------------------------------------------------------
+
+
+def test_more_variables_than_a_call_compares() -> None:
+    source = "def function(x):\n    return x" + "".join(f" + V{number}" for number in range(44))
+    names = {f"V{number}": 1.0 for number in range(44)}
+    names["__name__"] = "of_a_user"
+    exec(source, names)
+    compiled = fastbp.compile(names["function"])
+    with pytest.warns(UserWarning, match="more than 32 variables.*: global variable V32.* and .* more") as caught:
+        for shape in (1, 2):
+            assert compiled(fastbp.zeros(shape)).sum().item() == 44 * shape
+    assert len(caught) == 1
+    names["V31"] = 2.0
+    assert compiled(fastbp.zeros(1)).item() == 45
+
+
+def test_instances_go_with_their_plans() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.scale = nn.Linear(1, 1), 2.0
+
+        @fastbp.compile
+        def run(self, x: Any) -> Any:
+            return self.layer(x) * self.scale
+
+    own = Own()
+    own.run(fastbp.ones(1))
+    reference = weakref.ref(own)
+    del own
+    gc.collect()
+    assert reference() is None
 
 
 # ---- the checks notice ---------------------------------------------------------------------------------------------

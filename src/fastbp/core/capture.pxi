@@ -219,6 +219,7 @@ cdef class Capture:
         if kind is not None:
             for function in reversed(self.undo):
                 function()
+        self.undo, self.world, self.eager = [], None, None  # which hold the capture, and modules
 
     cdef void finish(self):
         """No more lines: operations run for real again."""
