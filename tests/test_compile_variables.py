@@ -16,7 +16,7 @@ import pytest
 from twins import Case, Scaled, check_changes, setting
 
 import fastbp
-from fastbp import nn
+from fastbp import nn, optim
 
 CASES: list[Callable[[], Case]] = []
 
@@ -136,6 +136,81 @@ def bound_methods() -> Case:
     world = SimpleNamespace(scale=2.0)
     method = (lambda self, x: x * self.scale).__get__(world)
     return method, setting(world, "scale", 3.0, 4.0)
+
+
+@case
+def rules_of_a_function() -> Case:
+    gains = SimpleNamespace(forward=2.0, backward=3.0)
+
+    class Own(fastbp.autograd.Function):
+        bias = 1.0
+
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * gains.forward + Own.bias
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return gradient * gains.backward
+
+    apply = Own.apply
+
+    def function(x: Any) -> Any:
+        y = x.detach().requires_grad_()
+        result = Own.apply(y) + apply(y)
+        result.sum().backward()
+        return result.detach(), y.grad
+
+    return function, [*setting(gains, "forward", 4.0), *setting(gains, "backward", 5.0), *setting(Own, "bias", 6.0)]
+
+
+@case
+def an_optimizer_of_ones_own() -> Case:
+    class Own(optim.Optimizer):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {})
+            self.rate = 1.0
+
+        @fastbp.no_grad()
+        def step(self) -> None:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(parameter.grad, alpha=self.rate)
+
+    w = fastbp.zeros(3, requires_grad=True)
+    optimizer = Own([w])
+
+    def function(x: Any) -> Any:
+        with fastbp.no_grad():
+            w.zero_()
+        w.grad = None
+        (w * x).sum().backward()
+        optimizer.step()
+        return w.detach() + 0
+
+    return function, setting(optimizer, "rate", 2.0, 3.0)
+
+
+@case
+def methods_that_are_decorated() -> Case:
+    def twice(method: Any) -> Any:
+        @functools.wraps(method)
+        def run(self: Any, x: Any) -> Any:
+            return method(self, method(self, x))
+
+        return run
+
+    class Own:
+        def __init__(self) -> None:
+            self.gain = 2.0
+
+        @twice
+        @fastbp.no_grad()
+        def run(self, x: Any) -> Any:
+            return x * self.gain
+
+    own = Own()
+    return lambda x: own.run(x), setting(own, "gain", 3.0)
 
 
 @case
