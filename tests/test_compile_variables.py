@@ -6,6 +6,8 @@ Each case is a function and changes between its calls (twins.check_changes).
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from twins import Case, Scaled, check_changes, setting
 
 import fastbp
-from fastbp import nn
+from fastbp import nn, optim
 
 CASES: list[Callable[[], Case]] = []
 
@@ -90,7 +92,7 @@ def variables_of_enclosing_functions() -> Case:
     deep = SimpleNamespace(inner=SimpleNamespace(value=1.0))
 
     def inner(x: Any) -> Any:
-        return [x * one * deep.inner.value for one in [factor]][0]
+        return sum(x * one * deep.inner.value for one in [factor])
 
     def bind(value: Any) -> None:
         nonlocal factor
@@ -134,6 +136,81 @@ def bound_methods() -> Case:
     world = SimpleNamespace(scale=2.0)
     method = (lambda self, x: x * self.scale).__get__(world)
     return method, setting(world, "scale", 3.0, 4.0)
+
+
+@case
+def rules_of_a_function() -> Case:
+    gains = SimpleNamespace(forward=2.0, backward=3.0)
+
+    class Own(fastbp.autograd.Function):
+        bias = 1.0
+
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * gains.forward + Own.bias
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return gradient * gains.backward
+
+    apply = Own.apply
+
+    def function(x: Any) -> Any:
+        y = x.detach().requires_grad_()
+        result = Own.apply(y) + apply(y)
+        result.sum().backward()
+        return result.detach(), y.grad
+
+    return function, [*setting(gains, "forward", 4.0), *setting(gains, "backward", 5.0), *setting(Own, "bias", 6.0)]
+
+
+@case
+def an_optimizer_of_ones_own() -> Case:
+    class Own(optim.Optimizer):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {})
+            self.rate = 1.0
+
+        @fastbp.no_grad()
+        def step(self) -> None:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(parameter.grad, alpha=self.rate)
+
+    w = fastbp.zeros(3, requires_grad=True)
+    optimizer = Own([w])
+
+    def function(x: Any) -> Any:
+        with fastbp.no_grad():
+            w.zero_()
+        w.grad = None
+        (w * x).sum().backward()
+        optimizer.step()
+        return w.detach() + 0
+
+    return function, setting(optimizer, "rate", 2.0, 3.0)
+
+
+@case
+def methods_that_are_decorated() -> Case:
+    def twice(method: Any) -> Any:
+        @functools.wraps(method)
+        def run(self: Any, x: Any) -> Any:
+            return method(self, method(self, x))
+
+        return run
+
+    class Own:
+        def __init__(self) -> None:
+            self.gain = 2.0
+
+        @twice
+        @fastbp.no_grad()
+        def run(self, x: Any) -> Any:
+            return x * self.gain
+
+    own = Own()
+    return lambda x: own.run(x), setting(own, "gain", 3.0)
 
 
 @case
@@ -218,7 +295,42 @@ def test_attributes_of_static_arguments() -> None:
         assert compiled(x, o=options, p=options).item() == value**2
 
 
-# ---- the checks notice -----------------------------------------------------------------------------------------------
+# ---- limits --------------------------------------------------------------------------------------------------------
+
+
+def test_more_variables_than_a_call_compares() -> None:
+    source = "def function(x):\n    return x" + "".join(f" + V{number}" for number in range(44))
+    names = {f"V{number}": 1.0 for number in range(44)}
+    names["__name__"] = "of_a_user"
+    exec(source, names)
+    compiled = fastbp.compile(names["function"])
+    with pytest.warns(UserWarning, match="more than 32 variables.*: global variable V32.* and .* more") as caught:
+        for shape in (1, 2):
+            assert compiled(fastbp.zeros(shape)).sum().item() == 44 * shape
+    assert len(caught) == 1
+    names["V31"] = 2.0
+    assert compiled(fastbp.zeros(1)).item() == 45
+
+
+def test_instances_go_with_their_plans() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.scale = nn.Linear(1, 1), 2.0
+
+        @fastbp.compile
+        def run(self, x: Any) -> Any:
+            return self.layer(x) * self.scale
+
+    own = Own()
+    own.run(fastbp.ones(1))
+    reference = weakref.ref(own)
+    del own
+    gc.collect()
+    assert reference() is None
+
+
+# ---- the checks notice ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

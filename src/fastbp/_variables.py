@@ -179,7 +179,7 @@ class Reader:
         from .compiler import BoundCompiled, Compiled
         from .nn.module import Module
 
-        if self._depth > DEPTH_MOST or value is None or isinstance(value, int | float | str | type):
+        if self._depth > DEPTH_MOST or value is None or isinstance(value, int | float | str):
             return
         self._depth += 1
         if isinstance(value, Tensor):
@@ -187,6 +187,8 @@ class Reader:
                 self.reach(hook)
         elif isinstance(value, Module):
             self._note_module(value)
+        elif isinstance(value, type):
+            self._reach_class(value)
         elif isinstance(value, Compiled):
             self.reach(value._function)
         elif isinstance(value, BoundCompiled):
@@ -206,17 +208,34 @@ class Reader:
             self._watch_class(type(value))
             for base in self._own_bases(type(value)):
                 self._visit(vars(base).get("__call__"), value)
+        elif isinstance(getattr(value, "__self__", None), type):  # the apply of an autograd.Function
+            self._reach_class(value.__self__)
         self._depth -= 1
+
+    def _reach_class(self, kind: type) -> None:
+        """A class that code names: what it has, and what its rules read where it is an autograd.Function."""
+        from .autograd import Function
+
+        self._watch_class(kind)
+        for base in self._own_bases(kind) if issubclass(kind, Function) else ():
+            for name in ("forward", "backward", "vjp", "jvp", "vmap", "setup_context"):
+                found = vars(base).get(name)
+                self._visit(found.__func__ if isinstance(found, staticmethod) else found, None)
 
     def _reach_method(self, function: Any, instance: Any) -> None:
         from .nn.module import Module
 
+        if isinstance(instance, type):
+            self._reach_class(instance)
         if isinstance(instance, Module):
             self._note_module(instance)
         self._visit(function, instance)
 
     def _visit(self, function: Any, instance: Any) -> None:
-        """What a function reads, as a method of `instance` where there is one."""
+        """What a function and what it wraps read, as methods of `instance` where there is one."""
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            self._visit(wrapped, instance)
         key = (id(function), id(instance))
         if not isinstance(function, FunctionType) or key in self._seen or len(self._seen) > FUNCTIONS_MOST:
             return
@@ -296,7 +315,7 @@ class Reader:
         if isinstance(value, ModuleType):
             return _MISSING if self._is_library(value.__name__) else self._add(vars(value), name, text)
         if isinstance(value, type):
-            self._watch_class(value)
+            self._reach_class(value)
             return self._from_class(value, name, None)
         if isinstance(value, Tensor | FunctionType | BuiltinFunctionType | MethodType):
             return _MISSING
@@ -326,7 +345,7 @@ class Reader:
                 self._visit(found.__func__, kind)
             elif isinstance(found, staticmethod):
                 self._visit(found.__func__, None)
-            elif isinstance(self._unwrapped(found), FunctionType):
+            elif isinstance(self._unwrapped(found), FunctionType) or hasattr(found, "__wrapped__"):
                 self._visit(self._unwrapped(found), instance)
             else:
                 return found

@@ -153,8 +153,9 @@ class Compiled:
 
     def _change(self, entries: list[_Entry], tensors: list[Tensor]) -> tuple[str, str] | None:
         """What keeps the plan that is nearest to fitting from it; None where none is for these arguments."""
-        changes = [one for one in (entry.plan.changes(tensors) for entry in reversed(entries)) if one]
-        return min(changes, key=len)[0] if changes else None
+        found = (entry.plan.changes(tensors) for entry in reversed(entries))
+        changes = min((one for one in found if one is not None), key=len, default=[])
+        return changes[0] if changes else None
 
     def _without_plan(self, reason: str) -> None:
         """This call runs the function itself."""
@@ -298,7 +299,7 @@ class BoundCompiled:
         self._compiled = compiled
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._compiled(*args, **kwargs)
+        return self._compiled._calls(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._compiled, name)
@@ -391,6 +392,8 @@ def compile(
         raise TypeError(f"compile: expected a function or a Module, got {type(model).__name__}")
     if disable:
         return model
+    if isinstance(model, BoundCompiled):
+        return model if memory_budget is None else Compiled(model._compiled._function, memory_budget)
     if isinstance(model, Compiled):
         return model if memory_budget is None else Compiled(model._function, memory_budget)
     return Compiled(model, memory_budget)

@@ -13,7 +13,7 @@ cdef extern from *:
     static inline PyObject *fbp_cell_content(PyObject *cell) { return ((PyCellObject *)cell)->ob_ref; }
     """
     ctypedef struct PyObject
-    unsigned int fbp_type_version(PyObject *type) noexcept    # another number whenever a class or one of its bases is changed
+    unsigned int fbp_type_version(PyObject *type) noexcept    # another one after each change of a class or of its bases; 0: none given
     PyObject *fbp_cell_content(PyObject *cell) noexcept       # borrowed; NULL: the variable has no value
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *key) except? NULL  # borrowed; NULL: there is none
 
@@ -218,15 +218,17 @@ cdef class ModuleGuard:
 
     def restore(self, bint everything):
         """Make the module what it was: parameters, buffers and children, or all that is compared."""
+        registries = [self.attributes.get(one) for one in REGISTRIES]
         registered = {name for names in self.registered for name in names}
+        added = {name for registry in registries for name in registry or ()} - registered
+        for name in [one for one in self.attributes if one not in self.names and (one in added or (everything and one not in COMPARED_APART))]:
+            del self.attributes[name]
         for name, value in zip(self.names, self.values):
             if value is not ANY and (everything or name in registered):
                 self.attributes[name] = value
-        for name in [one for one in self.attributes if everything and one not in COMPARED_APART and one not in self.names]:
-            del self.attributes[name]
+        for registry, items in zip(registries, self.items):
+            refill(registry, items)
         if everything:
-            for registry, items in zip(REGISTRIES, self.items):
-                refill(self.attributes.get(registry), items)
             tables = tables_of(self.attributes)
             for i in range(len(tables)):
                 refill(tables[i], self.tables[i] if self.tables else {})
@@ -326,6 +328,11 @@ cdef struct variable_slot:  # borrowed from the Variable
     PyObject *value  # NULL: there is none
 
 
+cdef struct class_slot:
+    PyObject *kind       # borrowed from the ClassGuard
+    unsigned int version # when it was last found as it was; 0: never
+
+
 @cython.final
 cdef class Guards:
     """All that must be in Python's state as it was at capture.
@@ -346,7 +353,7 @@ cdef class Guards:
     cdef list modules, classes, variables
     cdef list tensors        # (Tensor, its hooks)
     cdef variable_slot *slots
-    cdef unsigned int *tags  # of the classes
+    cdef class_slot *class_slots
     cdef Py_ssize_t variable_count, class_count
 
     def __cinit__(self, list modules, list classes, list variables, uint64_t version):
@@ -355,8 +362,8 @@ cdef class Guards:
         self.modules, self.classes, self.variables, self.tensors, self.version = modules, classes, variables, [], version
         self.variable_count, self.class_count = len(variables), len(classes)
         self.slots = <variable_slot *>fbp_block_get((self.variable_count + 1) * sizeof(variable_slot))
-        self.tags = <unsigned int *>fbp_block_get((self.class_count + 1) * sizeof(unsigned int))
-        if self.slots == NULL or self.tags == NULL:
+        self.class_slots = <class_slot *>fbp_block_get((self.class_count + 1) * sizeof(class_slot))
+        if self.slots == NULL or self.class_slots == NULL:
             raise MemoryError("cannot allocate the guards of a plan")
         for i in range(self.variable_count):
             one = <Variable>variables[i]
@@ -364,13 +371,13 @@ cdef class Guards:
             self.slots[i].key = NULL if one.key is None else <PyObject *>one.key
             self.slots[i].value = NULL if one.value is Absent else <PyObject *>one.value
         for i in range(self.class_count):
-            self.tags[i] = 0  # no class has it: the first call compares
+            self.class_slots[i] = class_slot(<PyObject *>(<ClassGuard>classes[i]).kind, 0)
 
     def __dealloc__(self):
         if self.slots != NULL:
             fbp_block_free(self.slots, (self.variable_count + 1) * sizeof(variable_slot))
-        if self.tags != NULL:
-            fbp_block_free(self.tags, (self.class_count + 1) * sizeof(unsigned int))
+        if self.class_slots != NULL:
+            fbp_block_free(self.class_slots, (self.class_count + 1) * sizeof(class_slot))
 
     cdef int watch_hooks(self, list tensors) except -1:
         """Hooks of tensors from outside belong to the plan, which has what they computed at capture."""
@@ -381,6 +388,7 @@ cdef class Guards:
     cdef bint hold(self) except -1:
         """Whether all is as it was at capture."""
         cdef Py_ssize_t i
+        cdef unsigned int version
         cdef PyObject *now
         cdef variable_slot *slot
         for i in range(self.variable_count):
@@ -389,17 +397,18 @@ cdef class Guards:
             if now != slot.value and (now == NULL or slot.value == NULL or not is_same(<object>now, <object>slot.value)):
                 return False
         for i in range(self.class_count):
-            if fbp_type_version(<PyObject *>(<ClassGuard>self.classes[i]).kind) != self.tags[i] and not self.class_holds(i):
+            version = fbp_type_version(self.class_slots[i].kind)
+            if (version == 0 or version != self.class_slots[i].version) and not self.class_holds(i):
                 return False
         return self.version == world_now or self.walk()
 
     cdef bint class_holds(self, Py_ssize_t i) except -1:
         cdef ClassGuard guard = <ClassGuard>self.classes[i]
         getattr(guard.kind, "__call__", None)  # a look-up gives a class its number
-        cdef unsigned int tag = fbp_type_version(<PyObject *>guard.kind)
+        cdef unsigned int version = fbp_type_version(<PyObject *>guard.kind)
         if guard.change() is not None:
             return False
-        self.tags[i] = tag
+        self.class_slots[i].version = version
         return True
 
     cdef bint walk(self) except -1:

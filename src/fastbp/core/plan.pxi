@@ -225,12 +225,12 @@ cdef class Plan:
         return self.accepts(given) and self.is_current(given)
 
     def changes(self, list given):
-        """What keeps the plan from running with arguments that it was made for, each as (what, how it is) in words.
+        """What keeps the plan from running with arguments that it was made for, each as (what, how it is) in words; None for other arguments.
 
-        Empty where nothing does, and where the reason is one that leads to a few plans and no more: gradients that are None or not.
+        Empty where the reason is one that leads to a few plans and no more: gradients that are None or not.
         """
         if not self.accepts(given):
-            return []
+            return None
         found = [] if self.guards is None else self.guards.changes()
         if self.numbers is not None and not self.numbers.is_current():
             found.append(("a number of an optimizer on which the function decides", "is another"))

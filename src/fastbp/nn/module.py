@@ -120,10 +120,6 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         for watch in _watchers:
             watch(self)
-        self._set(name, value)
-        _world_moved()
-
-    def _set(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
             self._require_initialised("parameters")
             self._forget(name, self._parameter_names)
@@ -134,6 +130,7 @@ class Module:
             self.register_module(name, value)
         elif "_parameter_names" not in self.__dict__:
             object.__setattr__(self, name, value)
+            _world_moved()
         else:
             # A name that is taken keeps its kind: only None or a value of that kind may replace it.
             if value is not None:
@@ -150,6 +147,7 @@ class Module:
                         f"cannot assign '{type(value).__name__}' as buffer '{name}' (Tensor or None expected)"
                     )
             object.__setattr__(self, name, value)
+            _world_moved()
 
     def __delattr__(self, name: str) -> None:
         for watch in _watchers:
