@@ -634,8 +634,8 @@ RETURNS_BY_TYPE = {
         "storage_offset get_device steps_done"
     ),
     "None": (
-        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step note_optimizer "
-        "backward check_device retain_grad"
+        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "
+        "note_optimizer backward check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",
