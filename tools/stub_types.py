@@ -436,6 +436,9 @@ PARAMETERS = {
     **by_name(PARAMETERS_BY_TYPE),
     "is_symbolic.x": "Tensor",
     "make_plan.source": "Capture",
+    "with_gradients.params": "Sequence[Tensor]",
+    "are_same_objects.a": "list[Any]",
+    "are_same_objects.b": "list[Any]",
     "note_optimizer.optimizer": "Any",
     "note_optimizer.state": "builtins.bool",
     "steps_done.value": "Any",
@@ -644,6 +647,8 @@ RETURNS_BY_TYPE = {
 RETURNS = {
     **by_name(RETURNS_BY_TYPE),
     "current_capture": "Capture | None",
+    "with_gradients": "tuple[list[Tensor], list[Tensor]]",
+    "are_same_objects": "builtins.bool",
     "Tensor.qr": "_QRResult",
     "Tensor.slogdet": "_SlogdetResult",
     "Tensor.svd": "_OlderSVDResult",
