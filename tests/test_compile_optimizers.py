@@ -294,9 +294,7 @@ def test_state_edited_between_eager_steps(kind: str, edit: Any) -> None:
 def test_copies_of_an_optimizer_go_their_own_way(kind: str) -> None:
     def between(number: int, world: SimpleNamespace) -> None:
         if number == 2:
-            world.a, world.b, world.c, *world.optimizers = copy.deepcopy(
-                (world.a, world.b, world.c, *world.optimizers)
-            )
+            world.a, world.b, world.c, *world.optimizers = copy.deepcopy((world.a, world.b, world.c, *world.optimizers))
         if number == 4:
             world.a, world.b, world.c, *world.optimizers = pickle.loads(
                 pickle.dumps((world.a, world.b, world.c, *world.optimizers))
@@ -390,7 +388,14 @@ class Own(optim.Optimizer):
     """A `step()` in Python, with the options that the functions below read."""
 
     def __init__(self, params: Any, update: Callable[..., None], **options: Any) -> None:
-        defaults = {"lr": 0.1, "momentum": 0.9, "betas": (0.9, 0.99), "eps": 1e-3, "weight_decay": 0.0, "nesterov": False}
+        defaults = {
+            "lr": 0.1,
+            "momentum": 0.9,
+            "betas": (0.9, 0.99),
+            "eps": 1e-3,
+            "weight_decay": 0.0,
+            "nesterov": False,
+        }
         super().__init__(params, {**defaults, **options})
         self.update, self.scale, self.mode = update, 0.5, "plain"
 
@@ -467,7 +472,18 @@ def by_attributes(own: Own, group: Any, p: Any, g: Any) -> None:
     p.sub_(g * (own.scale / own.count))  # type: ignore[attr-defined]
 
 
-UPDATES = [by_add, by_operators, by_data, by_momentum, by_moments, by_cases, by_bounds, by_attributes, with_decay, functional]
+UPDATES = [
+    by_add,
+    by_operators,
+    by_data,
+    by_momentum,
+    by_moments,
+    by_cases,
+    by_bounds,
+    by_attributes,
+    with_decay,
+    functional,
+]
 updates = pytest.mark.parametrize("update", UPDATES, ids=lambda f: f.__name__)
 
 
@@ -658,7 +674,17 @@ def test_counts_and_state_that_the_function_sets(kind: str) -> None:
         return step
 
     words = ["clear after", "", "", "count", "count", "clear", "clear", "tensor", "group", "group", "load", ""]
-    words += ["count after", "count after", "clear after", "", "tensor after", "tensor after", "note after", "note after", ""]
+    words += [
+        "count after",
+        "count after",
+        "clear after",
+        "",
+        "tensor after",
+        "tensor after",
+        "note after",
+        "note after",
+        "",
+    ]
     calls = [lambda k=k: (drawn(3, seed=k), words[k]) for k in range(len(words))]
     check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b, c])]), calls)
 
@@ -682,7 +708,7 @@ def test_numbers_of_an_optimizer_in_a_function_with_a_derivative() -> None:
     late = step(drawn(3))
     world.optimizers[0].param_groups[0]["lr"] = 7.0
     step(drawn(3))
-    with pytest.raises(RuntimeError, match="in-?place|modified"):  # the plan has one place for the number
+    with pytest.raises(RuntimeError, match=r"in.place|modified"):  # the plan has one place for the number
         late.backward()
 
 
@@ -743,18 +769,18 @@ USES: dict[str, Callable[[Any, Any], Any]] = {
     "tensor": lambda x, n: (fastbp.tensor(n), fastbp.tensor([n, 1.0]), fastbp.as_tensor(n)),
     "arange": lambda x, n: (fastbp.arange(0, 1, n), fastbp.linspace(0, n, 3)),
     "clamp": lambda x, n: (x.clamp(-n, n), x.clamp(min=n), x.long().clamp(max=n), fastbp.clip(x, n)),
-    "power": lambda x, n: (x**2 ** n, n**x, x.abs().pow(n), fastbp.pow(n, x)),
+    "power": lambda x, n: (x**2**n, n**x, x.abs().pow(n), fastbp.pow(n, x)),
     "divide": lambda x, n: (x / n, n / x, x // n, x % n, fastbp.div(x, n, rounding_mode="trunc")),
     "whole": lambda x, n: (x.long() * n, x.long() + n, x.long() // n, n - x.long()),
     "lerp": lambda x, n: x.lerp(x * 2, n).addcmul(x, x, value=n).addcdiv(x, x.exp(), value=-n),
     "addmm": lambda x, n: fastbp.addmm(fastbp.ones(1, 1), x.view(1, 3), x.view(3, 1), beta=n, alpha=n),
     "leaky": lambda x, n: (fastbp.nn.functional.leaky_relu(x, n), fastbp.nn.functional.elu(x, n)),
     "double": lambda x, n: x.double() * n + n,
-    "maximum": lambda x, n: (x.add(x, alpha=n), x.sub(n), x.add(n), fastbp.add(x, n, alpha=2), fastbp.sub(x, x, alpha=n)),
+    "add": lambda x, n: (x.add(x, alpha=n), x.sub(n), x.add(n), fastbp.add(x, n, alpha=2), fastbp.sub(x, x, alpha=n)),
     "numbers": lambda x, n: x * (abs(-n) + n % 0.03 + n // 0.03 + 2**n - (+n) / 3 + divmod(n, 0.03)[1] + round(n, 2)),
     "decide": lambda x, n: x * (int(n * 20) + (n and 3) + max(n, 0.06) + min(1, n) + sorted([n, 0.04])[0]),
     "words": lambda x, n: x * len(f"{n:.3f}") + float(str(n)) + n.is_integer() + hash(n) % 7 + {0.1: 2}.get(n, 5),
-    "numpy": lambda x, n: x * (np.float64(2) * n) + np.array([n, 1.0]).sum() + float(np.sqrt(n)),
+    "numpy": lambda x, n: x * (np.float64(2) * n - np.float64(1)) + np.array([n, 1.0]).sum() + float(np.sqrt(n)),
     "whole numbers": lambda x, n: x[: int(n * 20)].sum() + sum(range(int(n * 30))),
     "cat": lambda x, n: fastbp.cat([x, x * n]).sum() * n,
 }

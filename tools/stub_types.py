@@ -497,6 +497,9 @@ PARAMETERS = {
     **by_name(PARAMETERS_BY_TYPE),
     "is_symbolic.x": "Tensor",
     "make_plan.source": "Capture",
+    "with_gradients.params": "Sequence[Tensor]",
+    "are_same_objects.a": "list[Any]",
+    "are_same_objects.b": "list[Any]",
     "note_optimizer.optimizer": "Any",
     "note_optimizer.state": "builtins.bool",
     "steps_done.value": "Any",
@@ -699,8 +702,8 @@ RETURNS_BY_TYPE = {
         "storage_offset get_device steps_done"
     ),
     "None": (
-        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step note_optimizer "
-        "backward check_device retain_grad"
+        "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "
+        "note_optimizer backward check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",
@@ -709,6 +712,8 @@ RETURNS_BY_TYPE = {
 RETURNS = {
     **by_name(RETURNS_BY_TYPE),
     "current_capture": "Capture | None",
+    "with_gradients": "tuple[list[Tensor], list[Tensor]]",
+    "are_same_objects": "builtins.bool",
     "Tensor.qr": "_QRResult",
     "Tensor.slogdet": "_SlogdetResult",
     "Tensor.svd": "_OlderSVDResult",

@@ -35,8 +35,9 @@ static fbp_status make_step(fbp_plan *plan, int32_t number) {
     const size_t count = (size_t)line->count / FBP_UPDATE_PARTS;
     fbp_update_slot *slot = &plan->updates[line->slot];
     step->tensors = fbp_program_get(p, (count + 1) * sizeof(fbp_adam_tensor));
+    step->order = fbp_program_get(p, (count + 1) * sizeof *step->order);
     slot->steps = fbp_program_get(p, (2 * count + 1) * sizeof *slot->steps);
-    if (!step->tensors || !slot->steps) return FBP_ERROR_MEMORY;
+    if (!step->tensors || !step->order || !slot->steps) return FBP_ERROR_MEMORY;
     memset(slot->steps, 0, (2 * count + 1) * sizeof *slot->steps);
     slot->strides = slot->steps + count;
     slot->count = (int32_t)count;
@@ -145,6 +146,7 @@ static void list_tensors(fbp_step *step) {
         for (int32_t i = 0; i < line->count; i += FBP_UPDATE_PARTS) {
             fbp_tensor **t = &step->inputs[i];
             if (t[0]->dtype != FBP_FLOAT32 + which) continue;
+            step->order[at] = i / FBP_UPDATE_PARTS;
             void *state[3];
             for (int k = 0; k < 3; k++) state[k] = t[2 + k] ? t[2 + k]->data : NULL;
             if (line->op == FBP_OP_sgd)
@@ -161,18 +163,16 @@ static void run_update(fbp_plan *plan, const fbp_step *step) {
     const fbp_update_slot *slot = &plan->updates[step->line->slot];
     int32_t at = 0;
     for (int which = 0; which < 2; which++) {
-        const int32_t count = step->counts[which];
+        const int32_t count = step->counts[which], *order = step->order + at;
         const int dtype = FBP_FLOAT32 + which;
         if (!count) continue;
         if (step->line->op == FBP_OP_sgd) {
             fbp_sgd_tensor *list = (fbp_sgd_tensor *)step->tensors + at;
-            for (int32_t i = 0, k = 0; i < slot->count; i++)
-                if (step->inputs[FBP_UPDATE_PARTS * i]->dtype == dtype) list[k++].first_step = slot->steps[i] == 0;
+            for (int32_t i = 0; i < count; i++) list[i].first_step = slot->steps[order[i]] == 0;
             fbp_kernels->update->sgd_many[dtype](count, list, &slot->hyper.sgd);
         } else {
             fbp_adam_tensor *list = (fbp_adam_tensor *)step->tensors + at;
-            for (int32_t i = 0, k = 0; i < slot->count; i++)
-                if (step->inputs[FBP_UPDATE_PARTS * i]->dtype == dtype) list[k++].step = slot->steps[i] + 1;
+            for (int32_t i = 0; i < count; i++) list[i].step = slot->steps[order[i]] + 1;
             fbp_kernels->update->adam_many[dtype](count, list, &slot->hyper.adam);
         }
         at += count;

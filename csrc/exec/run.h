@@ -31,6 +31,7 @@ typedef struct fbp_step {
     fbp_tensor *output;
     void *tensors;            /* UPDATE: fbp_sgd_tensor[] or fbp_adam_tensor[], one list a type */
     int32_t counts[2];        /* of float32 and float64 among them */
+    int32_t *order;           /* UPDATE: which of the line's parameters each of `tensors` is */
 } fbp_step;
 
 typedef struct fbp_plan {

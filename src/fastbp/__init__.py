@@ -236,7 +236,7 @@ _PRIVATE = """rebuild GraphRecord forward_gradient check_device adam_step sgd_st
 BatchPass Capture CompiledCall Plan PlanCheck Replay Sweep UpdateLink capturing current_capture is_symbolic
 make_plan paused_capture
 NumberInput NumberNode NumberTape NumberWrite OptimizerBefore OptimizerLink PlanNumbers RunEagerly StateSnapshot
-SymbolicInteger SymbolicNumber SymbolicOptimizer note_optimizer steps_done
+SymbolicInteger SymbolicNumber SymbolicOptimizer note_optimizer steps_done with_gradients are_same_objects
 batch unbatch level_of lift drop_history leave_point is_recorded reaches_others recording slow_ops_forget vmap_depth
 vmap_information vmap_level
 HostRule HostOutput HookTable Recompute SavedTensor FunctionContext apply_function sequence_now forget_graph

@@ -253,13 +253,11 @@ cdef class Capture:
         if kind is not None:
             for function in reversed(self.undo):
                 function()
-<<<<<<< HEAD
+        self.undo, self.world, self.eager = [], None, None  # which hold the capture, and modules
+        if kind is not None:
             if self.tape.nodes and not self.ended and issubclass(kind, (TypeError, AttributeError)):
                 # Something does not take a symbolic number; if the function is wrong it will say so itself.
                 raise RunEagerly(f"it uses the numbers of an optimizer in a way that cannot be captured ({error})") from error
-=======
-        self.undo, self.world, self.eager = [], None, None  # which hold the capture, and modules
->>>>>>> h2
 
     cdef int finish(self) except -1:
         """No more lines: operations run for real again."""

@@ -106,6 +106,28 @@ cdef class StateSnapshot:
         return True
 
 
+def with_gradients(params):
+    """Those of `params` that have a gradient, in a list of their own, and the gradients."""
+    cdef list found = [], gradients = []
+    for param in params:
+        gradient = param.grad
+        if gradient is not None:
+            found.append(param)
+            gradients.append(gradient)
+    return found, gradients
+
+
+def are_same_objects(list a, list b):
+    """Whether two lists hold the same objects."""
+    cdef Py_ssize_t i
+    if len(a) != len(b):
+        return False
+    for i in range(len(a)):
+        if a[i] is not b[i]:
+            return False
+    return True
+
+
 # ---- eager steps --------------------------------------------------------------------------------------------------------------------
 
 cdef fbp_update_item *update_items(Py_ssize_t n) except NULL:

@@ -19,6 +19,7 @@ cdef class OptimizerLink:
     cdef dict numbers            # of the parameters, by id
     cdef stepped_param *stepped
     cdef Py_ssize_t capacity
+    cdef bint lacking            # something is missing
     cdef bint failed             # a run has: what is missing may have been written to
 
     def __dealloc__(self):
@@ -69,6 +70,7 @@ cdef class OptimizerLink:
         cdef bint there
         cdef list bound
         self.snapshot = None
+        self.lacking = False
         for i in range(len(self.params)):
             entry, bound = state.get(self.params[i]), <list>self.tensors[i]
             self.stepped[i].done = 0
@@ -85,6 +87,7 @@ cdef class OptimizerLink:
                         return False
                     bound[k] = found
             self.stepped[i].missing = not there
+            self.lacking |= not there
             if there and not self.counts:
                 self.stepped[i].done = 1
         self.failed = False
@@ -100,8 +103,9 @@ cdef class OptimizerLink:
         cdef int64_t written = -1
         cdef object number = None
         cdef stepped_param *one
-        cdef bint fresh = False
         cdef Py_ssize_t i, k
+        if not self.counts and not self.lacking:
+            return 0
         for i in range(len(self.params)):
             one = &self.stepped[i]
             if self.counts and one.done != written:
@@ -118,8 +122,7 @@ cdef class OptimizerLink:
                 for k in range(len(<tuple>self.names[i])):
                     (<dict>entry)[(<tuple>self.names[i])[k]] = (<list>self.tensors[i])[k]
                 one.missing = False
-                fresh = True
-        if fresh:
+        if self.lacking:
             self.snapshot = None
         return 0
 
@@ -167,6 +170,11 @@ cdef void mark_touched(void *context, int32_t value, c_bool written) noexcept:
     touched.marks[touched.program.values[value].buffer] = 1
 
 
+cdef struct line_param:
+    int32_t number     # among the optimizer's
+    int64_t earlier    # steps of it by earlier lines of a run
+
+
 @cython.final
 cdef class UpdateLink:
     """One UPDATE line: the group whose options it takes, and which of its optimizer's parameters it steps."""
@@ -175,10 +183,14 @@ cdef class UpdateLink:
     cdef Py_ssize_t group_number
     cdef object group
     cdef list params           # of the whole group
-    cdef list numbers          # of the line's parameters among the owner's
-    cdef list earlier          # steps of each by earlier lines of a run
+    cdef line_param *line      # the line's parameters
+    cdef Py_ssize_t count
     cdef dict options          # those that the function itself sets before the step
     cdef bint adam, has_layout
+
+    def __dealloc__(self):
+        if self.line != NULL:
+            fbp_block_free(self.line, (self.count + 1) * sizeof(line_param))
 
     cdef bint is_current(self) except -1:
         """Whether the group has the same parameters and layout as at capture."""
@@ -198,8 +210,9 @@ cdef class UpdateLink:
         """The group's options and its parameters' steps as they are now."""
         cdef Py_ssize_t i
         self.read_options(slot)
-        for i in range(slot.count):
-            slot.steps[i] = self.owner.stepped[<int>self.numbers[i]].done + <int64_t>self.earlier[i]
+        if self.adam or self.has_layout:
+            for i in range(self.count):
+                slot.steps[i] = self.owner.stepped[self.line[i].number].done + self.line[i].earlier
         return 0
 
     cdef int read_options(self, fbp_update_slot *slot) except -1:
@@ -227,8 +240,9 @@ cdef class UpdateLink:
     cdef int settle(self, const fbp_update_slot *slot) except -1:
         """How many steps the parameters have done, from the counts that a run has moved on."""
         cdef Py_ssize_t i
-        for i in range(slot.count):
-            self.owner.stepped[<int>self.numbers[i]].done = slot.steps[i] - <int64_t>self.earlier[i]
+        if self.owner.counts or self.owner.lacking:
+            for i in range(self.count):
+                self.owner.stepped[self.line[i].number].done = slot.steps[i] - self.line[i].earlier
         return 0
 
 
@@ -258,14 +272,16 @@ cdef int add_updates(Plan plan, list updates) except -1:
         link = UpdateLink.__new__(UpdateLink)
         link.owner, link.group_number, link.adam = owner, group_number, op == "adam"
         link.group = (<list>owner.attributes["param_groups"])[group_number]
-        link.params, link.numbers, link.earlier, link.options = list(link.group["params"]), [], [], bucket.options
+        link.params, link.options, link.count = list(link.group["params"]), bucket.options, len(bucket.params)
+        link.line = <line_param *>fbp_block_get((link.count + 1) * sizeof(line_param))
+        if link.line == NULL:
+            raise MemoryError("cannot allocate a plan's list of parameters")
         link.has_layout = len(bucket.names) > (2 if link.adam else 0)
         for i, param in enumerate(bucket.params):
             number = owner.number_of(param, bucket.names, [one[i] for one in bucket.buffers])
-            link.numbers.append(number)
-            link.earlier.append(counted.get((id(owner), number), 0))
+            link.line[<Py_ssize_t>i] = line_param(number, counted.get((id(owner), number), 0))
             if owner.counts or bucket.names:
-                counted[id(owner), number] = link.earlier[i] + 1
+                counted[id(owner), number] = link.line[<Py_ssize_t>i].earlier + 1
         plan.updates.append(link)
     return 0
 
@@ -278,12 +294,12 @@ cdef int adopt_optimizers(Plan plan) except -1:
     cdef dict last = {}
     for i in range(len(plan.updates)):
         link = <UpdateLink>plan.updates[i]
-        for k in range(len(link.numbers)):
-            last[id(link.owner), link.numbers[k]] = link.earlier[k] + 1
+        for k in range(link.count):
+            last[id(link.owner), link.line[k].number] = link.line[k].earlier + 1
     for i in range(len(plan.updates)):
         link = <UpdateLink>plan.updates[i]
-        for k in range(plan.plan.updates[i].count):
-            plan.plan.updates[i].strides[k] = last[id(link.owner), link.numbers[k]]
+        for k in range(link.count):
+            plan.plan.updates[i].strides[k] = last[id(link.owner), link.line[k].number]
     for owner in plan.optimizers:
         if not owner.is_current(plan):
             raise RuntimeError("compile: the optimizer's state changed while its step was captured")

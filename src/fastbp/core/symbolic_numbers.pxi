@@ -13,6 +13,8 @@ cdef enum:
     NUMBER_NEG, NUMBER_POS, NUMBER_ABS, NUMBER_TRUTH
     NUMBER_CONSTANT, NUMBER_SOURCE
 
+cdef dict UFUNC_OPERATORS = {"add": NUMBER_ADD, "subtract": NUMBER_SUB, "multiply": NUMBER_MUL, "divide": NUMBER_DIV}
+
 # Where a number of an optimizer lies.
 cdef enum:
     OF_GROUP, OF_STATE, OF_OPTIMIZER
@@ -165,7 +167,6 @@ cdef class SymbolicNumber:
 
     cdef NumberTape tape
     cdef NumberNode node
-    __array_ufunc__ = None
 
     cdef object fixed(self):
         """The number itself; later calls must find the same one."""
@@ -199,6 +200,13 @@ cdef class SymbolicNumber:
 
     def __rpow__(self, other, modulus):
         return number_binary(NUMBER_POW, other, self)
+
+    def __array_ufunc__(self, function, method, *inputs, **options):
+        """NumPy's numbers on the left multiply and add as Python's do; all else of NumPy takes the number itself."""
+        cdef object op = UFUNC_OPERATORS.get(function.__name__)
+        if op is not None and method == "__call__" and not options and builtin_all([isinstance(x, (SymbolicNumber, int, float)) for x in inputs]):
+            return number_binary(op, inputs[0], inputs[1])
+        return getattr(function, method)(*[fixed_number(x) for x in inputs], **options)
 
     def __neg__(self): return number_unary(NUMBER_NEG, self)
     def __pos__(self): return number_unary(NUMBER_POS, self)

@@ -64,12 +64,11 @@ class Bucket:
 
 
 class _Gathered:
-    """The bucket of one group for one set of parameters, and what must be unchanged for it to be valid."""
+    """The bucket of one group, and the truth of the option with which it was made."""
 
-    __slots__ = ("bucket", "ids", "layout")
+    __slots__ = ("bucket", "layout")
 
-    def __init__(self, ids: list[int], layout: bool, bucket: Bucket) -> None:
-        self.ids = ids
+    def __init__(self, layout: bool, bucket: Bucket) -> None:
         self.layout = layout
         self.bucket = bucket
 
@@ -227,13 +226,17 @@ class Optimizer:
             self._gathered.clear()
             self._snapshot = None
         for group in self.__dict__["param_groups"]:
-            params, gradients = _with_gradients(group)
+            params, gradients = _core.with_gradients(group["params"])
             if not params:
                 continue
             gathered = self._gathered.get(id(group))
             layout = bool(group[self._layout_option])
-            if gathered is None or gathered.layout is not layout or gathered.ids != [*map(id, params)]:
-                gathered = _Gathered([*map(id, params)], layout, self._gather(group, params))
+            if (
+                gathered is None
+                or gathered.layout is not layout
+                or not _core.are_same_objects(gathered.bucket.params, params)
+            ):
+                gathered = _Gathered(layout, self._gather(group, params))
                 self._gathered[id(group)] = gathered
                 self._snapshot = None
             self._update(group, gathered.bucket, gradients)
@@ -246,7 +249,7 @@ class Optimizer:
         self._require_own_update()
         capture.open_optimizer(self)
         for number, group in enumerate(self.__dict__["param_groups"]):
-            params, gradients = _with_gradients(group)
+            params, gradients = _core.with_gradients(group["params"])
             if params:
                 with _core.paused_capture():
                     bucket = self._gather(group, params)
@@ -359,7 +362,7 @@ class Optimizer:
 
 
 def _noted(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A subclass's own `step`: where a function is captured, the numbers that it finds in the optimizer are symbolic."""
+    """A subclass's own `step`: while a function is captured, the numbers that it finds in the optimizer are symbolic."""
 
     @wraps(step)
     def noted(self: Optimizer, *args: Any, **options: Any) -> Any:
@@ -368,17 +371,6 @@ def _noted(step: Callable[..., Any]) -> Callable[..., Any]:
         return step(self, *args, **options)
 
     return noted
-
-
-def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters of a group that have a gradient, in a list of their own, and the gradients."""
-    params = [*group["params"]]
-    gradients = [parameter.grad for parameter in params]
-    for gradient in gradients:
-        if gradient is None:
-            params = [one for one, gradient in zip(params, gradients, strict=True) if gradient is not None]
-            return params, [gradient for gradient in gradients if gradient is not None]
-    return params, gradients
 
 
 def require_at_least_zero(name: str, value: float) -> None:
