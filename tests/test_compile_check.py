@@ -1,7 +1,7 @@
 """FASTBP_CHECK=1: what it must find, and that it finds nothing where nothing is wrong.
 
-The variable is read once, so each check is a process of its own. That corrupted plans are found is csrc/tests/test_check.c's
-to show; here the faults are of the world that a call finds, planted from Python, and whole test files are the healthy programs.
+The variable is read once, so each check is a process of its own. That corrupted plans are found is for
+csrc/tests/test_check.c to show; here faults are planted from Python, and whole test files are the healthy programs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def output_of(program: str) -> list[str]:
     return done.stdout.strip().splitlines()
 
 
-# ---- healthy programs ----------------------------------------------------------------------------------------------------
+# ---- healthy programs ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_passes_are_checked_batch_by_batch() -> None:
     assert output_of(EPOCH) == ["same"]
 
 
-# ---- faults ----------------------------------------------------------------------------------------------------------------
+# ---- faults -------------------------------------------------------------------------------------------------------
 
 # A factorization asks the host in the middle of a call: once in the replay, then twice in the plan, on the kernels in
-# force and on the scalar ones. Numbers are wrong from the second time on, and the world is changed behind the plan's back
-# at the third: the steps by themselves agree.
+# force and on the scalar ones. Numbers are wrong from the second time on, and the world is changed behind the plan's
+# back at the third: the steps by themselves agree.
 FAULTS = """
 import fastbp
 from fastbp import nn, optim
@@ -147,8 +147,8 @@ def attempt(call):
     ],
 )
 def test_what_differs_is_named(plant: str, found: str) -> None:
-    program = FAULTS + f"x, weight, buffer, optimizer, step = world()\n{plant}\nattempt(lambda: step(x))\nprint(asked)\n"
-    said, asked = output_of(program)
+    call = f"x, weight, buffer, optimizer, step = world()\n{plant}\nattempt(lambda: step(x))\nprint(asked)\n"
+    said, asked = output_of(FAULTS + call)
     assert asked == "3"
     assert said.startswith(found), said
 
