@@ -109,6 +109,9 @@ class Guards:
     "Derivatives": """\
 class Derivatives: ...
 """,
+    "OutsideView": """\
+class OutsideView: ...
+""",
     "BatchPass": """\
 class BatchPass:
     def advance(self, begin: builtins.int, end: builtins.int) -> builtins.int: ...

@@ -306,10 +306,13 @@ cdef class Capture:
         cdef fbp_layout layout
         cdef fbp_tensor *made
         cdef int32_t value
+        cdef char *low
+        cdef char *high
         fbp_layout_of(given.node, &layout)
         check(fbp_capture_tensor(&layout, 0, 0, &made))
         # Strided arguments look into a longer piece of memory.
-        made.storage.bytes = span_bytes(given.node)
+        reach_of(given.node, &low, &high)
+        made.storage.bytes = high - low
         made.storage.read_only = given.node.storage.read_only
         made.flags |= given.node.flags & FBP_REQUIRES_GRAD
         value = fbp_program_value(self.capture.program, made)
@@ -606,12 +609,27 @@ cdef class paused_capture:
         fbp_capture_resume(self.capture)
 
 
-cdef int64_t span_bytes(const fbp_tensor *t) noexcept:
-    """Bytes from a tensor's first element to its last, both included (strides are not negative)."""
-    cdef int64_t span = 1
+cdef void reach_of(const fbp_tensor *t, char **low, char **high) noexcept:
+    """Addresses of the first byte that a tensor looks at, and of the one after the last; equal where it has no elements."""
+    cdef int64_t step, size = fbp_dtype_size(<fbp_dtype>t.dtype)
     cdef int i
+    low[0] = high[0] = t.data
     if t.numel == 0:
-        return 0
+        return
+    high[0] += size
     for i in range(t.ndim):
-        span += (fbp_shape(t)[i] - 1) * fbp_strides(t)[i]
-    return span * fbp_dtype_size(<fbp_dtype>t.dtype)
+        step = (fbp_shape(t)[i] - 1) * fbp_strides(t)[i] * size
+        if step > 0:
+            high[0] += step
+        else:
+            low[0] += step
+
+
+cdef inline bint share_memory(const fbp_tensor *a, const fbp_tensor *b) noexcept:
+    cdef char *low
+    cdef char *high
+    cdef char *other_low
+    cdef char *other_high
+    reach_of(a, &low, &high)
+    reach_of(b, &other_low, &other_high)
+    return low < other_high and other_low < high

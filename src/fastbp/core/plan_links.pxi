@@ -59,10 +59,6 @@ cdef class BatchPass:
         return [self.plan.outputs[i][1] if x is None else x[:count] for i, x in enumerate(self.made[:self.plan.returned])]
 
 
-cdef inline bint share_memory(const fbp_tensor *a, const fbp_tensor *b) noexcept:
-    return a.data < b.data + span_bytes(b) and b.data < a.data + span_bytes(a)
-
-
 cdef void list_written(void *context, int32_t value, c_bool written) noexcept:
     if written:
         (<list>context).append(value)
