@@ -26,6 +26,9 @@ KINDS: dict[str, Callable[[Any], optim.Optimizer]] = {
 }
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
+# Where each call finds another state, or makes some, the third one running has no plan any more.
+may_run_eagerly = pytest.mark.filterwarnings("ignore:compile. .* runs eagerly from now on:UserWarning")
+
 
 def assert_equal(found: Any, wanted: Any, where: str) -> None:
     """Two snapshots are equal, bit for bit."""
@@ -310,6 +313,7 @@ def test_copies_of_an_optimizer_go_their_own_way(kind: str) -> None:
     check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b, c])]), calls, between)
 
 
+@may_run_eagerly
 @pytest.mark.parametrize("kind", ["momentum", "adam", "amsgrad"])
 def test_a_state_tensor_that_the_function_also_reads_is_captured_anew(kind: str) -> None:
     def step_of(world: SimpleNamespace) -> Callable[..., Any]:
@@ -504,11 +508,13 @@ def set_options(**options: Any) -> Callable[[int, SimpleNamespace], None]:
     return between
 
 
+@may_run_eagerly
 @updates
 def test_an_own_step(update: Any) -> None:
     check_same(own(update), batches(3, count=6))
 
 
+@may_run_eagerly
 @updates
 def test_options_that_change_from_outside(update: Any) -> None:
     between = set_options(
@@ -593,6 +599,7 @@ def test_an_epoch_of_an_own_step(update: Any) -> None:
         ]
 
 
+@may_run_eagerly
 @updates
 def test_state_of_an_own_step_edited(update: Any) -> None:
     def between(number: int, world: SimpleNamespace) -> None:
@@ -646,6 +653,7 @@ def test_the_function_reads_counts_of_a_step(kind: str) -> None:
     check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b])]), calls)
 
 
+@may_run_eagerly
 @pytest.mark.parametrize("kind", ["adam", "amsgrad"])
 def test_counts_and_state_that_the_function_sets(kind: str) -> None:
     def step_of(world: SimpleNamespace) -> Callable[..., Any]:
@@ -689,6 +697,7 @@ def test_counts_and_state_that_the_function_sets(kind: str) -> None:
     check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b, c])]), calls)
 
 
+@may_run_eagerly
 def test_numbers_of_an_optimizer_in_a_function_with_a_derivative() -> None:
     def make() -> SimpleNamespace:
         world = SimpleNamespace(w=drawn(3, seed=1).requires_grad_())
