@@ -1,0 +1,362 @@
+"""Runs a program eagerly and compiled, and compares all that can be seen.
+
+What is seen of a world at a place of the program: values, shapes and dtypes of all tensors and arrays that its local
+names lead to, which of them are None, which share memory and which are one object, `requires_grad` and `is_leaf`, plain
+values (step counts, options, training flags), the random generator; and what calls raise.
+
+Values are equal to the bit. Only where a plan has one of the classes of steps for which docs/compile.md states that sums
+are taken in another order may they differ, by the bounds of `twins`; which programs had such a step is counted.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from twins import BOUND
+
+import fastbp
+from fastbp import nn, optim
+
+PLAIN = (bool, int, float, str, type(None))
+# Reassociated sums go through later steps of an optimizer: some times the bound of one sum.
+FACTOR = 16.0
+# Refusals that docs/compile.md states ("What a function may not do"): the program ends there and is counted.
+REFUSALS = (
+    "the value of a tensor is asked for",
+    "writes into a tensor whose memory is read-only",
+    "writes into an argument whose memory is read-only",
+    "depend on a leaf which it made itself",
+    "several dtypes",
+    "that draws random numbers or writes in place is not",
+)
+
+
+@dataclass
+class Failure(Exception):
+    """Eager and compiled differ: of which kind, where, and how."""
+
+    kind: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.where}: {self.text}"
+
+
+class SkippedError(Exception):
+    """Eager code itself refuses the program."""
+
+
+@dataclass
+class Outcome:
+    """What comparing a program found out besides that there is no difference."""
+
+    calls: int = 0
+    declared: dict[str, bool] = field(default_factory=dict)  # class of steps: whether bits differed in this program
+    warned: list[str] = field(default_factory=list)
+    refused: str = ""
+
+
+def walk(value: Any, path: str, found: dict[str, Any], seen: set[int]) -> None:
+    """All tensors, arrays and plain values that a value leads to, by the path that leads there."""
+    if isinstance(value, fastbp.Tensor):
+        found[path] = value
+        if value.is_leaf and value.grad is not None:
+            found[path + ".grad"] = value.grad
+    elif isinstance(value, (*PLAIN, np.ndarray, np.generic)):
+        found[path] = value
+    elif isinstance(value, list | tuple):
+        found[path] = f"{type(value).__name__} of {len(value)}"
+        for number, one in enumerate(value):
+            walk(one, f"{path}[{number}]", found, seen)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            walk(one, f"{path}[{key!r}]", found, seen)
+    elif isinstance(value, BaseException):
+        found[path] = type(value).__name__
+    elif id(value) in seen:
+        return
+    elif isinstance(value, nn.Module):
+        seen.add(id(value))
+        for name, one in (*value.named_parameters(), *value.named_buffers()):
+            walk(one, f"{path}.{name}", found, seen)
+        for name, module in value.named_modules():
+            found[f"{path}.{name}.training"] = module.training
+    elif isinstance(value, optim.Optimizer):
+        seen.add(id(value))
+        for i, group in enumerate(value.param_groups):
+            options = {key: one for key, one in group.items() if key != "params"}
+            walk(options, f"{path}.groups[{i}]", found, seen)
+            for j, p in enumerate(group["params"]):
+                if p in value.state:
+                    walk(dict(value.state[p]), f"{path}.state[{i}][{j}]", found, seen)
+
+
+def extent(value: Any) -> tuple[int, int] | None:
+    """First and last byte of a tensor's or array's elements."""
+    if isinstance(value, fastbp.Tensor):
+        shape, size = value.shape, value.element_size()
+        first, strides = value.data_ptr(), [n * size for n in value.stride()]
+    elif isinstance(value, np.ndarray):
+        shape, size, first, strides = value.shape, value.itemsize, value.ctypes.data, list(value.strides)
+    else:
+        return None
+    if 0 in shape:
+        return None
+    spans = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
+    return first + sum(min(one, 0) for one in spans), first + sum(max(one, 0) for one in spans) + size - 1
+
+
+def shared(found: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """Which pairs of paths lead to one object, or into the same memory."""
+    spans = sorted((*span, path) for path, one in found.items() if (span := extent(one)))
+    pairs = set()
+    for n, (_, last, path) in enumerate(spans):
+        for first, _, other in spans[n + 1 :]:
+            if first > last:
+                break
+            a, b = sorted((path, other))
+            pairs.add((a, b, "one object" if found[a] is found[b] else "shared memory"))
+    return pairs
+
+
+def looked_at(value: Any, history: bool) -> Any:
+    """A copy of what can be seen of one leaf of the walk."""
+    if isinstance(value, fastbp.Tensor):
+        values = value.detach().numpy().copy()
+        return (values, value.requires_grad, value.is_leaf) if history else (values, None, None)
+    return (value.copy(), None, None) if isinstance(value, np.ndarray) else value
+
+
+class Observer:
+    """`see` of a program: keeps what was seen of its world at each place, and calls functions that may raise."""
+
+    def __init__(self, wrap: Callable[..., Any] | None) -> None:
+        self.compiled = wrap is not None
+        self.places: list[dict[str, Any]] = []
+        self.calls = 0
+        self._wrap = wrap
+        self._functions: list[Any] = []
+        self.declared: set[str] = set()
+
+    def wrap(self, function: Any, **options: Any) -> Any:
+        if self._wrap is None:
+            return function
+        self._functions.append(self._wrap(function, **options))
+        return self._functions[-1]
+
+    def __call__(self, names: dict[str, Any], history: bool = True) -> None:
+        """Look at a world. `history=False`: functions that call backward() return results without one."""
+        found: dict[str, Any] = {}
+        seen: set[int] = set()
+        for name, value in names.items():
+            if name not in ("wrap", "see"):
+                walk(value, name, found, seen)
+        place: dict[str, Any] = {}
+        for path, value in found.items():
+            place[path] = looked_at(value, history or not path.startswith("r"))
+        place["generator"] = looked_at(fastbp.get_rng_state(), False)
+        self.places.append({"values": place, "shared": shared(found)})
+        self._look_at_plans()
+
+    def _look_at_plans(self) -> None:
+        for function in self._functions:
+            plan = getattr(function, "plan", None)
+            for one in (plan, getattr(plan, "derivative", None)):
+                if one is not None:
+                    self.declared.update(declared_classes(one.steps))
+
+    def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns; or what it raised, which both sides must."""
+        self.calls += 1
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if self.compiled and isinstance(error, RuntimeError) and any(one in str(error) for one in REFUSALS):
+                raise
+            self.places.append({"values": {"raised": type(error).__name__, "planned": is_planned(error)}, "shared": set()})
+            if not is_planned(error):
+                # What stands after an error that was not planned is not promised: the program ends.
+                self.places[-1]["text"] = "".join(traceback.format_exception_only(error)).strip()
+                raise EndError from error
+            return error
+        finally:
+            self._look_at_plans()
+
+    def refused(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        """A call that raises while it is captured and leaves no trace: eager code, which would leave one, does not run."""
+        if not self.compiled:
+            return
+        try:
+            function(*args, **kwargs)
+        except Exception as error:
+            if is_planned(error):
+                return
+            raise
+        raise Failure("exception", "refused call", "a call that raises at capture did not raise")
+
+    def withdrawn(self, function: Any, *args: Any) -> None:
+        """A use of a tensor that was put aside at capture, and has no values: RuntimeError, compiled."""
+        if not self.compiled:
+            return
+        try:
+            function(*args)
+        except RuntimeError:
+            return
+        raise Failure("exception", "kept tensor", "a tensor kept from a capture was used and did not raise")
+
+    def epoch(self, step: Any, loader: Any) -> Any:
+        """A pass: each batch's results, stacked."""
+        self.calls += 1
+        if self.compiled:
+            return step.epoch(loader)
+        found = [step(*batch) for batch in loader]
+        return fastbp.stack([one.detach() for one in found]) if found and found[0] is not None else None
+
+
+class EndError(Exception):
+    """The program ends early, on both sides."""
+
+
+def is_planned(error: BaseException | None) -> bool:
+    while error is not None:
+        if type(error).__name__ == "PlannedError":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def declared_classes(steps: list[dict[str, Any]]) -> Iterator[str]:
+    for step in steps:
+        name = step["name"]
+        if name.endswith("+sum") or name.endswith("+mean") or "+sum" in name or "+mean" in name:
+            yield "+sum, +mean"
+        if "+accumulate" in name:
+            yield "+accumulate"
+        if name.startswith(("matmul", "linear")) and 1 in step["shape"][-2:]:
+            yield "one column"
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    bits = f"u{a.itemsize}"
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return bool(np.all((a.view(bits) == b.view(bits)) | (np.isnan(a) & np.isnan(b))))
+
+
+def near(a: Any, b: Any) -> bool:
+    """Within the bound of reassociated sums."""
+    if a.dtype.kind != "f":
+        return False
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return False
+    scale = max(1.0, float(np.abs(b[finite]).max(initial=0)))
+    return float(np.abs(a[finite] - b[finite]).max(initial=0)) <= FACTOR * BOUND[b.dtype.name] * scale
+
+
+def role(path: str) -> str:
+    """What kind of thing stands at a path, for the kind of a failure."""
+    if ".grad" in path:
+        return "gradient"
+    if ".state[" in path or ".groups[" in path:
+        return "optimizer state"
+    if path[:1] == "r" and path[1:2].isdigit():
+        return "result"
+    return "generator" if path == "generator" else "world"
+
+
+def compare_values(found: Any, wanted: Any, path: str, where: str, outcome: Outcome, declared: set[str]) -> None:
+    if isinstance(wanted, tuple) != isinstance(found, tuple):
+        raise Failure(f"{role(path)}: kind", where, f"{path} is {found!r} compiled, {wanted!r} eager")
+    if not isinstance(wanted, tuple):
+        if found != wanted or type(found) is not type(wanted):
+            if found != found and wanted != wanted:
+                return
+            raise Failure(f"{role(path)}: value", where, f"{path} is {found!r} compiled, {wanted!r} eager")
+        return
+    (a, *history), (b, *eager) = found, wanted
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        raise Failure(f"{role(path)}: shape", where, f"{path} is {a.dtype}{a.shape}, eager {b.dtype}{b.shape}")
+    if not same_bits(a, b):
+        if not (declared and near(a, b)):
+            raise Failure(f"{role(path)}: value", where, f"{path} is {a.tolist()} compiled, {b.tolist()} eager")
+        outcome.declared.update(dict.fromkeys(declared, True))
+    if history != eager:
+        names = "(requires_grad, is_leaf)"
+        raise Failure(f"{role(path)}: history", where, f"{path}: {names} {history} compiled, {eager} eager")
+
+
+def compare(found: Observer, wanted: Observer, outcome: Outcome) -> None:
+    """Raise `Failure` at the first difference."""
+    for number, (a, b) in enumerate(zip(found.places, wanted.places, strict=False)):
+        where = f"place {number}"
+        if "raised" in a["values"] or "raised" in b["values"]:
+            texts = [str(one.get("text", "")) for one in (a, b)]
+            if a["values"].get("raised") != b["values"].get("raised"):
+                raised = [one["values"].get("raised", "nothing") for one in (a, b)]
+                text = "raises {} compiled, {} eager: {} {}".format(*raised, *texts)
+                raise Failure(f"exception: {raised[0]} for {raised[1]}", where, text)
+            continue
+        for path in (*b["values"], *(one for one in a["values"] if one not in b["values"])):
+            if path not in a["values"] or path not in b["values"]:
+                side = "eager" if path not in a["values"] else "compiled"
+                raise Failure(f"{role(path)}: None or not", where, f"{path} is there {side} only")
+            compare_values(a["values"][path], b["values"][path], path, where, outcome, found.declared)
+        for a_path, b_path, how in sorted(a["shared"] ^ b["shared"]):
+            side = "compiled" if (a_path, b_path, how) in a["shared"] else "eager"
+            kinds = " and ".join(sorted((role(a_path), role(b_path))))
+            raise Failure(f"{kinds}: sharing", where, f"{a_path} and {b_path}: {how} {side} only")
+    if len(found.places) != len(wanted.places):
+        raise Failure("exception: places", "end", f"{len(found.places)} places compiled, {len(wanted.places)} eager")
+
+
+def run_one(program: Callable[..., None], wrap: Callable[..., Any] | None) -> tuple[Observer, list[str], str]:
+    """Run one side: what it saw, its warnings, and the refusal that ended it."""
+    dtype, see = fastbp.get_default_dtype(), Observer(wrap)
+    refusal = ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            program(see.wrap, see)
+        except EndError:
+            pass
+        except RuntimeError as error:
+            if wrap is None or not any(one in str(error) for one in REFUSALS):
+                raise
+            refusal = str(error)
+        finally:
+            fastbp.set_default_dtype(dtype)
+    return see, [str(one.message) for one in caught], refusal
+
+
+def check(program: Callable[..., None], wrap: Callable[..., Any] | None = None) -> Outcome:
+    """Run a program eagerly and compiled (`wrap`: by fastbp.compile) and raise `Failure` where they differ."""
+    try:
+        wanted, eager_warnings, _ = run_one(program, None)
+    except Exception as error:
+        raise SkippedError(f"{type(error).__name__}: {error}") from error
+    if wanted.calls == 0 or (len(wanted.places) <= 1 and "text" in wanted.places[-1]):
+        raise SkippedError(str(wanted.places))
+    try:
+        found, warned, refusal = run_one(program, wrap or fastbp.compile)
+    except Failure:
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        raise Failure(f"exception: {type(error).__name__} outside of calls", "compiled run", text) from error
+    outcome = Outcome(calls=wanted.calls, declared=dict.fromkeys(found.declared, False), refused=refusal)
+    if refusal:
+        del wanted.places[len(found.places) :]
+    compare(found, wanted, outcome)
+    outcome.warned = [one for one in warned if one.startswith("compile:")]
+    for text in warned:
+        if not text.startswith("compile:") and text not in eager_warnings:
+            raise Failure("warning", "compiled run", text)
+    return outcome
