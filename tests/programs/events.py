@@ -115,7 +115,7 @@ def model_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
 
 def other_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
     events: list[tuple[str, list[str]]] = [("manual_seed", [f"fastbp.manual_seed({w.number()})"])]
-    events.append(("threads changed", ["fastbp.set_num_threads(3 - fastbp.get_num_threads())"]))
+    events.append(("threads changed", ["fastbp.set_num_threads(2 if fastbp.get_num_threads() == 1 else 1)"]))
     events.append(("default dtype", ["fastbp.set_default_dtype(fastbp.float64)"]))
     if "number" in world.closure:
         events += [("closure number changed", [f"factor = {w.scalar()}"])] * 3

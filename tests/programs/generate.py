@@ -61,7 +61,6 @@ def generate(seed: int, without: Collection[str] = ()) -> Program:
 def start(w: Writer) -> None:
     wide = w.chance("float64", 0.4)
     w.setup += [f"D = fastbp.{'float64' if wide else 'float32'}", "fastbp.set_default_dtype(D)"]
-    w.setup.append(f"fastbp.manual_seed({w.number()})")
 
 
 def write(w: Writer, world: World, family: str) -> None:

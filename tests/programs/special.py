@@ -10,7 +10,6 @@ def write(w: Writer) -> None:
     """Draw one of the forms and write it."""
     wide = w.chance("float64", 0.4)
     w.setup += [f"D = fastbp.{'float64' if wide else 'float32'}", "fastbp.set_default_dtype(D)"]
-    w.setup.append(f"fastbp.manual_seed({w.number()})")
     forms = {
         "made in another thread": made_in_another_thread,
         "kept from capture": kept_from_capture,
