@@ -98,6 +98,11 @@ def declare(w: Writer, world: World) -> None:
     if "switch" in world.closure:
         w.setup.append("Switch.raising = False")
     parameters = ", ".join(one.name for one in world.arguments)
+    if w.chance("container argument", 0.08):
+        world.container = w.pick(["[]", "{}", "()"])
+        how = "batch.values()" if world.container == "{}" else "batch"
+        w.body[:0] = [f"{parameters}, = {how}"]
+        parameters = "batch"
     w.script += [f"def step({parameters}):", *indented(w.body)]
     options = ""
     if w.chance("memory budget", 0.02):
@@ -118,16 +123,16 @@ def before_calls(w: Writer, world: World) -> None:
 def calls(w: Writer, world: World, names: list[Name], made: list[str]) -> None:
     """Some calls, what happens between them, and what is looked at after each."""
     sizes = [3, w.pick([1, 2, 5])] if w.chance("batch sizes", 0.35) else [3]
-    by_name = w.chance("argument by name", 0.08)
+    by_name = not world.container and w.chance("argument by name", 0.08)
     later: list[list[str]] = []
-    count = w.pick([2, 3, 3, 4])
+    count = w.pick([2, 3, 3, 4, 5])
     raising = w.pick(range(count)) if world.closure & {"failing", "switch"} else -1
     for number in range(count):
         if number:
             for lines in later:
                 w.script += lines
             later = []
-            for _ in range(w.pick([0, 1, 1, 1, 2])):
+            for _ in range(w.pick([0, 1, 1, 2, 3])):
                 event = draw_event(w, world)
                 if event and "AGAIN" in event:
                     place = event.index("AGAIN")
@@ -159,7 +164,7 @@ def raising_call(w: Writer, world: World, number: int, size: int) -> list[str]:
         lines, given = make_call_arguments(w, world, 90 + number, size)
         call = f"e{number} = see.call({', '.join(['step', *given])})"
         return [*lines, "failing = True", call, "failing = False", "see(locals(), history=False)"]
-    if not world.trains:
+    if not world.trains or not w.allowed("raises at capture"):
         return []
     w.use("raises at capture")
     lines, given = make_call_arguments(w, world, 90 + number, 7)

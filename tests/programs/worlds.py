@@ -41,6 +41,7 @@ class World:
     closure: set[str] = field(default_factory=set)
     hooks: list[str] = field(default_factory=list)  # handles that may be removed
     results: int = 0
+    container: str = ""  # the brackets in which all arguments are given
     written: bool = False  # the function writes into something, or draws
 
 
@@ -236,4 +237,8 @@ def make_call_arguments(w: Writer, world: World, call: int, size: int) -> tuple[
         if one.grad == "leaf with grad":
             lines.append(f"{name}.grad = numbers({w.listed(shape)}seed={w.number()})")
         given.append(name)
+    if world.container == "{}":
+        given = [f"{{{', '.join(f'{arg.name!r}: {one}' for arg, one in zip(world.arguments, given, strict=True))}}}"]
+    elif world.container:
+        given = [f"{world.container[0]}{', '.join(given)},{world.container[1]}"]
     return lines, given
