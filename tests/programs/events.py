@@ -161,6 +161,9 @@ def draw_event(w: Writer, world: World) -> list[str] | None:
     lines: list[str] = w.pick([one[1] for one in events if one[0] == feature])
     w.use(feature)
     for line in lines:
+        if ".requires_grad_(not" in line and not line.startswith("next"):
+            for p in world.params:
+                p.grad ^= line.startswith(f"{p}.")
         if line.startswith(("handle", "module_handle")):
             world.hooks.append(line.split(" ")[0])
     return lines

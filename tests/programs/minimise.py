@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import faulthandler
 import os
 import select
 import signal
@@ -34,6 +35,7 @@ def kind_of_failure(
     child = os.fork()
     if child == 0:
         os.close(reading)
+        faulthandler.disable()
         signal.alarm(int(PATIENCE))
         text = b""
         try:

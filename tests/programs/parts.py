@@ -17,15 +17,28 @@ class PlannedError(Exception):
     """Raised by a program on purpose."""
 
 
+class Kind:
+    """The dtype of a program's numbers, also where the default dtype changes later."""
+
+    dtype: Any = np.float32
+
+
+def begin(dtype: Any) -> Any:
+    """Start a program whose numbers have this dtype; returns it."""
+    fastbp.set_default_dtype(dtype)
+    Kind.dtype = np.float64 if dtype is fastbp.float64 else np.float32
+    Switch.raising = False
+    return dtype
+
+
 def array(*shape: int, seed: int = 0) -> Any:
-    """Normal numbers as a NumPy array of the default dtype; no generator under test is touched."""
-    dtype = np.float64 if fastbp.get_default_dtype() is fastbp.float64 else np.float32
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+    """Normal numbers as a NumPy array; no generator under test is touched."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(Kind.dtype)
 
 
 def numbers(*shape: int, seed: int = 0) -> Any:
     """The same as a tensor."""
-    return drawn(*shape, seed=seed, dtype=np.float64 if fastbp.get_default_dtype() is fastbp.float64 else np.float32)
+    return drawn(*shape, seed=seed, dtype=Kind.dtype)
 
 
 def classes(count: int, most: int, seed: int = 0) -> Any:

@@ -9,7 +9,7 @@ from programs.writing import Writer, indented
 def write(w: Writer) -> None:
     """Draw one of the forms and write it."""
     wide = w.chance("float64", 0.4)
-    w.setup += [f"D = fastbp.{'float64' if wide else 'float32'}", "fastbp.set_default_dtype(D)"]
+    w.setup.append(f"D = begin(fastbp.{'float64' if wide else 'float32'})")
     forms = {
         "made in another thread": made_in_another_thread,
         "kept from capture": kept_from_capture,

@@ -147,6 +147,7 @@ def gradients_after(w: Writer, world: World, names: list[Name], chosen: list[Nam
     like = [one for one in names if one.shape == p.shape and one.name == "g"]
     if like and w.chance("grad assigned argument", 0.22):
         return [f"{p}.grad = {like[0]}"]
+    constant = ""
     kind = w.choose(
         {
             "": 10,
@@ -158,10 +159,11 @@ def gradients_after(w: Writer, world: World, names: list[Name], chosen: list[Nam
         }
     )
     if kind == "grad assigned constant":
-        w.setup.append(f"constant = numbers({w.listed(p.shape)}seed={w.number()})")
+        constant = w.name("constant")
+        w.setup.append(f"{constant} = numbers({w.listed(p.shape)}seed={w.number()})")
     return {
         "": [],
-        "grad assigned constant": [f"{p}.grad = constant"],
+        "grad assigned constant": [f"{p}.grad = {constant}"],
         "grad scaled in place": [f"if {p}.grad is not None: {p}.grad.mul_(0.5)"],
         "grad replaced": [f"if {p}.grad is not None: {p}.grad = {p}.grad * 0.5"],
         "grad clipped": [f"nn.utils.clip_grad_norm_([{', '.join(map(str, world.params))}], 0.5)"],
@@ -209,7 +211,9 @@ def results(w: Writer, world: World, names: list[Name], training: bool, values: 
 def train_body(w: Writer, world: World, names: list[Name]) -> None:
     """One to three times: gradients cleared, loss, backward, what is done to gradients, step."""
     count = 1
-    if w.chance("two steps", 0.25):
+    if any(one.grad == "non-leaf" for one in world.arguments):
+        pass  # its own graph is there for one backward() only
+    elif w.chance("two steps", 0.25):
         count = 2
     elif w.chance("three steps", 0.08):
         count = 3
