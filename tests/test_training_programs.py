@@ -85,7 +85,7 @@ def cell_is_set(cell: Any) -> bool:
 
 
 def planted(fault: Callable[[Any, int, Any], Any]) -> Callable[..., Any]:
-    """In place of fastbp.compile: the function itself, and after each call a fault in what it returns or leaves behind."""
+    """In place of fastbp.compile: the function itself, and after each call a fault in what it returns or leaves."""
 
     def wrap(function: Any, **options: Any) -> Any:
         calls = [0]
@@ -173,11 +173,8 @@ def without_history(result: Any, call: int, function: Any) -> Any:
 def stale(result: Any, call: int, function: Any, kept: dict[Any, Any] = {}) -> Any:  # noqa: B006
     """Each call's results lie in one memory, as if a plan reused it."""
     first = kept.setdefault(function, result)
-    if isinstance(first, fastbp.Tensor) and isinstance(result, fastbp.Tensor) and first is not result:
-        if first.shape == result.shape and not first.requires_grad and not result.requires_grad:
-            first.copy_(result)
-            return first
-    return result
+    tensors = all(isinstance(one, fastbp.Tensor) and not one.requires_grad for one in (first, result))
+    return first.copy_(result) if tensors and first is not result and first.shape == result.shape else result
 
 
 FAULTS = (
@@ -227,7 +224,7 @@ def test_program_is_minimised_and_printed(tmp_path: Path) -> None:
 
 
 def test_crash_is_a_failure() -> None:
-    source = "def program(wrap, see):\n    def step():\n        pass\n    step = wrap(step)\n    see.call(step)\n    see(locals())\n"
+    source = "def program(wrap, see):\n    step = wrap(lambda: None)\n    see.call(step)\n    see(locals())\n"
     assert kind_of_failure(source) is None
 
     def wrap(function: Any) -> Any:

@@ -1,7 +1,7 @@
 """Runs random training programs, eagerly and compiled, and tells where they differ: `make fuzz`.
 
-The programs are those of tests/programs. Each worker is a process that may die: that is a failure of the program that it
-ran, and the next ones go on in a new worker. What is done stands in a state file; a run that was interrupted goes on
+The programs are those of tests/programs. Each worker is a process that may die: that is a failure of the program that
+it ran, and the next ones go on in a new worker. What is done stands in a state file; a run that was interrupted goes on
 where it was. The first failures of each kind are minimised and written as scripts beside the state file.
 
 The exit status is 1 where programs differed, or where the generator is at fault: a feature that never occurs, or too
@@ -212,7 +212,8 @@ def shorten(options: argparse.Namespace, summary: Summary, folder: Path) -> None
         program = generate(one["seed"], options.without)
 
         def failing(source: str) -> tuple[str, str] | None:
-            return kind_of_failure(source, None, options.ignore)
+            found: tuple[str, str] | None = kind_of_failure(source, None, options.ignore)
+            return found
 
         short = minimise(program.source, failing, seconds=options.patience)
         message = failing(short) or (one["failed"], "not seen again: it depends on what ran before, or on freed memory")
@@ -239,7 +240,11 @@ def report(options: argparse.Namespace, summary: Summary) -> bool:
     if never and total >= 5000:
         print(f"never occurred: {', '.join(never)}")
     well = not summary.failures and skipped <= SKIPPED_MOST * total and not (never and total >= 5000)
-    print("no differences" if not summary.failures else "differences: " + " ".join(str(one["seed"]) for one in summary.failures[:40]))
+    print(
+        "no differences"
+        if not summary.failures
+        else "differences: " + " ".join(str(one["seed"]) for one in summary.failures[:40])
+    )
     return well
 
 
@@ -251,7 +256,9 @@ def main() -> int:
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "fuzz_programs.json", help="what is done so far")
     parser.add_argument("--fresh", action="store_true", help="forget the state file")
     parser.add_argument("--without", action="append", default=[], metavar="FEATURE", help="programs without a feature")
-    parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="a kind of difference to pass over")
+    parser.add_argument(
+        "--ignore", action="append", default=[], metavar="KIND", help="a kind of difference to pass over"
+    )
     parser.add_argument("--shorten", type=int, default=SHORTENED, help="failures of a kind that are minimised (2)")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds for minimising one (30)")
     parser.add_argument("--features", action="store_true", help="list the features")
@@ -272,7 +279,7 @@ def main() -> int:
         print(script(generate(options.show, options.without).source, f"seed {options.show}", options.ignore))
         return 0
     if options.worker:
-        worker(*options.worker, options.without, options.ignore)
+        worker(options.worker[0], options.worker[1], options.without, options.ignore)
         return 0
     key = {"start": options.start, "count": options.count, "without": options.without, "ignore": options.ignore}
     options.state.parent.mkdir(parents=True, exist_ok=True)

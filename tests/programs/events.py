@@ -21,7 +21,9 @@ def optimizer_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
             )
         )
         events.append(("param_groups replaced", [f"{name}.param_groups[0] = dict({name}.param_groups[0], lr=0.03)"]))
-        events.append(("param_groups replaced", [f"{name}.param_groups = [dict(g, lr=0.03) for g in {name}.param_groups]"]))
+        events.append(
+            ("param_groups replaced", [f"{name}.param_groups = [dict(g, lr=0.03) for g in {name}.param_groups]"])
+        )
         if one.kind != "own optimizer with state":
             extra = "numbers(3, seed=90).requires_grad_()"
             events.append(("add_param_group", [f"{name}.add_param_group({{'params': [{extra}]}})"]))
@@ -44,7 +46,10 @@ def optimizer_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
             entry = f"{name}.state[{p}]"
             events += [
                 ("state entry assigned", [f"if 'exp_avg' in {entry}: {entry}['exp_avg'] = {entry}['exp_avg'] * 0.5"]),
-                ("state entry assigned", [f"if 'exp_avg' in {entry}: {entry}['exp_avg_sq'] = {entry}['exp_avg_sq'] * 2"]),
+                (
+                    "state entry assigned",
+                    [f"if 'exp_avg' in {entry}: {entry}['exp_avg_sq'] = {entry}['exp_avg_sq'] * 2"],
+                ),
                 ("step count changed", [f"if 'step' in {entry}: {entry}['step'] = {entry}['step'] * 0 + 7"]),
                 ("state tensor written", [f"if 'exp_avg' in {entry}: {entry}['exp_avg'].mul_(0.5)"]),
                 ("option changed", [f"{name}.param_groups[0]['eps'] = 0.01"]),
@@ -101,7 +106,10 @@ def model_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
         ("parameter .data", ["for one in model.parameters(): one.data = one.data * 0.5"]),
         ("requires_grad flipped", [f"{first}.requires_grad_(not {first}.requires_grad)"]),
         ("module hook registered", [f"{at_module} = model.register_forward_hook(lambda m, a, r: r * 0.5)"]),
-        ("module hook registered", [f"{at_module} = list(model.modules())[1].register_forward_hook(lambda m, a, r: r + 1)"]),
+        (
+            "module hook registered",
+            [f"{at_module} = list(model.modules())[1].register_forward_hook(lambda m, a, r: r + 1)"],
+        ),
         ("module hook registered", [f"{at_module} = model.register_forward_pre_hook(lambda m, a: (a[0] * 0.5,))"]),
         ("module hook registered", [f"{at_module} = model.register_full_backward_hook(lambda m, i, o: None)"]),
         ("hook registered", [f"{handle} = {first}.register_hook(lambda g: g * 2)"]),

@@ -19,7 +19,14 @@ UNARY = (
     "{}.square()",
     "{}.abs().add(1).log()",
 )
-BINARY = ("{} + {}", "{} - {}", "{} * {}", "{} * {}.tanh()", "fastbp.where({} > 0, {}, 0.5 * {})", "{} / (2 + {}.tanh())")
+BINARY = (
+    "{} + {}",
+    "{} - {}",
+    "{} * {}",
+    "{} * {}.tanh()",
+    "fastbp.where({} > 0, {}, 0.5 * {})",
+    "{} / (2 + {}.tanh())",
+)
 
 
 def fits(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
@@ -46,6 +53,9 @@ def viewed(w: Writer, a: Name) -> tuple[str, tuple[int, ...]]:
     ways = []
     if len(shape) >= 2:
         i, j = w.rng.sample(range(len(shape)), 2)
+        if 1 in shape and w.maybe(0.5):
+            i = shape.index(1)
+            j = w.pick([axis for axis in range(len(shape)) if axis != i])
         turned = list(shape)
         turned[i], turned[j] = turned[j], turned[i]
         ways += [(f"{a}.transpose({i}, {j})", tuple(turned))] * 3
@@ -68,11 +78,23 @@ def viewed(w: Writer, a: Name) -> tuple[str, tuple[int, ...]]:
     return w.pick(ways)
 
 
+def turned(w: Writer, a: Name) -> Name:
+    """An operand as it is, or with an axis of size 1 at another place before the last."""
+    ones = [axis for axis, size in enumerate(a.shape[:-1]) if size == 1]
+    if not ones or len(a.shape) < 3 or w.maybe(0.4):
+        return a
+    i = w.pick(ones)
+    j = w.pick([axis for axis in range(len(a.shape) - 1) if axis != i])
+    shape = list(a.shape)
+    shape[i], shape[j] = shape[j], shape[i]
+    return Name(f"{a}.transpose({i}, {j})", tuple(shape))
+
+
 def product(w: Writer, a: Name, weights: list[Name]) -> tuple[str, tuple[int, ...]] | None:
     """A product of a tensor with one of the weights, or with itself turned."""
     if not a.shape:
         return None
-    k = a.shape[-1]
+    a, k = turned(w, a), a.shape[-1]
     ways: list[tuple[str, tuple[int, ...]]] = []
     for b in weights:
         if len(b.shape) == 1 and b.shape[0] == k:
@@ -92,9 +114,9 @@ def product(w: Writer, a: Name, weights: list[Name]) -> tuple[str, tuple[int, ..
     return w.pick(ways)
 
 
-def grow(w: Writer, values: list[Name], lines: list[str], count: int) -> Name:
+def grow(w: Writer, values: list[Name], lines: list[str], count: int, first: Name | None = None) -> Name:
     """Append `count` lines of operations; each makes a value that later ones may use. Returns the last."""
-    last = w.pick(values)
+    last = first or w.pick(values)
     for _ in range(count):
         a = last if w.maybe(0.6) else w.pick(values)
         kind = w.rng.random()
@@ -106,7 +128,7 @@ def grow(w: Writer, values: list[Name], lines: list[str], count: int) -> Name:
             made = (binary(w, a.name, w.pick(others).name), a.shape) if others else None
         elif kind < 0.68:
             made = viewed(w, a)
-        elif kind < 0.92:
+        elif kind < 0.92 or (len(a.shape) > 2 and w.maybe(0.3)):
             made = product(w, a, [one for one in values if one is not a])
         elif a.shape:
             axis = w.rng.randrange(len(a.shape))
@@ -137,7 +159,7 @@ def term(w: Writer, p: Name, values: list[Name], constants: bool = True) -> str:
         ways += [f"({w.pick(broad)} * {p}).sum()", f"({p} * {w.pick(broad)}).mean()"]
         ways += [f"({p} * {w.pick(broad)}).square().mean()", f"({w.pick(broad)} * {p} - 1).square().mean()"]
     if weighted:
-        one = w.pick(weighted)
+        one = turned(w, w.pick(weighted))
         if len(p.shape) == 1:
             ways += [f"({one} @ {p}).sum()", f"({one} @ {p}).square().mean()"]
         else:

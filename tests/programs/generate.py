@@ -12,7 +12,7 @@ from programs.steps import function_body, make_arguments, plain_body, start_of_b
 from programs.worlds import World, make_call_arguments, make_model, make_optimizers, make_parameters
 from programs.writing import Name, Writer, indented
 
-HEADER = '''\
+HEADER = """\
 from copy import deepcopy
 
 import numpy as np
@@ -22,7 +22,7 @@ import fastbp.nn.functional as F
 from fastbp import nn, optim
 from fastbp.utils.data import DataLoader, TensorDataset
 from programs.parts import *
-'''
+"""
 
 
 ATTEMPTS = 500
@@ -62,7 +62,7 @@ def generate(seed: int, without: Collection[str] = ()) -> Program:
 
 def draw(seed: int, without: Collection[str]) -> Writer:
     w, world = Writer(seed, without), World()
-    families = {"train": 33, "model": 22, "function": 20, "model function": 7, "plain": 13, "special": 6}
+    families = {"train": 33, "model": 22, "function": 20, "model function": 7, "plain": 16, "special": 6}
     family = w.rng.choices(list(families), list(families.values()))[0]
     if family == "special":
         special.write(w)
@@ -170,7 +170,7 @@ def calls(w: Writer, world: World, names: list[Name], made: list[str]) -> None:
 
 
 def raising_call(w: Writer, world: World, number: int, size: int) -> list[str]:
-    """A call that raises; where it does so in the middle of things, with a shape that is new, so that it is captured."""
+    """A call that raises; in the middle of things only with a shape that is new, so that it is captured."""
     if "failing" in world.closure:
         lines, given = make_call_arguments(w, world, 90 + number, size)
         call = f"e{number} = see.call({', '.join(['step', *given])})"

@@ -4,8 +4,8 @@ What is seen of a world at a place of the program: values, shapes and dtypes of 
 names lead to, which of them are None, which share memory and which are one object, `requires_grad` and `is_leaf`, plain
 values (step counts, options, training flags), the random generator; and what calls raise.
 
-Values are equal to the bit. Only where a plan has one of the classes of steps for which docs/compile.md states that sums
-are taken in another order may they differ, by the bounds of `twins`; which programs had such a step is counted.
+Values are equal to the bit. Only where a plan has one of the classes of steps for which docs/compile.md states that
+sums are taken in another order may they differ, by the bounds of `twins`; which programs had such a step is counted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from programs.parts import begin
 from twins import BOUND
 
 import fastbp
 from fastbp import nn, optim
+from programs.parts import begin
 
 PLAIN = (bool, int, float, str, type(None))
 RESULT = re.compile(r"[rq]\d+\b")
@@ -39,8 +39,8 @@ REFUSALS = (
     "that draws random numbers or writes in place is not",
 )
 
-# What docs/compile.md states: results are tensors of their own, also where eager code returns a gradient, and a gradient
-# that somebody holds is not written. What eager code adds to the gradient later is then not in the copy.
+# What docs/compile.md states: results are tensors of their own, also where eager code returns a gradient, and a
+# gradient that somebody holds is not written. What eager code adds to the gradient later is then not in the copy.
 TOLERATED = (
     "gradient and result: apart compiled, one object eager",
     "gradient and result: apart compiled, shared memory eager",
@@ -204,7 +204,7 @@ class Observer:
             self._look_at_plans()
 
     def refused(self, function: Any, *args: Any, **kwargs: Any) -> None:
-        """A call that raises while it is captured and leaves no trace: eager code, which would leave one, does not run."""
+        """A call that raises at capture and leaves no trace: eager code, which would leave one, does not run."""
         if not self.compiled:
             return
         try:
@@ -295,7 +295,9 @@ def role(path: str) -> str:
     return "generator" if path == "generator" else "world"
 
 
-def compare_values(found: Any, wanted: Any, path: str, where: str, outcome: Outcome, declared: set[str]) -> Iterator[Failure]:
+def compare_values(
+    found: Any, wanted: Any, path: str, where: str, outcome: Outcome, declared: set[str]
+) -> Iterator[Failure]:
     if not (isinstance(wanted, tuple) and isinstance(found, tuple)):
         both_nan = found != found and wanted != wanted
         if isinstance(wanted, tuple) or type(found) is not type(wanted) or not (both_nan or found == wanted):
@@ -308,13 +310,17 @@ def compare_values(found: Any, wanted: Any, path: str, where: str, outcome: Outc
         if declared and near(a, b):
             outcome.declared.update(dict.fromkeys(declared, True))
         else:
-            yield Failure(f"{role(path)}: value", where, f"{path} is {a.tolist()} compiled, {b.tolist()} eager", (path,))
+            yield Failure(
+                f"{role(path)}: value", where, f"{path} is {a.tolist()} compiled, {b.tolist()} eager", (path,)
+            )
     if history != eager:
         names = "(requires_grad, is_leaf)"
         yield Failure(f"{role(path)}: history", where, f"{path}: {names} {history} compiled, {eager} eager", (path,))
 
 
-def compare_places(a: dict[str, Any], b: dict[str, Any], where: str, outcome: Outcome, declared: set[str]) -> Iterator[Failure]:
+def compare_places(
+    a: dict[str, Any], b: dict[str, Any], where: str, outcome: Outcome, declared: set[str]
+) -> Iterator[Failure]:
     """All differences between what was seen at one place, compiled and eager."""
     raised = [one["values"].get("raised", "nothing") for one in (a, b)]
     if raised != ["nothing", "nothing"]:

@@ -78,7 +78,13 @@ def kept_from_capture(w: Writer) -> None:
         "r0 = see.call(step, numbers(3, seed=1))",
     ]
     uses = ["kept[0].uniform_", "kept[0].normal_", "lambda: kept[0] + 1", "lambda: kept[0].add_(1)", "kept[0].zero_"]
-    uses += ["lambda: other(kept[0])", "lambda: kept[0].numpy()", "kept[0].bernoulli_", "kept[0].random_", "kept[0].exponential_"]
+    uses += [
+        "lambda: other(kept[0])",
+        "lambda: kept[0].numpy()",
+        "kept[0].bernoulli_",
+        "kept[0].random_",
+        "kept[0].exponential_",
+    ]
     for use in w.some(uses, 3):
         w.script.append(f"see.withdrawn({use})")
     w.script += ["kept[:] = [0]", "r1 = see.call(step, numbers(3, seed=2))", "see(locals(), history=False)"]
@@ -125,7 +131,11 @@ def called_from_its_own_hook(w: Writer) -> None:
 def inner_function(w: Writer) -> None:
     """A compiled function inside of another, and outside of it, over the same parameters."""
     w.use("inner compiled function")
-    w.script += ["def part(x):", f"    return (p * like).sum() + {w.pick(['x.sum()', '(x * 2).sum()'])}", "part = wrap(part)"]
+    w.script += [
+        "def part(x):",
+        f"    return (p * like).sum() + {w.pick(['x.sum()', '(x * 2).sum()'])}",
+        "part = wrap(part)",
+    ]
     trainer(w, ["loss = part(x) * 0.5 + p.square().sum()"])
     for number in range(3):
         w.script.append(f"r{number} = see.call(step, numbers(2, seed={number + 60}))")

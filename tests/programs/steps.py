@@ -13,7 +13,11 @@ def make_arguments(w: Writer, world: World, training: bool) -> list[Name]:
 
     def add(argument: Argument, shape: tuple[int, ...]) -> None:
         if argument.grad:
-            w.use({"leaf": "leaf argument", "leaf with grad": "leaf argument with grad"}.get(argument.grad, "non-leaf argument"))
+            w.use(
+                {"leaf": "leaf argument", "leaf with grad": "leaf argument with grad"}.get(
+                    argument.grad, "non-leaf argument"
+                )
+            )
         if argument.lasting:
             w.use("lasting argument")
             w.setup.append(f"{argument.name} = {w.laid_out(shape)}" + (".requires_grad_()" if argument.grad else ""))
@@ -21,7 +25,7 @@ def make_arguments(w: Writer, world: World, training: bool) -> list[Name]:
         names.append(Name(argument.name, shape, grad=bool(argument.grad), argument=True))
 
     last = world.inputs or (world.params[0].shape[-1] if world.params else w.pick([1, 2, 3, 4]))
-    between = w.pick([(), (), (), (1,), (2,), (1, 2), (2, 1)])
+    between = w.pick([(), (), (), (), (1,), (1,), (2,), (1, 2), (2, 1), (2, 1)])
     grad = ""
     if w.chance("leaf argument", 0.2 if training else 0.35):
         grad = "leaf with grad" if w.chance("leaf argument with grad", 0.35) else "leaf"
@@ -125,9 +129,7 @@ def losses(w: Writer, world: World, names: list[Name], chosen: list[Name], numbe
 
 def gradients_before(w: Writer, world: World, optimizer: str, chosen: list[Name]) -> list[str]:
     """How gradients are cleared, if at all."""
-    kind = w.choose(
-        {"set_to_none": 4, "zeros": 1.5, "grad None": 1, "grad zeroed if there": 1, "accumulate": 1.2}
-    )
+    kind = w.choose({"set_to_none": 4, "zeros": 1.5, "grad None": 1, "grad zeroed if there": 1, "accumulate": 1.2})
     p = "next(iter(model.parameters()))" if world.model else w.pick(world.params)
     return {
         "set_to_none": [f"{optimizer}.zero_grad()"],
@@ -188,13 +190,17 @@ def results(w: Writer, world: World, names: list[Name], training: bool, values: 
         p = w.pick([one for one in world.params if one.shape] or world.params)
         if p.shape:
             ways.append(("returns view of parameter", f"{p}.detach()[{w.pick(['1:', ':1', '0', '...'])}]", 0.9))
-            ways.append(("returns view of parameter", f"{p}[{w.pick(['1:', ':1', '0'])}]", 0.6 if not training else 0.3))
+            ways.append(
+                ("returns view of parameter", f"{p}[{w.pick(['1:', ':1', '0'])}]", 0.6 if not training else 0.3)
+            )
     one = w.pick(names) if names else None
     if one is not None:
         ways.append(("returns argument", one.name, 0.7))
         ways.append(("returns view of argument", viewed(w, one)[0], 1.0))
     for value in values:
-        ways.append(("returns loss" if value.startswith("loss") else "returns intermediate", value, 3.0 if training else 4.0))
+        ways.append(
+            ("returns loss" if value.startswith("loss") else "returns intermediate", value, 3.0 if training else 4.0)
+        )
     count = w.pick([1, 1, 2, 3])
     ways = [one for one in ways if w.allowed(one[0])] or [("returns nothing", "None", 1.0)]
     chosen = w.rng.choices(ways, [one[2] for one in ways], k=count)
@@ -302,16 +308,22 @@ def function_body(w: Writer, world: World, names: list[Name]) -> list[str]:
 
 
 def plain_body(w: Writer, world: World, names: list[Name]) -> None:
-    """Operations without derivatives: views, products of odd layouts, writes into arguments and tensors from outside."""
+    """Operations without derivatives: views, products of odd layouts, writes into tensors from outside."""
     lines: list[str] = []
     values = [*names, *world.params]
+    if w.maybe(0.6):
+        shape = (2, names[0].shape[-1]) if w.maybe(0.5) else (names[0].shape[-1], 2)
+        w.setup.append(f"weight = numbers({w.listed(shape)}seed={w.number()})")
+        values.append(Name("weight", shape))
     made = []
-    for number in range(w.pick([1, 2, 3])):
-        last = grow(w, list(values), lines, w.pick([1, 2, 3, 6]))
+    for _ in range(w.pick([1, 2, 3])):
+        last = grow(w, list(values), lines, w.pick([1, 2, 3, 6]), first=values[0] if w.maybe(0.6) else None)
         made.append(last.name)
     if w.chance("buffer written", 0.2):
         w.setup.append(f"buffer = numbers(3, seed={w.number()})")
-        lines.append(w.pick([f"buffer.mul_(0.9).add_({made[-1]}.detach().mean())", "buffer.add_(1)", "buffer.normal_()"]))
+        lines.append(
+            w.pick([f"buffer.mul_(0.9).add_({made[-1]}.detach().mean())", "buffer.add_(1)", "buffer.normal_()"])
+        )
         if w.maybe(0.5):
             made.append(w.pick(["buffer", "buffer[1:]", "buffer * 2"]))
     if w.chance("random numbers", 0.08):

@@ -79,7 +79,11 @@ def int_product(shape: tuple[int, ...]) -> int:
 
 
 OPTIMIZERS = {
-    "SGD": ("optim.SGD({}, lr=0.1)", "optim.SGD({}, lr=0.1, weight_decay=0.1)", "optim.SGD({}, lr=0.05, maximize=True)"),
+    "SGD": (
+        "optim.SGD({}, lr=0.1)",
+        "optim.SGD({}, lr=0.1, weight_decay=0.1)",
+        "optim.SGD({}, lr=0.05, maximize=True)",
+    ),
     "SGD momentum": (
         "optim.SGD({}, lr=0.1, momentum=0.9)",
         "optim.SGD({}, lr=0.1, momentum=0.9, dampening=0.3)",
@@ -97,17 +101,20 @@ def make_optimizers(w: Writer, world: World) -> None:
     count = 1 + w.chance("two optimizers", 0.22)
     names = [str(one) for one in world.params]
     for number in range(count):
-        kind = w.choose(
-            {
-                "SGD": 2,
-                "SGD momentum": 2,
-                "Adam": 2,
-                "AdamW": 1,
-                "amsgrad": 1,
-                "own optimizer": 1,
-                "own optimizer with state": 0.5,
-            }
-        ) or "SGD"
+        kind = (
+            w.choose(
+                {
+                    "SGD": 2,
+                    "SGD momentum": 2,
+                    "Adam": 2,
+                    "AdamW": 1,
+                    "amsgrad": 1,
+                    "own optimizer": 1,
+                    "own optimizer with state": 0.5,
+                }
+            )
+            or "SGD"
+        )
         chosen = names
         if count == 2:
             if w.chance("shared by optimizers", 0.5):

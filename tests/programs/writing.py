@@ -10,35 +10,46 @@ from typing import Any
 # What programs are made of, by name: each must occur (tools/fuzz_programs.py), each can be switched off.
 FEATURES = tuple(
     """
-    float64 | leaf argument | leaf argument with grad | non-leaf argument | argument by name | static argument | array argument
+    float64 | leaf argument | leaf argument with grad | non-leaf argument | argument by name | static argument
+    array argument
     lasting argument | container argument | batch sizes
-    permuted | sliced | stepped | expanded | size-1 axis | reversed array | more than two axes
+    permuted | sliced | stepped | expanded | size-1 axis | reversed array | size-1 axis moved | more than two axes
     bare parameters | model | tied parameters | parameter with grad | parameter views of one memory
     Sequential | ModuleList | ModuleDict | Block | Centred | Dropout | LeakyReLU
     SGD | SGD momentum | Adam | AdamW | amsgrad | own optimizer | own optimizer with state | two groups
     two optimizers | shared by optimizers | two steps | three steps
     set_to_none | zeros | grad None | grad zeroed if there | accumulate | some gradients only
     linear loss | gradient in argument | product | many-axis product | random operations | cross entropy
-    grad assigned argument | grad assigned constant | grad scaled in place | grad replaced | grad clipped | grad dropped after
+    grad assigned argument | grad assigned constant | grad scaled in place | grad replaced | grad clipped
+    grad dropped after
     argument grad None | argument grad zeroed | argument grad assigned
     returns grad | returns parameter | returns view of parameter | returns argument | returns view of argument
     returns constant | returns object | returns nothing | returns loss | returns intermediate | returns several
-    argument written | array written | non-leaf argument written | parameter written | buffer written | random fill of argument
+    argument written | array written | non-leaf argument written | parameter written | buffer written
+    random fill of argument
     random numbers | closure number | global number | closure flag | closure text
     no_grad inside | enable_grad inside | no_grad outside | detach
-    function with derivative | unused result | zero cotangent | gradient between results | backward twice | plain function
+    function with derivative | unused result | zero cotangent | gradient between results | backward twice
+    plain function
     hook on parameter | hook on intermediate | hook on module | post-accumulate hook
-    parameter .data | module cast | parameter cast | load_state_dict | optimizer load_state_dict | optimizer state cleared
+    parameter .data | module cast | parameter cast | load_state_dict | optimizer load_state_dict
+    optimizer state cleared
     state entry cleared | state entry deleted | state entry assigned | step count changed | state tensor written
     lr changed | option changed | momentum switched | add_param_group | param_groups replaced
-    child appended | key added | child deleted | child replaced | module parameter replaced | child parameter replaced
-    attribute number | attribute text | attribute flag | attribute tuple | attribute None | Dropout p | negative slope
-    hook registered | hook removed | module hook registered | module hook removed | requires_grad flipped | train or eval
+    child appended | key added | child deleted | child replaced | module parameter replaced
+    child parameter replaced
+    attribute number | attribute text | attribute flag | attribute tuple | attribute None | Dropout p
+    negative slope
+    hook registered | hook removed | module hook registered | module hook removed | requires_grad flipped
+    train or eval
     closure number changed | global number changed | closure flag changed | closure text changed
-    event grad None | event grad zeros | event grad tensor | event grad held | event grad written | event argument grad
+    event grad None | event grad zeros | event grad tensor | event grad held | event grad written
+    event argument grad
     manual_seed | default dtype | threads changed
-    raises in function | raises in hook | raises in Function.backward | raises at capture | calls itself | called from its own hook
-    inner compiled function | kept from capture | made in another thread | epoch | memory budget | backward by outer code
+    raises in function | raises in hook | raises in Function.backward | raises at capture | calls itself
+    called from its own hook
+    inner compiled function | kept from capture | made in another thread | epoch | memory budget
+    backward by outer code
     parameter .data between forward and backward | eager call between
     """.replace("\n", "|").split("|")
 )
@@ -135,6 +146,8 @@ class Writer:
             self.use("size-1 axis")
         if not shape or self.maybe(plain):
             return f"{maker}({self.listed(shape)}seed={self.number()})"
+        if 1 in shape and len(shape) > 1 and self.chance("size-1 axis moved", 0.4):
+            return self.with_moved_axes(shape, maker)
         order = list(range(len(shape)))
         if len(shape) > 1 and self.chance("permuted", 0.6):
             self.rng.shuffle(order)
@@ -171,6 +184,16 @@ class Writer:
         if expand:
             text += f".expand({', '.join(str(one) for one in shape)})"
         return text
+
+    def with_moved_axes(self, shape: tuple[int, ...], maker: str) -> str:
+        """Contiguous but for the axes of size 1, which have the strides of other places."""
+        order = [axis for axis, size in enumerate(shape) if size != 1]
+        for axis in (axis for axis, size in enumerate(shape) if size == 1):
+            order.insert(self.rng.randrange(len(order) + 1), axis)
+        base = tuple(shape[axis] for axis in order)
+        back = ", ".join(str(order.index(axis)) for axis in range(len(shape)))
+        turn = "transpose" if maker == "array" else "permute"
+        return f"{maker}({self.listed(base)}seed={self.number()}).{turn}({back})"
 
     @staticmethod
     def listed(shape: tuple[int, ...]) -> str:
