@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from programs.generate import Program, generate
-from programs.minimise import kind_of_failure, minimise, script
+from programs.minimise import CRASH, kind_here, kind_of_failure, minimise, script
 from programs.observe import Failure, Outcome, SkippedError, check
 from programs.writing import FEATURES
 
@@ -40,7 +40,7 @@ def test_compiled_as_eager(first: int) -> None:
         program = generate(seed)
         failure = failure_of(program)
         if failure is not None:
-            short = minimise(program.source, kind_of_failure, seconds=15)
+            short = minimise(program.source, seconds=15)
             pytest.fail(f"seed {seed}: {failure}\n{script(short, str(failure))}", pytrace=False)
 
 
@@ -203,7 +203,7 @@ def test_program_is_minimised_and_printed(tmp_path: Path) -> None:
         for program in (generate(seed, OF_CAPTURE) for seed in range(200))
         if (failure := failure_of(program, wrap))
     )
-    failing = lambda source: kind_of_failure(source, wrap)  # noqa: E731
+    failing = lambda source: kind_here(source, wrap)  # noqa: E731
     short = minimise(program.source, failing, seconds=20)
     found = failing(short)
     assert found is not None and found[0] == failure.kind
@@ -232,4 +232,4 @@ def test_crash_is_a_failure() -> None:
 
         return lambda: os.abort()
 
-    assert kind_of_failure(source, wrap) == ("crash", "the process died")
+    assert kind_of_failure(source, wrap) == CRASH

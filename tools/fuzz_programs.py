@@ -21,6 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def run(options: argparse.Namespace, summary: Summary, state: Path, key: dict[st
 def shorten(options: argparse.Namespace, summary: Summary, folder: Path) -> None:
     """Scripts of the first failures of each kind."""
     from programs.generate import generate
-    from programs.minimise import kind_of_failure, minimise, script
+    from programs.minimise import kind_here, kind_of_failure, minimise, script
 
     told: Counter[str] = Counter()
     for one in sorted(summary.failures, key=lambda one: one["seed"]):
@@ -211,12 +212,10 @@ def shorten(options: argparse.Namespace, summary: Summary, folder: Path) -> None
             continue
         program = generate(one["seed"], options.without)
 
-        def failing(source: str) -> tuple[str, str] | None:
-            found: tuple[str, str] | None = kind_of_failure(source, None, options.ignore)
-            return found
-
+        failing = partial(kind_here, ignored=options.ignore)
         short = minimise(program.source, failing, seconds=options.patience)
-        message = failing(short) or (one["failed"], "not seen again: it depends on what ran before, or on freed memory")
+        unseen = "not seen again: it depends on what ran before, or on freed memory"
+        message = kind_of_failure(short, None, options.ignore) or (one["failed"], unseen)
         path = folder / f"program_{one['seed']}.py"
         path.write_text(script(short, f"seed {one['seed']}: {message[1]}", options.ignore))
         print(f"\n---- seed {one['seed']}: {message[1][:300]}\n{short}\n(python {path})", flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import copy
 import faulthandler
+import json
 import os
 import select
 import signal
@@ -22,43 +23,63 @@ from pathlib import Path
 from typing import Any
 
 from programs.generate import HEADER, load
-from programs.observe import Failure, SkippedError, check
+from programs.observe import Failure, check
 
 PATIENCE = 20.0  # seconds that one attempt may take
+CRASH = ("crash", "the process died")
 
 
-def kind_of_failure(
-    source: str, wrap: Callable[..., Any] | None = None, ignored: Collection[str] = ()
-) -> tuple[str, str] | None:
-    """The kind and text of the failure of a program, None where there is none; a crash is one. Runs in a child."""
+Kind = tuple[str, str] | None  # what failed, and how; None where nothing did
+
+
+def kind_here(source: str, wrap: Callable[..., Any] | None = None, ignored: Collection[str] = ()) -> Kind:
+    """The failure of a program, which may take this process with it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            function = load(source)
+        check(function, wrap, ignored)
+    except Failure as failure:
+        return failure.kind, str(failure)
+    except Exception:
+        return None
+    return None
+
+
+def in_child(work: Callable[[Callable[[Any], None]], None]) -> Iterator[Any]:
+    """What `work` sends from a process of its own; the last is "end", but where that process died or hung."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         faulthandler.disable()
-        signal.alarm(int(PATIENCE))
-        text = b""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)
-                function = load(source)
-            check(function, wrap, ignored)
-        except Failure as failure:
-            text = f"{failure.kind}\n{failure}".encode()
-        except (SkippedError, Exception):
-            text = b"skipped\n"
-        os.write(writing, (text or b"none\n")[:60000])
+        stream = os.fdopen(writing, "w")
+
+        def send(message: Any) -> None:
+            stream.write(json.dumps(message) + "\n")
+            stream.flush()
+
+        work(send)
+        send("end")
         os._exit(0)
     os.close(writing)
-    text = b""
-    while select.select([reading], [], [], PATIENCE + 5)[0] and (part := os.read(reading, 1 << 16)):
-        text += part
-    os.close(reading)
-    os.waitpid(child, 0)
-    if not text:
-        return "crash", "the process died"
-    kind, _, message = text.decode().partition("\n")
-    return None if kind in ("none", "skipped") else (kind, message)
+    rest = b""
+    try:
+        while select.select([reading], [], [], PATIENCE)[0] and (part := os.read(reading, 1 << 16)):
+            *lines, rest = (rest + part).split(b"\n")
+            yield from (json.loads(line) for line in lines)
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def kind_of_failure(source: str, wrap: Callable[..., Any] | None = None, ignored: Collection[str] = ()) -> Kind:
+    """The failure of a program; a crash is one. Runs in a child."""
+    found = next(in_child(lambda send: send(kind_here(source, wrap, ignored))), "died")
+    if found == "died":
+        return CRASH
+    return None if found is None else (found[0], found[1])
 
 
 def bodies(tree: ast.AST) -> Iterator[list[ast.stmt]]:
@@ -87,7 +108,7 @@ def without_statements(tree: ast.Module) -> Iterator[Edit]:
     for number, body in enumerate(found):
         size = len(body)
         while size:
-            for first in range(len(body) - size, -1, -1):
+            for first in range(len(body) - size, -1, -size):
                 yield partial(edit, number, first, size)
             size //= 2
     for number, body in enumerate(found):
@@ -226,14 +247,10 @@ def text_of(edit: Edit) -> str | None:
     return text
 
 
-def minimise(source: str, failing: Callable[[str], tuple[str, str] | None], seconds: float = 30.0) -> str:
-    """The shortest program found, within some seconds, of which `failing` gives the same kind of failure."""
-    found = failing(source)
-    if found is None:
-        return source
-    kind, end = found[0], time.monotonic() + seconds
-    tried: set[str] = set()
-    source = ast.unparse(ast.parse(source))
+def shorten(
+    source: str, kind: str, failing: Callable[[str], Kind], tried: set[str], end: float, send: Callable[[Any], None]
+) -> None:
+    """Send what is tried and what is found, until nothing shorter fails in the same way."""
     shorter = True
     while shorter:
         shorter = False
@@ -241,18 +258,39 @@ def minimise(source: str, failing: Callable[[str], tuple[str, str] | None], seco
             at = 0
             while (edit := next(islice(way(ast.parse(source)), at, None), None)) is not None:
                 if time.monotonic() > end:
-                    return source
+                    return
                 candidate = text_of(edit)
                 if candidate is None or len(candidate) >= len(source) or candidate in tried:
                     at += 1
                     continue
                 tried.add(candidate)
+                send({"tries": candidate})
                 again = failing(candidate)
                 if again is not None and again[0] == kind:
                     source, shorter = candidate, True
+                    send({"finds": candidate})
                 else:
                     at += 1
-    return source
+
+
+def minimise(source: str, failing: Callable[[str], Kind] = kind_here, seconds: float = 30.0) -> str:
+    """The shortest program found, within some seconds, that fails in the same way; `failing` runs in children."""
+    found = next(in_child(lambda send: send(failing(source))), "died")
+    if found is None:
+        return source
+    kind, end = CRASH[0] if found == "died" else found[0], time.monotonic() + seconds
+    source, tried = ast.unparse(ast.parse(source)), {source}
+    while True:
+        last: Any = None
+        for last in in_child(lambda send: shorten(source, kind, failing, tried, end, send)):  # noqa: B023
+            if "tries" in last:
+                tried.add(last["tries"])
+            if "finds" in last:
+                source = last["finds"]
+        if last == "end" or not isinstance(last, dict):
+            return source
+        if kind == CRASH[0] and "tries" in last:
+            source = last["tries"]
 
 
 def script(source: str, message: str, ignored: Collection[str] = ()) -> str:
