@@ -218,6 +218,13 @@ class Inline(ast.NodeTransformer):
         return copy.deepcopy(self.value) if read else node
 
 
+def read_inside(body: list[ast.stmt], name: str) -> bool:
+    """Whether a function in the body reads a name: what is made outside of it must not be made by its calls."""
+    functions = [one for one in body if isinstance(one, ast.FunctionDef)]
+    inner = (node for one in functions for node in ast.walk(one))
+    return any(isinstance(node, ast.Name) and node.id == name for node in inner)
+
+
 def without_names(tree: ast.Module) -> Iterator[Edit]:
     """The tree without an assignment to a name, whose value stands where the name was read."""
 
@@ -231,7 +238,9 @@ def without_names(tree: ast.Module) -> Iterator[Edit]:
 
     for number, body in enumerate(bodies(tree)):
         for at, one in enumerate(body):
-            if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name) and len(body) > 1:
+            if not (isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name)) or len(body) == 1:
+                continue
+            if isinstance(one.value, ast.Name | ast.Constant) or not read_inside(body, one.targets[0].id):
                 yield partial(edit, number, at)
 
 
