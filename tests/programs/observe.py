@@ -178,7 +178,11 @@ class Observer:
     def _look_at_plans(self) -> None:
         for function in self._functions:
             plan = getattr(function, "plan", None)
-            for one in (plan, getattr(plan, "derivative", None)):
+            derivative = getattr(plan, "derivative", None)
+            if derivative is not None:
+                # What the function contributes to a gradient is one sum, to which the outside's contributions are added.
+                self.declared.add("derivative of a function")
+            for one in (plan, derivative):
                 if one is not None:
                     self.declared.update(declared_classes(one.steps))
 
