@@ -112,12 +112,19 @@ def model_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
         ),
         ("module hook registered", [f"{at_module} = model.register_forward_pre_hook(lambda m, a: (a[0] * 0.5,))"]),
         ("module hook registered", [f"{at_module} = model.register_full_backward_hook(lambda m, i, o: None)"]),
+        (
+            "module hook registered",
+            [f"{at_module} = list(model.modules())[-1].register_full_backward_hook(lambda m, i, o: halved(i))"],
+        ),
         ("hook registered", [f"{handle} = {first}.register_hook(lambda g: g * 2)"]),
         ("event grad None", ["model.zero_grad()"]),
         ("event grad zeros", ["model.zero_grad(set_to_none=False)"]),
         ("event grad held", [f"{held} = {first}.grad"]),
         ("event grad tensor", [f"{first}.grad = fastbp.ones_like({first}.detach())"]),
     ]
+    if not any(one.lasting for one in world.arguments):
+        wide, narrow = "begin(fastbp.float64)", "begin(fastbp.float32)"
+        events.append(("module cast for good", ["model.double()", wide] if w.maybe(0.5) else ["model.float()", narrow]))
     return events
 
 

@@ -114,6 +114,12 @@ def declare(w: Writer, world: World) -> None:
         how = "batch.values()" if world.container == "{}" else "batch"
         w.body[:0] = [f"{parameters}, = {how}"]
         parameters = "batch"
+    if world.model and not world.trains and w.chance("module compiled itself", 0.25):
+        # The function around it stays eager.
+        call = next(line for line in w.body if line.startswith("y = model("))
+        w.body[w.body.index(call)] = call.replace("model(", "fast(")
+        w.script += ["fast = wrap(model)", f"def step({parameters}):", *indented(w.body)]
+        return
     w.script += [f"def step({parameters}):", *indented(w.body)]
     options = ""
     if w.chance("memory budget", 0.02):
@@ -160,8 +166,6 @@ def calls(w: Writer, world: World, names: list[Name], made: list[str]) -> None:
         call = f"r{number} = see.call({', '.join(['step', *given])})"
         if w.chance("no_grad outside", 0.05 if not world.trains else 0.0):
             w.script += ["with fastbp.no_grad():", f"    {call}"]
-        elif world.trains is False and w.chance("eager call between", 0.0):
-            w.script.append(call)
         else:
             w.script.append(call)
         w.script.append("see(locals(), history=False)" if world.trains else "see(locals())")

@@ -180,7 +180,7 @@ class Observer:
             plan = getattr(function, "plan", None)
             derivative = getattr(plan, "derivative", None)
             if derivative is not None:
-                # What the function contributes to a gradient is one sum, to which the outside's contributions are added.
+                # What the function contributes to a gradient is one sum; the outside's contributions join it after.
                 self.declared.add("derivative of a function")
             for one in (plan, derivative):
                 if one is not None:

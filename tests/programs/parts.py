@@ -187,6 +187,11 @@ class Guarded(fastbp.autograd.Function):
         return gradient * 2
 
 
+def halved(gradients: Any) -> Any:
+    """What a backward hook of a module returns."""
+    return tuple(one if one is None else one * 0.5 for one in gradients)
+
+
 def raise_by_switch(gradient: Any) -> Any:
     """A hook that raises where the switch says so."""
     if Switch.raising:

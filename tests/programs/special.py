@@ -111,18 +111,16 @@ def calls_itself(w: Writer) -> None:
 
 def called_from_its_own_hook(w: Writer) -> None:
     """backward() inside runs a hook that calls the function again, or another compiled one."""
-    inner = w.pick(["step(x, False)", "other(g)", "other(x).sum()"])
-    w.script += ["def other(x):", "    return x * 0.5", "other = wrap(other)"]
-    where = w.pick(["loss.register_hook(hook)", "p.register_hook(hook) if not hooked else None"])
-    w.setup.append("hooked = False")
-    hook = f"lambda g: g * {inner}" if "g)" not in inner else f"lambda g: {inner}"
-    if where.startswith("p"):
-        # Registered once, outside.
-        trainer(w, ["loss = (p * like).square().sum() * x.sum() + (p * p).sum()"], "x")
+    w.script += ["other = wrap(lambda x: x * 0.5)"]
+    loss = "loss = (p * like).square().sum() * x.sum() + (p * p).sum()"
+    more = ""
+    if w.maybe(0.4):
+        trainer(w, [loss])
         w.script.append("p.register_hook(lambda g: other(g))")
     else:
-        trainer(w, ["loss = (p * like).square().sum() * x.sum()", f"if deep: loss.register_hook({hook})"], "x, deep")
-    more = "" if where.startswith("p") else ", True"
+        hook = w.pick(["lambda g: other(g)", "lambda g: g * step(x, False)", "lambda g: g * other(x).sum()"])
+        trainer(w, [loss, f"if deep: loss.register_hook({hook})"], "x, deep")
+        more = ", True"
     for number in range(3):
         w.script.append(f"r{number} = see.call(step, numbers(3, seed={number + 60}){more})")
         w.script.append("see(locals(), history=False)")

@@ -66,7 +66,7 @@ def start_of_body(w: Writer, world: World, names: list[Name]) -> None:
             elif w.chance("argument grad assigned", 0.06):
                 w.body.append(f"{name}.grad = fastbp.ones({w.listed(name.shape)})") if one.lasting else None
         elif not one.lasting and w.chance("non-leaf argument written" if one.grad else "argument written", 0.1):
-            one.written = world.written = True
+            one.written = True
             if one.array:
                 w.use("array written")
             ways = [f"{name}.mul_(0.5)", f"{name}[0] = 0.25", f"{name}.add_({name}.detach().tanh())"]
@@ -118,7 +118,6 @@ def losses(w: Writer, world: World, names: list[Name], chosen: list[Name], numbe
         last = grow(w, list(values), lines, w.pick([2, 4, 7]))
         terms.append(f"{last}.sin().mean()")
     if w.chance("random numbers", 0.06):
-        world.written = True
         p = w.pick(chosen)
         terms.append(f"({p} * fastbp.rand({w.listed(p.shape)})).sum()")
     if w.chance("detach", 0.05):
@@ -127,7 +126,7 @@ def losses(w: Writer, world: World, names: list[Name], chosen: list[Name], numbe
     return lines
 
 
-def gradients_before(w: Writer, world: World, optimizer: str, chosen: list[Name]) -> list[str]:
+def gradients_before(w: Writer, world: World, optimizer: str) -> list[str]:
     """How gradients are cleared, if at all."""
     kind = w.choose({"set_to_none": 4, "zeros": 1.5, "grad None": 1, "grad zeroed if there": 1, "accumulate": 1.2})
     p = "next(iter(model.parameters()))" if world.model else w.pick(world.params)
@@ -139,7 +138,7 @@ def gradients_before(w: Writer, world: World, optimizer: str, chosen: list[Name]
     }.get(kind, [])
 
 
-def gradients_after(w: Writer, world: World, names: list[Name], chosen: list[Name]) -> list[str]:
+def gradients_after(w: Writer, world: World, names: list[Name]) -> list[str]:
     """What is done to gradients between backward() and the optimizer's step."""
     if world.model:
         if w.chance("grad clipped", 0.12):
@@ -211,6 +210,8 @@ def results(w: Writer, world: World, names: list[Name], training: bool, values: 
         return chosen[0][1]
     w.use("returns several")
     texts = ", ".join(one[1] for one in chosen)
+    if w.chance("returns mapping", 0.15):
+        return f"{{{', '.join(f'{n}: {one[1]}' for n, one in enumerate(chosen))}}}"
     return w.pick([f"({texts})", f"[{texts}]"])
 
 
@@ -231,7 +232,7 @@ def train_body(w: Writer, world: World, names: list[Name]) -> None:
         chosen = params
         if len(params) > 1 and w.chance("some gradients only", 0.45 if count > 1 else 0.2):
             chosen = [w.pick(params)]
-        outside += gradients_before(w, world, optimizer, chosen)
+        outside += gradients_before(w, world, optimizer)
         inner = losses(w, world, names, chosen, number)
         place = w.rng.random()
         if place < 0.04 and w.allowed("enable_grad inside"):
@@ -247,12 +248,12 @@ def train_body(w: Writer, world: World, names: list[Name]) -> None:
             world.closure.add("switch")
             outside.append(f"loss{number} = Guarded.apply(loss{number})")
         outside.append(f"loss{number}.backward()")
-        outside += gradients_after(w, world, names, chosen)
+        outside += gradients_after(w, world, names)
         if w.chance("parameter written", 0.05) and not world.model:
             outside += ["with fastbp.no_grad():", f"    {w.pick(params)}.mul_(0.9)"]
         outside.append(f"{optimizer}.step()")
         if w.maybe(0.1):
-            outside += gradients_before(w, world, optimizer, chosen)
+            outside += gradients_before(w, world, optimizer)
         values.append(f"loss{number}.detach()" if w.maybe(0.7) else f"loss{number}")
     w.body += outside
     w.body.append(f"return {results(w, world, names, True, values)}")

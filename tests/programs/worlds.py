@@ -40,9 +40,7 @@ class World:
     trains: bool = False  # the function calls backward() itself
     closure: set[str] = field(default_factory=set)
     hooks: list[str] = field(default_factory=list)  # handles that may be removed
-    results: int = 0
     container: str = ""  # the brackets in which all arguments are given
-    written: bool = False  # the function writes into something, or draws
 
 
 SHAPES = ((3,), (4,), (2, 3), (3, 4), (1, 3), (3, 1), (4, 4), (1, 1), (1,), (2, 4))
