@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from programs.compare import Failure, Outcome
 from programs.generate import Program, generate
 from programs.minimise import CRASH, kind_here, kind_of_failure, minimise, script
-from programs.observe import Failure, Outcome, SkippedError, check
+from programs.observe import SkippedError, check
 from programs.writing import FEATURES
 
 import fastbp

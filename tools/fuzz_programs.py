@@ -36,8 +36,9 @@ SHORTENED = 2  # failures of a kind that are minimised
 
 def worker(first: int, last: int, without: list[str], ignored: list[str]) -> None:
     """Run programs and print a line before and after each."""
+    from programs.compare import Failure
     from programs.generate import generate
-    from programs.observe import Failure, SkippedError, check
+    from programs.observe import SkippedError, check
 
     warnings.simplefilter("ignore")
     for seed in range(first, last):

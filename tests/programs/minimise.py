@@ -22,8 +22,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from programs.compare import Failure
 from programs.generate import HEADER, load
-from programs.observe import Failure, check
+from programs.observe import check
 
 PATIENCE = 20.0  # seconds that one attempt may take
 CRASH = ("crash", "the process died")
