@@ -153,6 +153,15 @@ def other_events(w: Writer, world: World) -> list[tuple[str, list[str]]]:
     return events
 
 
+def drifting_event(w: Writer, world: World) -> str:
+    """A line that changes a number again each time that it runs; "" where there is nothing that may change."""
+    lines = [*world.drifting]
+    lines += [f"for group in {one.name}.param_groups: group['lr'] = group['lr'] * 0.7" for one in world.optimizers]
+    drifting = {"number": "factor = factor * 0.8", "global": "FACTOR = FACTOR * 0.8", "flag": "flag = not flag"}
+    lines += [line for kind, line in drifting.items() if kind in world.closure] * 2
+    return w.pick(lines) if lines else ""
+
+
 def draw_event(w: Writer, world: World) -> list[str] | None:
     """The lines of one event; "AGAIN" stands where a call belongs in their middle."""
     if world.hooks and w.maybe(0.3):

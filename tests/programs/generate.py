@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from programs import special
-from programs.events import draw_event
+from programs.events import draw_event, drifting_event
 from programs.steps import function_body, make_arguments, plain_body, start_of_body, train_body
 from programs.worlds import World, make_call_arguments, make_model, make_optimizers, make_parameters
 from programs.writing import Name, Writer, indented
@@ -143,9 +143,14 @@ def calls(w: Writer, world: World, names: list[Name], made: list[str]) -> None:
     by_name = not world.container and w.chance("argument by name", 0.08)
     later: list[list[str]] = []
     count = w.pick([2, 3, 3, 4, 5])
+    drifting = ""
+    if w.chance("changes at each call", 0.08):
+        count, drifting = 6, drifting_event(w, world)
     raising = w.pick(range(count)) if world.closure & {"failing", "switch"} else -1
     for number in range(count):
         if number:
+            if drifting:
+                w.script.append(drifting)
             for lines in later:
                 w.script += lines
             later = []

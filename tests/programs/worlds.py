@@ -35,6 +35,7 @@ class World:
     arguments: list[Argument] = field(default_factory=list)
     model: str = ""  # the kind of model, if any
     attributes: list[tuple[str, str]] = field(default_factory=list)  # an event's feature, and its line
+    drifting: list[str] = field(default_factory=list)  # lines that change an attribute again each time
     inputs: int = 0
     outputs: int = 0
     trains: bool = False  # the function calls backward() itself
@@ -173,6 +174,10 @@ def make_model(w: Writer, world: World) -> None:
     if tied and holder != "Block" and len(layers) > 1:
         w.setup.append(f"{place.format(len(layers) - 1)}.weight = {place.format(0)}.weight")
     world.attributes += model_events(w, holder, layers, place, outputs)
+    for n, one in enumerate(layers):
+        for kind, name in (("Dropout", "p"), ("LeakyReLU", "negative_slope"), ("Block", "factor"), ("Centred", "rate")):
+            if one.startswith((kind, f"nn.{kind}")):
+                world.drifting.append(f"{place.format(n)}.{name} = {place.format(n)}.{name} * 0.8")
 
 
 def model_events(w: Writer, holder: str, layers: list[str], place: str, outputs: int) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ FEATURES = tuple(
     function with derivative | unused result | zero cotangent | gradient between results | backward twice
     plain function
     hook on parameter | hook on intermediate | hook on module | post-accumulate hook
-    module compiled itself | returns mapping | module cast for good |
+    changes at each call | module compiled itself | returns mapping | module cast for good |
     parameter .data | module cast | parameter cast | load_state_dict | optimizer load_state_dict
     optimizer state cleared
     state entry cleared | state entry deleted | state entry assigned | step count changed | state tensor written
