@@ -123,6 +123,21 @@ def parameters_that_are_walked() -> Case:
 
 
 @case
+def parameters_that_are_looked_up() -> Case:
+    held = [nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)]
+
+    def function(x: Any) -> Any:
+        found = [one for one in held]  # neither called nor named
+        y = x * sum(found[0].state_dict(keep_vars=True).values()).sum() + found[1].get_parameter("weight").sum()
+        return y + sum(found[2]._parameters.values()).sum() + sum(p.sum() for _, p in found[3].named_parameters())
+
+    def setting_weights(number: int) -> Callable[[], object]:
+        return lambda: setattr(held[number], "weight", nn.Parameter(fastbp.full((3, 3), 2.0 + number)))
+
+    return function, [setting_weights(number) for number in range(4)]
+
+
+@case
 def hooks_of_modules() -> Case:
     model = nn.Sequential(nn.Identity())
     handles: list[Any] = []

@@ -298,6 +298,18 @@ def test_attributes_of_static_arguments() -> None:
 # ---- limits --------------------------------------------------------------------------------------------------------
 
 
+def test_functions_that_lead_to_themselves() -> None:
+    def function(x: Any) -> Any:
+        return function, x * factor
+
+    function.__wrapped__ = function  # type: ignore[attr-defined]
+    factor = 2.0
+    compiled = fastbp.compile(function)
+    for value in (2.0, 3.0):
+        factor = value
+        assert compiled(fastbp.ones(1))[1].item() == value
+
+
 def test_more_variables_than_a_call_compares() -> None:
     source = "def function(x):\n    return x" + "".join(f" + V{number}" for number in range(44))
     names = {f"V{number}": 1.0 for number in range(44)}

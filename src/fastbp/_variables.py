@@ -233,13 +233,13 @@ class Reader:
 
     def _visit(self, function: Any, instance: Any) -> None:
         """What a function and what it wraps read, as methods of `instance` where there is one."""
-        wrapped = getattr(function, "__wrapped__", None)
-        if wrapped is not None:
-            self._visit(wrapped, instance)
         key = (id(function), id(instance))
-        if not isinstance(function, FunctionType) or key in self._seen or len(self._seen) > FUNCTIONS_MOST:
+        if function is None or key in self._seen or len(self._seen) > FUNCTIONS_MOST:
             return
         self._seen.add(key)
+        self._visit(getattr(function, "__wrapped__", None), instance)
+        if not isinstance(function, FunctionType):
+            return
         if instance is not None and not isinstance(instance, type):
             self._watch_class(type(instance))
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))

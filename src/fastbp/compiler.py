@@ -336,7 +336,8 @@ def compile(
     and plans what it did; this call and further ones run the plan: one call into C, without Python's lock and without
     allocating. Parameters, optimizer state, buffers and random generators are the plan's own state, in the same
     tensors: eager code and `state_dict` always see it. Options of the optimizer (`lr`) may change from call to call.
-    Python side effects happen once, at capture.
+    Python side effects happen once, at capture. Numbers and objects that the function reads from modules, variables and
+    attributes are compared with those of the capture at each call; a function that changes them itself runs eagerly.
 
     Parameters
     ----------

@@ -109,6 +109,8 @@ class Module:
         return self._registered(self._module_names)
 
     def _registered(self, names: dict[str, Any]) -> Mapping[str, Any]:
+        for watch in _watchers:
+            watch(self)
         # A proxy, so that a write, which would be lost, raises instead.
         attributes = self.__dict__
         return MappingProxyType({name: attributes[name] for name in names})
@@ -339,6 +341,8 @@ class Module:
 
     def get_submodule(self, target: str) -> Module:
         """The module with the dotted name `target` ("" is this one); raises AttributeError where there is none."""
+        for watch in _watchers:
+            watch(self)
         module = self
         for name in target.split(".") if target else ():
             if name not in module._module_names:
@@ -387,6 +391,8 @@ class Module:
         keep_vars : bool, optional
             Whether the tensors stay attached to the graph. Default: False.
         """
+        for watch in _watchers:
+            watch(self)
         destination = {} if destination is None else destination
         for name, owner, attribute in state_places(self, prefix):
             tensor = owner.__dict__[attribute]
