@@ -647,6 +647,21 @@ def test_the_function_reads_counts_of_a_step(kind: str) -> None:
     check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b])]), calls)
 
 
+def test_a_layout_that_the_function_chooses() -> None:
+    def step_of(world: SimpleNamespace) -> Callable[..., Any]:
+        def step(x: fastbp.Tensor) -> None:
+            group = world.optimizers[0].param_groups[0]
+            descend(world, x, "a", "b")
+            group["momentum"] = group["dampening"] * 2
+            world.optimizers[0].step()
+
+        return step
+
+    between = set_options(dampening=[0.0, 0.25, 0.3, 0.0, 0.0, 0.4])
+    world = check_same(make_world(step_of, lambda a, b, c: [KINDS["sgd"]([a, b, c])]), batches(3, count=6), between)
+    assert captures(world) == 2
+
+
 @kinds
 @pytest.mark.parametrize("written", [False, True])
 def test_an_option_that_is_a_tensor(kind: str, written: bool) -> None:
