@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -653,6 +654,45 @@ def test_the_function_reads_counts_of_a_step(kind: str) -> None:
     check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b])]), calls)
 
 
+def test_a_layout_that_the_function_chooses() -> None:
+    def step_of(world: SimpleNamespace) -> Callable[..., Any]:
+        def step(x: fastbp.Tensor) -> None:
+            group = world.optimizers[0].param_groups[0]
+            descend(world, x, "a", "b")
+            group["momentum"] = group["dampening"] * 2
+            world.optimizers[0].step()
+
+        return step
+
+    between = set_options(dampening=[0.0, 0.25, 0.3, 0.0, 0.0, 0.4])
+    world = check_same(make_world(step_of, lambda a, b, c: [KINDS["sgd"]([a, b, c])]), batches(3, count=6), between)
+    assert captures(world) == 2
+
+
+@kinds
+@pytest.mark.parametrize("written", [False, True])
+def test_an_option_that_is_a_tensor(kind: str, written: bool) -> None:
+    def step_of(world: SimpleNamespace) -> Callable[..., Any]:
+        world.optimizers[0].param_groups[0]["lr"] = world.lr = fastbp.tensor(0.25)
+
+        def step(x: fastbp.Tensor) -> None:
+            descend(world, x, "a", "b")
+            world.optimizers[0].step()
+            if written:
+                world.lr.mul_(0.5)
+                world.optimizers[0].step()
+
+        return step
+
+    def between(number: int, world: SimpleNamespace) -> None:
+        if number == 2:
+            world.lr.fill_(0.5)
+        if number == 3:
+            world.optimizers[0].param_groups[0]["lr"] = 0.125
+
+    check_same(make_world(step_of, lambda a, b, c: [KINDS[kind]([a, b, c])]), batches(3, count=5), between)
+
+
 @may_run_eagerly
 @pytest.mark.parametrize("kind", ["adam", "amsgrad"])
 def test_counts_and_state_that_the_function_sets(kind: str) -> None:
@@ -819,3 +859,26 @@ def test_uses_of_a_number(name: str) -> None:
         world.optimizer.param_groups[0]["lr"] = (0.1, 0.1, 0.05, 0.05, 0.2)[number]
 
     check_same(make, [lambda k=k: (drawn(3, seed=k),) for k in range(5)], between)
+
+
+@pytest.mark.parametrize("update", [by_moments, by_attributes, None], ids=str)
+def test_threads_that_share_a_step(update: Any) -> None:
+    """No step is lost, whichever thread takes it."""
+
+    def optimizers(a: Any, b: Any, c: Any) -> list[Any]:
+        return [Own([a, b, c], update) if update else KINDS["adam"]([a, b, c])]
+
+    world = make_world(one_step, optimizers)()
+    world.optimizers[0].count = 0
+    step = fastbp.compile(world.step)
+    for _ in range(2):
+        step(drawn(3))
+    threads = [threading.Thread(target=lambda: [step(drawn(3)) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if update is by_attributes:
+        assert world.optimizers[0].count == 3 * 202
+    else:
+        assert {entry["step"] for entry in world.optimizers[0].state.values()} == {202}

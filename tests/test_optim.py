@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -440,3 +442,67 @@ def test_optimizers_can_be_copied_with_their_model():
         net2(fastbp.ones(1, 2)).sum().backward()
         optimizer2.step()
         assert values(net.weight) == before != values(net2.weight)
+
+
+# ------------------------------------------------------------------------------------------- state that anyone may edit
+
+
+def stepped(optimizer: optim.Optimizer, parameter: fastbp.Tensor, gradient: list[float]) -> list[float]:
+    parameter.grad = fastbp.tensor(gradient)
+    optimizer.step()
+    return values(parameter)
+
+
+def test_an_assigned_buffer_is_used() -> None:
+    parameter = fastbp.tensor([1.0], requires_grad=True)
+    optimizer = optim.SGD([parameter], lr=0.1, momentum=0.9)
+    stepped(optimizer, parameter, [1.0])
+    optimizer.state[parameter]["momentum_buffer"] = fastbp.tensor([10.0])
+    assert stepped(optimizer, parameter, [1.0]) == pytest.approx([1.0 - 0.1 - 0.1 * (0.9 * 10 + 1)])
+    optimizer.state[parameter]["momentum_buffer"] = None
+    assert stepped(optimizer, parameter, [1.0]) == pytest.approx([1.0 - 0.1 - 1.0 - 0.1])
+
+
+@pytest.mark.parametrize("edit", ["clear", "entry", "delete", "tensors", "dict"])
+def test_what_is_missing_in_the_state_starts_anew(edit: str) -> None:
+    parameter = fastbp.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = optim.Adam([parameter], lr=0.1)
+    for _ in range(3):
+        stepped(optimizer, parameter, [1.0, -3.0])
+    fresh = parameter.detach().clone().requires_grad_()
+    other = optim.Adam([fresh], lr=0.1)
+    if edit == "clear":
+        optimizer.state.clear()
+    elif edit == "entry":
+        optimizer.state[parameter].clear()
+    elif edit == "delete":
+        del optimizer.state[parameter]
+    elif edit == "dict":
+        optimizer.state = defaultdict(dict)
+    else:
+        optimizer.state[parameter].update(step=0, exp_avg=fastbp.zeros(2), exp_avg_sq=fastbp.zeros(2))
+    for _ in range(3):
+        assert stepped(optimizer, parameter, [0.5, 1.0]) == stepped(other, fresh, [0.5, 1.0])
+
+
+@pytest.mark.parametrize("number", [7, 7.0, fastbp.tensor(7.0), fastbp.tensor(7), np.int64(7)], ids=repr)
+def test_a_count_of_steps_may_be_any_number(number: Any) -> None:
+    one, other = (fastbp.tensor([1.0], requires_grad=True) for _ in range(2))
+    optimizer = optim.Adam([one, other], lr=0.1)
+    one.grad = other.grad = fastbp.ones(1)
+    optimizer.step()
+    optimizer.state[one]["step"] = number
+    optimizer.step()
+    assert [optimizer.state[p]["step"] for p in (one, other)] == [8, 2]
+    assert type(optimizer.state[one]["step"]) is int and values(one) != values(other)
+
+
+def test_a_count_that_is_no_number_is_refused_and_nothing_has_changed() -> None:
+    parameter = fastbp.tensor([1.0], requires_grad=True)
+    optimizer = optim.Adam([parameter])
+    stepped(optimizer, parameter, [1.0])
+    before = values(parameter)
+    optimizer.state[parameter]["step"] = "many"
+    with pytest.raises((TypeError, ValueError)):
+        optimizer.step()
+    assert values(parameter) == before

@@ -311,6 +311,7 @@ class Reader:
     def _attribute(self, value: Any, name: str, text: str) -> Any:
         """An attribute, without running any code of the object's: from its dict, or from its class."""
         from .nn.module import Module
+        from .optim import Optimizer
 
         if isinstance(value, ModuleType):
             return _MISSING if self._is_library(value.__name__) else self._add(vars(value), name, text)
@@ -322,6 +323,8 @@ class Reader:
         if isinstance(value, Module):
             self._note_module(value)  # its own attributes are compared with it
         attributes = getattr(value, "__dict__", None)
+        if isinstance(value, Optimizer) and (name in attributes or name in ("param_groups", "state")):
+            return _MISSING  # what it holds is followed as the numbers of an optimizer are
         if type(attributes) is not dict:
             return self._from_class(type(value), name, value)
         is_own = not isinstance(value, Module) and type(value).__module__.partition(".")[0] != "fastbp"

@@ -1,7 +1,7 @@
 # Arithmetic and products whose Python signature says more than their row of the op table.
 
 cdef object scaled(object x, object factor):
-    return x if factor == 1 else binary(FBP_OP_mul, x, factor)
+    return binary(FBP_OP_mul, x, factor) if isinstance(factor, Tensor) or factor != 1 else x
 
 
 def add(input, other, *, alpha=1, out=None):

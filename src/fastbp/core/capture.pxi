@@ -535,6 +535,7 @@ cdef class Capture:
         # A further step in the function finds what this one leaves.
         before.note_step(bucket, op == "adam")
         bucket.options = before.changed_options(group_number)
+        bool(bucket.options.get(optimizer._layout_option))  # what the step's state was chosen by is a decision
         bucket.enter(op == "adam")
 
     def kept(self, known):

@@ -20,7 +20,7 @@ cdef class NumberWrite:
 cdef class OptimizerBefore:
     """State, groups and attributes of an optimizer when a capture met it first, and what has become of them."""
 
-    cdef object optimizer
+    cdef object optimizer        # held, so that its id stays taken
     cdef dict attributes, own    # own: attributes that a subclass has beside the base class's
     cdef object state
     cdef list groups, entries, group_list

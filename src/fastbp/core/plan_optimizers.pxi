@@ -300,6 +300,10 @@ cdef int adopt_optimizers(Plan plan) except -1:
         link = <UpdateLink>plan.updates[i]
         for k in range(link.count):
             plan.plan.updates[i].strides[k] = last[id(link.owner), link.line[k].number]
+        for value in link.group.values():
+            for k in range(plan.state_count):
+                if plan.states[k].written and isinstance(value, Tensor) and share_memory((<Tensor>value).node, plan.states[k].node):
+                    raise RunEagerly("writes into a tensor that is an option of an optimizer")  # options are read before the run
     for owner in plan.optimizers:
         if not owner.is_current(plan):
             raise RuntimeError("compile: the optimizer's state changed while its step was captured")

@@ -270,7 +270,7 @@ def add(self, other, *, alpha=1):
 
 def add_(self, other, *, alpha=1):
     """In-place add()."""
-    return binary_in_place(FBP_OP_add, self, other if alpha == 1 else scaled(other, alpha), 0.0, 0.0)
+    return binary_in_place(FBP_OP_add, self, scaled(other, alpha), 0.0, 0.0)
 
 def sub(self, other, *, alpha=1):
     """self - alpha * other."""
@@ -278,7 +278,7 @@ def sub(self, other, *, alpha=1):
 
 def sub_(self, other, *, alpha=1):
     """In-place sub()."""
-    return binary_in_place(FBP_OP_sub, self, other if alpha == 1 else scaled(other, alpha), 0.0, 0.0)
+    return binary_in_place(FBP_OP_sub, self, scaled(other, alpha), 0.0, 0.0)
 
 def div(self, other, *, rounding_mode=None):
     """self / other; rounding_mode "trunc" or "floor" rounds the quotient."""

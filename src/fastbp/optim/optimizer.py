@@ -362,7 +362,7 @@ class Optimizer:
 
 
 def _noted(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A subclass's own `step`: while a function is captured, the numbers that it finds in the optimizer are symbolic."""
+    """A subclass's own `step`: while a function is captured, it finds symbolic numbers in the optimizer."""
 
     @wraps(step)
     def noted(self: Optimizer, *args: Any, **options: Any) -> Any:
