@@ -154,8 +154,8 @@ cdef class Plan:
         return self.plan.program.line_count
 
     def __repr__(self):
-        from fastbp import compiler
-        return compiler.format_plan(self)
+        from fastbp._plan_text import format_plan
+        return format_plan(self)
 
     # ---- whether it fits --------------------------------------------------------------------------------------------------
 
