@@ -671,6 +671,7 @@ def test_a_layout_that_the_function_chooses() -> None:
 
 @kinds
 @pytest.mark.parametrize("written", [False, True])
+@may_run_eagerly
 def test_an_option_that_is_a_tensor(kind: str, written: bool) -> None:
     def step_of(world: SimpleNamespace) -> Callable[..., Any]:
         world.optimizers[0].param_groups[0]["lr"] = world.lr = fastbp.tensor(0.25)

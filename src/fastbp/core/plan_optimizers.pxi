@@ -303,7 +303,7 @@ cdef int adopt_optimizers(Plan plan) except -1:
         for value in link.group.values():
             for k in range(plan.state_count):
                 if plan.states[k].written and isinstance(value, Tensor) and share_memory((<Tensor>value).node, plan.states[k].node):
-                    raise RunEagerly("writes into a tensor that is an option of an optimizer")  # options are read before the run
+                    raise RunEagerly("it writes into a tensor that is an option of an optimizer")  # options are read before the run
     for owner in plan.optimizers:
         if not owner.is_current(plan):
             raise RuntimeError("compile: the optimizer's state changed while its step was captured")
