@@ -35,7 +35,7 @@ def failure_of(program: Program, wrap: Callable[..., Any] | None = None) -> Fail
     return None
 
 
-@pytest.mark.parametrize("first", range(0, 16 * PIECE, PIECE))
+@pytest.mark.parametrize("first", range(0, 24 * PIECE, PIECE))
 def test_compiled_as_eager(first: int) -> None:
     for seed in range(first, first + PIECE):
         program = generate(seed)

@@ -177,7 +177,10 @@ def draw_event(w: Writer, world: World) -> list[str] | None:
         groups += [parameter_events] * 3
     if world.model:
         groups += [model_events] * 4
-    events = [one for one in w.pick(groups)(w, world) if w.allowed(one[0])]
+    found = w.pick(groups)(w, world)
+    if world.attributes and w.maybe(0.4):
+        found = [(feature, [line]) for feature, line in world.attributes]
+    events = [one for one in found if w.allowed(one[0])]
     if not events:
         return None
     # By feature first, so that those with many forms do not crowd out the others.

@@ -62,7 +62,7 @@ def generate(seed: int, without: Collection[str] = ()) -> Program:
 
 def draw(seed: int, without: Collection[str]) -> Writer:
     w, world = Writer(seed, without), World()
-    families = {"train": 33, "model": 22, "function": 20, "model function": 7, "plain": 16, "special": 6}
+    families = {"train": 33, "model": 22, "function": 20, "model function": 7, "plain": 16, "special": 8}
     family = w.rng.choices(list(families), list(families.values()))[0]
     if family == "special":
         special.write(w)

@@ -22,6 +22,7 @@ from fastbp import nn, optim
 from programs.compare import RESULT, Failure, Outcome, compare
 from programs.parts import begin
 
+NOT_SEEN = ("wrap", "see", "fast")  # a compiled module is seen as the module
 PLAIN = (bool, int, float, str, type(None))
 # Refusals that docs/compile.md states ("What a function may not do"): the program ends there and is counted.
 REFUSALS = (
@@ -131,7 +132,7 @@ class Observer:
         found: dict[str, Any] = {}
         seen: set[int] = set()
         for name, value in names.items():
-            if name not in ("wrap", "see"):
+            if name not in NOT_SEEN:
                 walk(value, name, found, seen)
         place: dict[str, Any] = {}
         for path, value in found.items():

@@ -158,7 +158,7 @@ def make_model(w: Writer, world: World) -> None:
         )
     last = f"nn.Linear({hidden}, {outputs}{bias})"
     layers = [first, *middle, last]
-    holder = w.choose({"Sequential": 3, "ModuleList": 1, "ModuleDict": 1, "Block": 2}) or "Sequential"
+    holder = w.choose({"Sequential": 3, "ModuleList": 1.5, "ModuleDict": 1.5, "Block": 2}) or "Sequential"
     world.model, world.inputs, world.outputs = holder, inputs, outputs
     at = {"Sequential": "model[{}]", "ModuleList": "model.layers[{}]", "ModuleDict": "model.layers['k{}']"}
     if holder == "Block":
