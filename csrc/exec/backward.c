@@ -114,6 +114,22 @@ static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
     return FBP_OK;
 }
 
+/* target += g, of one shape and type and in any layout, unrecorded: whoever holds a gradient sees it grow. */
+static fbp_status add_in_place(fbp_tensor *target, fbp_tensor *g) {
+    if (fbp_is_contiguous(target) && fbp_is_contiguous(g)) {
+        add_into(target, g);
+        target->storage->version++;
+        return FBP_OK;
+    }
+    fbp_mode *mode = fbp_mode_get();
+    const bool grad_enabled = mode->grad_enabled;
+    fbp_tensor *inputs[2] = {target, g};
+    mode->grad_enabled = false;
+    const fbp_status status = fbp_apply_in_place(FBP_OP_add, 2, inputs, NULL, 0, &target);
+    mode->grad_enabled = grad_enabled;
+    return status;
+}
+
 fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph) {
     fbp_autograd *extra = fbp_autograd_get(t);
     if (!extra) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a gradient");
@@ -140,12 +156,9 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         return status;
     }
     const bool have_elements = !old->storage->symbolic && !g->storage->symbolic;
-    if (!create_graph && !capture && have_elements && fbp_is_contiguous(old) && fbp_is_contiguous(g) && !old->storage->read_only &&
-        old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old)) {
-        add_into(old, g);
-        old->storage->version++;
-        return FBP_OK;
-    }
+    if (!create_graph && !capture && have_elements && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) &&
+        fbp_writable("backward", old) == FBP_OK)
+        return add_in_place(old, g);
     fbp_tensor *inputs[2] = {old, g};
     FBP_TRY(fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &fresh));
     extra->gradient = fresh;

@@ -480,6 +480,8 @@ cdef class Plan:
                                "loss.detach(), or run it under no_grad()")
         if self.argument_gradients or self.collects or self.written_inputs:
             raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
+        if builtin_any([final[0] != "object" for _, final in self.grad_finals]):
+            raise RuntimeError("epoch: the function leaves an argument, or a view of one, as the gradient of a tensor; assign a copy (clone()) of it")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)

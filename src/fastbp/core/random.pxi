@@ -447,6 +447,8 @@ def dropout(input, p=0.5, training=True, inplace=False):
     if not training or p == 0:
         return input
     x = <Tensor?>input
+    if fbp_mode_get().capture == NULL:
+        check(fbp_elements_check("dropout", x.node))
     shape_like(x, None, None, &source)
     source.p[0] = p
     if fbp_mode_get().vmap_count and not inplace:  # a mask of the innermost vmap's own, or of all its examples
@@ -466,6 +468,8 @@ cdef object fill_random(Tensor x, int op, double p0, double p1, object low, obje
     if op in (FBP_OP_uniform, FBP_OP_normal, FBP_OP_exponential):
         expect_float(op, x.node.dtype)
     check(fbp_writable(fbp_ops[op].name, x.node))
+    if fbp_mode_get().capture == NULL:
+        check(fbp_elements_check(fbp_ops[op].name, x.node))
     shape_like(x, None, None, &source)
     source.p[0] = p0
     source.p[1] = p1

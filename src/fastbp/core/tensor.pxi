@@ -277,6 +277,9 @@ cdef class Tensor:
         cdef fbp_tensor *out
         if self.node.edge_count and self.node.flags & FBP_VIEW:
             raise RuntimeError("Can't detach views in-place. Use detach() instead")
+        if self.node.edge_count == 0:
+            self.node.flags &= ~FBP_REQUIRES_GRAD
+            return self
         check(fbp_tensor_detach(self.node, &out))
         replace_node(self, out)
         return self
