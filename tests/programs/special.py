@@ -86,7 +86,7 @@ def kept_from_capture(w: Writer) -> None:
         "kept[0].exponential_",
     ]
     for use in w.some(uses, 3):
-        w.script.append(f"see.withdrawn({use})")
+        w.script.append(f"see.withdrawn(kept[0], {use})")
     w.script += ["kept[:] = [0]", "r1 = see.call(step, numbers(3, seed=2))", "see(locals(), history=False)"]
 
 
