@@ -203,7 +203,7 @@ def backward(w: Writer, world: World, number: int, made: list[str]) -> list[str]
     if len(used) < len(results):
         w.use("unused result")
     lines = []
-    if len(results) > 1 and w.chance("gradient between results", 0.05):
+    if len(results) > 1 and w.chance("gradient between results", 0.1):
         a, b = results[-1], results[0]
         lines += [
             f"if {a}.requires_grad and {b}.requires_grad:",

@@ -181,10 +181,15 @@ class Observer:
             raise UnfitError(f"a call that was to raise raised something else: {error}") from error
         raise Failure("exception", "refused call", "a call that raises at capture did not raise")
 
-    def withdrawn(self, function: Any, *args: Any) -> None:
+    def withdrawn(self, kept: Any, function: Any, *args: Any) -> None:
         """A use of a tensor that was put aside at capture, and has no values: RuntimeError, compiled."""
         if not self.compiled:
             return
+        try:
+            kept.numpy()
+            return  # the function ran eagerly, and the tensor is one
+        except RuntimeError:
+            pass
         try:
             function(*args)
         except RuntimeError:

@@ -18,6 +18,7 @@ def write(w: Writer) -> None:
         "inner compiled function": inner_function,
         "epoch": epoch,
         "eager call between": eager_between,
+        "long sums": long_sums,
     }
     form = w.choose(dict.fromkeys(forms, 1.0))
     forms.get(form, inner_function)(w)
@@ -86,7 +87,7 @@ def kept_from_capture(w: Writer) -> None:
         "kept[0].exponential_",
     ]
     for use in w.some(uses, 3):
-        w.script.append(f"see.withdrawn({use})")
+        w.script.append(f"see.withdrawn(kept[0], {use})")
     w.script += ["kept[:] = [0]", "r1 = see.call(step, numbers(3, seed=2))", "see(locals(), history=False)"]
 
 
@@ -166,6 +167,19 @@ def epoch(w: Writer) -> None:
         event = w.pick(["p.data = p.data * 0.5", "o.param_groups[0]['lr'] = 0.01", "o.state.clear()", "p.grad = None"])
         if number == 0:
             w.script.append(event)
+
+
+def long_sums(w: Writer) -> None:
+    """Sums of more than a block, and products whose inner dimension is longer than one: declared classes."""
+    rows, columns = w.pick([(30, 50), (2, 700), (600, 3)])
+    loss = w.pick(["(p * x).tanh().sum()", "(p * x).sin().mean()", "(x @ p.t()).square().mean() + (p * p).mean()"])
+    w.setup.append(f"p = numbers({rows}, {columns}, seed={w.number()}).requires_grad_()")
+    w.setup.append("o = optim.SGD([p], lr=0.01)")
+    lines = ["o.zero_grad()", f"loss = {loss}", "loss.backward()", "o.step()", "return loss.detach()"]
+    w.script += ["def step(x):", *indented(lines), "step = wrap(step)"]
+    for number in range(2):
+        w.script.append(f"r{number} = see.call(step, numbers({rows}, {columns}, seed={number + 60}))")
+        w.script.append("see(locals(), history=False)")
 
 
 def eager_between(w: Writer) -> None:

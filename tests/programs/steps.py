@@ -278,6 +278,8 @@ def function_body(w: Writer, world: World, names: list[Name]) -> list[str]:
             text = f"{text} + {term(w, p, values)}"
         lines.append(f"v{number} = {factors(w, world, text)}")
         made.append(f"v{number}")
+        if w.maybe(0.4):
+            values.append(Name(f"v{number}", last.shape))  # a result by which others may be differentiated
     if w.chance("zero cotangent", 0.2):
         source = w.pick(world.params or names)
         lines.append(f"z = {w.pick([f'({source} * 0).sqrt()', f'({source} * 0).log()', f'{source} / 0'])}")

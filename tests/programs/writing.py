@@ -51,7 +51,7 @@ FEATURES = tuple(
     called from its own hook
     inner compiled function | kept from capture | made in another thread | epoch | memory budget
     backward by outer code
-    parameter .data between forward and backward | eager call between
+    parameter .data between forward and backward | eager call between | long sums
     """.replace("\n", "|").split("|")
 )
 FEATURES = tuple(dict.fromkeys(one.strip() for one in FEATURES if one.strip()))
