@@ -148,7 +148,7 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         extra->gradient = fresh;
         return FBP_OK;
     }
-    if (capture && !create_graph && !old->storage->symbolic) { /* a gradient from outside: it stays the same tensor */
+    if (capture && !create_graph && fbp_capture_is_seen(capture, old)) { /* it stays the same tensor */
         fbp_tensor *both[2] = {old, g}, *sum;
         FBP_TRY(fbp_apply(FBP_OP_add, 2, both, NULL, 0, &sum));
         fbp_status status = fbp_capture_write(capture, old, sum);

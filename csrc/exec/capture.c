@@ -185,6 +185,14 @@ void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced)
         (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .replaced_first = replaced};
 }
 
+bool fbp_capture_is_seen(const fbp_capture *capture, const fbp_tensor *gradient) {
+    enum { OWN = 2 }; /* references of a storage: its tensor's, and the program's */
+    const fbp_storage *storage = gradient->storage;
+    if (!storage->symbolic || gradient->handle || gradient->references > 1 || storage->references > OWN) return true;
+    const intptr_t buffer = (intptr_t)storage->owner - 1;
+    return buffer >= 0 && capture->program->buffers[buffer].kind != FBP_BUFFER_ARENA;
+}
+
 /* Where a tensor's number stands in the table of those seen, or would stand; the table has room. */
 static int32_t *seen_place(const fbp_capture *capture, const fbp_tensor *t) {
     const size_t mask = (size_t)capture->seen_table_size - 1;

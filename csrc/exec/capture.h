@@ -59,6 +59,8 @@ fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tenso
 fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_tensor *const *tensors, int slot);
 /* Before the gradient of `leaf` changes. */
 void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced);
+/* Whether anyone but its leaf sees a gradient: it is from outside, an argument's memory, or held by the function. */
+bool fbp_capture_is_seen(const fbp_capture *capture, const fbp_tensor *gradient);
 /* A tensor from outside whose elements the program may come to read. */
 void fbp_capture_see(fbp_capture *capture, fbp_tensor *t);
 /* Reserve `blocks` blocks (>= 0) of a generator for each call; *place is the generator's mark, and the first of them. */

@@ -63,8 +63,9 @@ def _run_batches(
     while first < count:
         # A first step may change what the next one finds (gradients that were None): then another plan goes on.
         found = compiled._find(tuple(batches), {})
-        if found is None:
-            parts.append(_run_batch(compiled, [_batch_of(one, order, sequential, size, first) for one in tensors]))
+        if found is None or not found[0].plan.may_pass:
+            batch = [_batch_of(one, order, sequential, size, first) for one in tensors]
+            parts.append(_run_batch(compiled._run_eagerly(tuple(batch), {}) if found is None else compiled(*batch)))
             first += 1
             if bar is not None:
                 bar.update(1)
@@ -97,10 +98,10 @@ def _batch_of(tensor: Tensor, order: Tensor, sequential: bool, size: int, number
     return tensor[here].clone() if sequential else tensor[order[here]]
 
 
-def _run_batch(compiled: Compiled, batch: list[Tensor]) -> tuple[Any, list[Any]]:
-    """One batch through the function itself; the structure of what it returns, and each tensor as a stack of one."""
+def _run_batch(result: Any) -> tuple[Any, list[Any]]:
+    """The structure of what a call for one batch has returned, and each tensor as a stack of one."""
     results: list[Any] = []
-    structure = flatten(compiled._run_eagerly(tuple(batch), {}), results)
+    structure = flatten(result, results)
     stacked = [one.detach().clone().unsqueeze(0) if isinstance(one, _core.Tensor) else one for one in results]
     return structure, stacked
 

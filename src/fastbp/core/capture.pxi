@@ -222,6 +222,7 @@ cdef class Capture:
     cdef bint ended, closed  # the function has; nothing more is noted about optimizers
     cdef list undo        # what a failure must call
     cdef list handles     # weak references to the Python tensors that were made for it
+    cdef list hooked      # (tensor, hooks, key): hooks that the function has registered on arguments and tensors from outside
     cdef list generators  # Python's, of those that the function draws from: the plan holds them
     cdef public object world  # _guards.World: what the function reads besides its arguments
     cdef public object eager  # the RunEagerly that was raised, if one was
@@ -238,6 +239,7 @@ cdef class Capture:
         self.undo = []
         self.handles = []
         self.generators = []
+        self.hooked = []
 
     def __enter__(self):
         self.grad_enabled = fbp_mode_get().grad_enabled
@@ -330,6 +332,15 @@ cdef class Capture:
                 raise RunEagerly(f"it writes values that require grad into tensor argument {k}, whose history goes on after the call")
             if (<Tensor>self.arguments[k]).node.flags & FBP_RETAINS_GRAD:
                 raise RunEagerly(f"it calls retain_grad() on tensor argument {k}")
+        return 0
+
+    cdef int refuse_hooks(self) except -1:
+        """RunEagerly where the function leaves hooks on what is there after the call; the hooks of this run are gone."""
+        left = [(x, hooks, key) for x, hooks, key in self.hooked if key in hooks]
+        for x, hooks, key in left:
+            hooks.pop(key)
+        if left:
+            raise RunEagerly("it registers a hook on an argument or a tensor from outside, which stays there")
         return 0
 
     cdef int refuse_shared_gradients(self) except -1:
@@ -546,6 +557,14 @@ cdef class Capture:
     def on_failure(self, function):
         """Call `function()` if the capture fails."""
         self.undo.append(function)
+
+
+cdef int note_hooked(Tensor x, dict hooks, object key) except -1:
+    """A hook was registered: should the tensor outlive the function that is captured, the hook would too."""
+    cdef Capture capture = current_capture() if fbp_mode_get().capture != NULL else None
+    if capture is not None and (not x.node.storage.symbolic or is_one_of(x, capture.arguments)):
+        capture.hooked.append((x, hooks, key))
+    return 0
 
 
 cdef list current_captures = []

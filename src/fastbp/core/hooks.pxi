@@ -88,6 +88,7 @@ cdef object add_hook(Tensor x, object hook, bint after):
     hooks = table.after if after else table.before
     hook_count += 1
     hooks[hook_count] = hook
+    note_hooked(x, hooks, hook_count)
     move_world()
     return RemovableHandle(hooks, hook_count)
 

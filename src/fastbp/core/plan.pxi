@@ -16,8 +16,9 @@ cdef struct leaf_slot:
     int32_t gradient     # buffer of the gradient after the call; -1: as it is, -2: none
     int32_t old          # buffer of the gradient that the call reads, -1
     int needs            # 0: no matter; 1: must be None before; 2: must be a tensor
-    char *bound          # what `gradient` and `old` are bound to
-    char *old_bound
+    char *bound          # what `gradient` is bound to
+    fbp_tensor *old_like # layout of the gradient that the call reads (held)
+    int64_t old_offset   # of its first element in its buffer
 
 cdef struct result_slot:
     int32_t buffer       # -1: not a tensor that the plan computes
@@ -99,6 +100,9 @@ cdef class Plan:
                 fbp_release(self.states[i].node)
             fbp_block_free(self.states, self.state_bytes)
         if self.leaves != NULL:
+            for i in range(self.leaf_count):
+                if self.leaves[i].old_like != NULL:
+                    fbp_release(self.leaves[i].old_like)
             fbp_block_free(self.leaves, self.leaf_bytes)
         if self.results != NULL:
             for i in range(self.result_count):
@@ -216,7 +220,8 @@ cdef class Plan:
                 gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
                 if (gradient != NULL) != (self.leaves[i].needs == 2):
                     return False
-                if gradient != NULL and (not fbp_is_contiguous(gradient) or gradient.storage.read_only or fbp_requires_grad(gradient)):
+                if gradient != NULL and (memcmp(fbp_strides(gradient), fbp_strides(self.leaves[i].old_like), gradient.ndim * sizeof(int64_t)) != 0
+                                         or gradient.storage.read_only or fbp_requires_grad(gradient)):
                     return False
         return True
 
@@ -305,9 +310,8 @@ cdef class Plan:
         for i in range(self.leaf_count):
             leaf = self.leaf(i, given)
             gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
-            if self.leaves[i].old >= 0 and gradient != NULL and gradient.data != self.leaves[i].old_bound:
-                fbp_plan_bind(self.plan, self.leaves[i].old, gradient.data)
-                self.leaves[i].old_bound = gradient.data
+            if self.leaves[i].old >= 0 and gradient != NULL:
+                fbp_plan_bind(self.plan, self.leaves[i].old, gradient.data - self.leaves[i].old_offset)
             if self.leaves[i].gradient < 0:
                 continue
             if gradient == NULL or self.leaves[i].old >= 0 or gradient.references != 1 or gradient.storage.references != 1 or gradient.edge_count or \
@@ -470,6 +474,12 @@ cdef class Plan:
             return wrap(fbp_retain(self.leaf(value, given))).grad
         return value
 
+    @property
+    def may_pass(self):
+        """Whether a pass may bring each batch in the same memory: nothing of an argument is changed, or seen after the call."""
+        outside = [kind for kind, _ in self.outputs] + [final[0] for _, final in self.grad_finals]
+        return not (self.argument_gradients or self.collects or self.written_inputs) and builtin_all([kind in ("result", "object") for kind in outside])
+
     def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
         cdef BatchPass run = BatchPass.__new__(BatchPass)
@@ -478,10 +488,6 @@ cdef class Plan:
         if self.derivative is not None:
             raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
                                "loss.detach(), or run it under no_grad()")
-        if self.argument_gradients or self.collects or self.written_inputs:
-            raise RuntimeError("epoch: the function changes its arguments or their gradients; the batches of a pass are only read")
-        if builtin_any([final[0] != "object" for _, final in self.grad_finals]):
-            raise RuntimeError("epoch: the function leaves an argument, or a view of one, as the gradient of a tensor; assign a copy (clone()) of it")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
@@ -496,9 +502,6 @@ cdef class Plan:
         run.made = []
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
-                if self.outputs[i][0] != "object":
-                    raise RuntimeError("epoch: the function returns an argument, a gradient, a view of memory from outside, or a result twice; "
-                                       "return a copy (clone()) of it")
                 run.made.append(None)
                 continue
             stacked = empty((count, *shape_tuple(self.results[i].like)), dtype=DTYPES[self.results[i].like.dtype])

@@ -80,6 +80,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     cdef Plan plan
     cdef fbp_leaf_change *change
     cdef Py_ssize_t i, k
+    source.refuse_hooks()
     source.refuse_recorded_writes()
     source.refuse_shared_gradients()
     source.close_optimizers()
@@ -213,20 +214,24 @@ cdef bint is_old_gradient(Capture source, fbp_tensor *t) noexcept:
 cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t argument) except -1:
     """What a call does to the gradient of a leaf, and what it expects of it before; `argument`: which one the leaf is, -1 for none."""
     cdef fbp_program *program = source.capture.program
-    cdef leaf_slot slot = leaf_slot(argument, NULL, -1, -1, 0, NULL, NULL)
+    cdef leaf_slot slot = leaf_slot(argument, NULL, -1, -1, 0, NULL, NULL, 0)
+    cdef fbp_layout layout
     if not change.replaced_first:
         slot.needs = 1 if change.before == NULL else 2
         if change.before != NULL:
             slot.old = real_buffer(program, change.before)
-            slot.old_bound = change.before.data
+            slot.old_offset = change.before.data - <char *>change.before.storage.data
     if change.after == NULL:
         slot.gradient = -2
-    elif change.after != change.before:
+    elif change.after != change.before or change.replaced_first:
         outside = outside_entry(plan, source, wrap(fbp_retain(change.after)))
         if outside is None:
             slot.gradient = write_to_new(program, FBP_BUFFER_GRADIENT, change.after)
         else:
             plan.grad_finals.append((plan.leaf_count, outside))
+    if slot.old >= 0:
+        fbp_layout_of(change.before, &layout)
+        check(fbp_tensor_new(&layout, NULL, NULL, 0, 0, &slot.old_like))
     plan.leaves[plan.leaf_count] = slot
     plan.leaf_tensors.append(wrap(fbp_retain(change.leaf)) if argument < 0 else None)
     plan.collects |= argument >= 0

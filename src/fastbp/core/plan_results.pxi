@@ -36,6 +36,8 @@ cdef list recorded_views(const fbp_tensor *t, const fbp_tensor *base):
     """The view operations that lead from `base` to t; None where something else was recorded between them."""
     operations = []
     while t != base:
+        if t.flags & FBP_RETAINS_GRAD or has_hooks(t):
+            raise RunEagerly("it registers a hook, or calls retain_grad(), on a view of memory from outside that it returns")
         if t.edge_count != 1 or not fbp_ops[t.op].view:
             return None
         operations.append((t.op, (<const char *>fbp_attributes(t))[:t.attribute_bytes]))
