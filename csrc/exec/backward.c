@@ -148,17 +148,15 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         extra->gradient = fresh;
         return FBP_OK;
     }
-    if (capture && !create_graph && fbp_capture_is_seen(capture, old)) { /* it stays the same tensor */
+    const bool able = !create_graph && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) && fbp_writable("backward", old) == FBP_OK;
+    if (capture && able && fbp_capture_is_seen(capture, old)) { /* it stays the same tensor */
         fbp_tensor *both[2] = {old, g}, *sum;
         FBP_TRY(fbp_apply(FBP_OP_add, 2, both, NULL, 0, &sum));
         fbp_status status = fbp_capture_write(capture, old, sum);
         fbp_release(sum);
         return status;
     }
-    const bool have_elements = !old->storage->symbolic && !g->storage->symbolic;
-    if (!create_graph && !capture && have_elements && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) &&
-        fbp_writable("backward", old) == FBP_OK)
-        return add_in_place(old, g);
+    if (able && !capture && !old->storage->symbolic && !g->storage->symbolic) return add_in_place(old, g);
     fbp_tensor *inputs[2] = {old, g};
     FBP_TRY(fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &fresh));
     extra->gradient = fresh;

@@ -347,6 +347,7 @@ cdef class Capture:
         """RunEagerly where gradients arrive in one place by two ways: a leaf that is an argument and known to the function besides, or
         two leaves with one gradient tensor."""
         cdef fbp_leaf_change *leaves = self.capture.leaves
+        cdef fbp_tensor *seen
         cdef int32_t i, k
         cdef Py_ssize_t argument
         for i in range(self.capture.leaf_count):
@@ -356,6 +357,10 @@ cdef class Capture:
                     raise RunEagerly(f"tensor argument {argument} is a leaf that it knows besides, and collects gradients")
                 if k < i and leaves[i].before != NULL and leaves[k].before != NULL and leaves[i].before.storage == leaves[k].before.storage:
                     raise RunEagerly("two leaves have one tensor as their gradient")
+            for k in range(self.capture.seen_count if leaves[i].before != NULL else 0):
+                seen = self.capture.seen[k]
+                if seen != leaves[i].before and seen.storage == leaves[i].before.storage and seen.sequence <= self.begin:
+                    raise RunEagerly("a gradient looks into the memory of a tensor that it reads besides")
         return 0
 
     cdef Py_ssize_t argument_of(self, const fbp_tensor *point) noexcept:

@@ -263,6 +263,13 @@ cdef class Plan:
             for k in range(self.state_count):
                 if share_memory((<Tensor>given[i]).node, self.states[k].node):
                     return True
+        for i in range(self.leaf_count):
+            if self.leaves[i].old < 0:
+                continue
+            a = self.leaf(i, given).autograd.gradient
+            for k in range(self.input_count):
+                if share_memory(a, (<Tensor>given[k]).node):
+                    return True
         for i in range(self.leaf_count if self.collects else 0):
             for k in range(i):
                 if (self.leaves[i].argument >= 0 or self.leaves[k].argument >= 0) and self.leaf(i, given) == self.leaf(k, given):

@@ -235,6 +235,7 @@ cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t
     plan.leaves[plan.leaf_count] = slot
     plan.leaf_tensors.append(wrap(fbp_retain(change.leaf)) if argument < 0 else None)
     plan.collects |= argument >= 0
+    plan.cautious |= slot.old >= 0
     plan.leaf_count += 1
     return 0
 
@@ -267,7 +268,7 @@ cdef int note_written(Plan plan) except -1:
             plan.written_inputs.append(i)
             if (<Tensor>plan.symbols[i]).node.storage.read_only:
                 raise RuntimeError("compile: the function writes into an argument whose memory is read-only; clone() it first")
-    plan.cautious = len(plan.written_inputs) > 0 or plan.collects or len(plan.argument_gradients) > 0
+    plan.cautious |= len(plan.written_inputs) > 0 or plan.collects or len(plan.argument_gradients) > 0
     for i in range(plan.state_count):
         if not plan.states[i].written:
             continue
