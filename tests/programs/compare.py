@@ -28,6 +28,8 @@ TOLERATED = tuple(
     )
 )
 HELD = "a gradient that is held, written by eager code"
+# Gradients between results of one call are refused, in these words.
+REFUSED = "no gradient goes from one to another"
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Outcome:
     warned: list[str] = field(default_factory=list)
     refused: str = ""
     tolerated: set[str] = field(default_factory=set)
+    least_bound: float = 0.0  # of what may have been float32 before it was cast
 
 
 def same_bits(a: Any, b: Any) -> bool:
@@ -62,15 +65,15 @@ def same_bits(a: Any, b: Any) -> bool:
     return bool(np.all((a.view(bits) == b.view(bits)) | (np.isnan(a) & np.isnan(b))))
 
 
-def near(a: Any, b: Any) -> bool:
-    """Within the bound of reassociated sums."""
+def near(a: Any, b: Any, bound: float) -> bool:
+    """Within a bound of reassociated sums."""
     if a.dtype.kind != "f":
         return False
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
         return False
     scale = max(1.0, float(np.abs(b[finite]).max(initial=0)))
-    return float(np.abs(a[finite] - b[finite]).max(initial=0)) <= FACTOR * BOUND[b.dtype.name] * scale
+    return float(np.abs(a[finite] - b[finite]).max(initial=0)) <= FACTOR * bound * scale
 
 
 def role(path: str) -> str:
@@ -97,10 +100,11 @@ def compare_values(
             yield Failure(f"{role(path)}: value", where, f"{path} is {found!r} compiled, {wanted!r} eager", (path,))
         return
     (a, *history), (b, *eager) = found, wanted
+    bound = max(BOUND.get(b.dtype.name, 0.0), outcome.least_bound)
     if (a.shape, a.dtype) != (b.shape, b.dtype):
         yield Failure(f"{role(path)}: shape", where, f"{path} is {a.dtype}{a.shape}, eager {b.dtype}{b.shape}", (path,))
     elif not same_bits(a, b):
-        if declared and near(a, b):
+        if declared and near(a, b, bound):
             outcome.declared.update(dict.fromkeys(declared, True))
         else:
             yield Failure(
@@ -115,7 +119,11 @@ def compare_places(a: Place, b: Place, where: str, outcome: Outcome, declared: s
     """All differences between what was seen at one place, compiled and eager."""
     raised = [one["values"].get("raised", "nothing") for one in (a, b)]
     if raised != ["nothing", "nothing"]:
-        if raised[0] != raised[1]:
+        if REFUSED in str(a.get("text", "")):
+            outcome.tolerated.add(REFUSED)
+        elif raised[0] != raised[1] and "nothing" not in raised:
+            outcome.tolerated.add(f"{raised[0]} at capture, {raised[1]} in the eager run")
+        elif raised[0] != raised[1]:
             texts = [str(one.get("text", "")) for one in (a, b)]
             text = "raises {} compiled, {} eager: {} {}".format(*raised, *texts)
             yield Failure(f"exception: {raised[0]} for {raised[1]}", where, text)
@@ -153,6 +161,8 @@ def compare(found: list[Place], wanted: list[Place], outcome: Outcome, declared:
                 outcome.tolerated.add(HELD)
             else:
                 yield one
+        if REFUSED in outcome.tolerated:
+            return  # what eager code did there, compiled code has not done
     if len(found) != len(wanted):
         yield Failure("exception: places", "end", f"{len(found)} places compiled, {len(wanted)} eager")
 

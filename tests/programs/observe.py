@@ -19,7 +19,7 @@ import numpy as np
 
 import fastbp
 from fastbp import nn, optim
-from programs.compare import RESULT, Failure, Outcome, compare
+from programs.compare import BOUND, RESULT, Failure, Outcome, compare
 from programs.parts import begin
 
 NOT_SEEN = ("wrap", "see", "fast")  # a compiled module is seen as the module
@@ -281,6 +281,8 @@ def check(
         text = "".join(traceback.format_exception_only(error)).strip()
         raise Failure(f"exception: {type(error).__name__} outside of calls", "compiled run", text) from error
     outcome = Outcome(calls=wanted.calls, declared=dict.fromkeys(found.declared, False), refused=refusal)
+    if "double" in program.__code__.co_names:
+        outcome.least_bound = BOUND["float32"]
     if refusal:
         del wanted.places[len(found.places) :]
     for failure in compare(found.places, wanted.places, outcome, found.declared):

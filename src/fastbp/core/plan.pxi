@@ -453,10 +453,15 @@ cdef class Plan:
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 kind, value = self.outputs[i]
+                if kind not in ("same", "part"):
+                    made[i] = before[value] if kind == "gradient before" else self.outside_output(self.outputs[i], given)
+        for i in range(self.result_count):
+            if self.results[i].buffer < 0:
+                kind, value = self.outputs[i]
                 if kind == "same":
                     made[i] = made[value]
-                else:
-                    made[i] = before[value] if kind == "gradient before" else self.outside_output(self.outputs[i], given)
+                elif kind == "part":
+                    made[i] = (<OutsideView>value[1]).make_of(<Tensor>made[<Py_ssize_t>value[0]])
         if self.inner_leaves:
             for i in self.inner_leaves:
                 (<Tensor>made[i]).node.flags |= FBP_REQUIRES_GRAD

@@ -90,11 +90,12 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     inner_leaves = []
     if not source.backward_ran:  # whether recording was on outside of the function, or is now, is no matter: eager results have history, too
         differentiated = [i for i, x in enumerate(outputs) if is_computed_with_grad(x) and not is_one_of(x, outputs[:i])
-                          and not looks_outside(source, x) and not source.is_swept(x)]
+                          and not looks_outside(source, x) and not source.is_swept(x) and base_among(outputs, i) < 0]
         inner_leaves = [i for i in differentiated if (<Tensor>outputs[i]).node.edge_count == 0]
         differentiated = [i for i in differentiated if i not in inner_leaves]
     if differentiated:
         roots = [outputs[i] for i in differentiated]
+        refuse_used_views(source, outputs, roots)
         depending = source.depending(roots)
         leaves = source.leaves(roots)
         cotangents, gradients = source.differentiate(roots, leaves)

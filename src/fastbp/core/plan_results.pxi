@@ -1,9 +1,10 @@
 # Compiled steps: what a call returns. Most results are computed into memory of their own; others are, at each call, what they were at
-# capture: an object from outside, an argument, a view of an argument or of a tensor from outside, the gradient of a leaf.
+# capture: an object from outside, an argument, a view of an argument or of a tensor from outside or of another result, the gradient of a leaf.
 
 @cython.final
 cdef class OutsideView:
-    """A view of an argument, or of a tensor from outside, made anew at each call: by the view operations that were recorded, else by layout."""
+    """A view of an argument, of a tensor from outside or of another result, made anew at each call: by the view operations that were
+    recorded, else by layout."""
 
     cdef Py_ssize_t argument     # -1: of `base`
     cdef Tensor base
@@ -11,7 +12,9 @@ cdef class OutsideView:
     cdef fbp_layout layout       # then, with the offset from the base's first element
 
     cdef object make(self, list given):
-        cdef Tensor base = <Tensor>given[self.argument] if self.argument >= 0 else self.base
+        return self.make_of(<Tensor>given[self.argument] if self.argument >= 0 else self.base)
+
+    cdef object make_of(self, Tensor base):
         cdef fbp_tensor *made
         cdef fbp_tensor *at
         cdef const char *attributes
@@ -69,6 +72,31 @@ cdef OutsideView outside_view(Py_ssize_t argument, Tensor base, const fbp_tensor
     return view
 
 
+cdef Py_ssize_t base_among(list outputs, Py_ssize_t i) except -2:
+    """The oldest other output that is all of the memory into which output i looks, -1 where there is none."""
+    cdef Tensor x = <Tensor>outputs[i]
+    cdef Py_ssize_t k, found = -1
+    cdef fbp_tensor *t
+    for k, other in enumerate(outputs):
+        if other is x or not isinstance(other, Tensor):
+            continue
+        t = (<Tensor>other).node
+        if t.storage == x.node.storage and t.sequence < x.node.sequence and fbp_is_contiguous(t) and t.data == <char *>t.storage.data and \
+                t.numel * fbp_dtype_size(<fbp_dtype>t.dtype) == t.storage.bytes and \
+                (found < 0 or t.sequence < (<Tensor>outputs[found]).node.sequence):
+            found = k
+    return -1 if found < 0 or (fbp_requires_grad(x.node) and recorded_views(x.node, (<Tensor>outputs[found]).node) is None) else found
+
+
+cdef int refuse_used_views(Capture source, list outputs, list roots) except -1:
+    """RunEagerly where a result was computed from another one that is a view of outside memory, and requires grad: no gradient would go there."""
+    for x in outputs:
+        if isinstance(x, Tensor) and fbp_requires_grad((<Tensor>x).node) and looks_outside(source, <Tensor>x) and \
+                (<Tensor>x).node.sequence > source.begin and not is_one_of(x, source.arguments) and source.depending([x, *roots])[0]:
+            raise RunEagerly("it returns a view, which requires grad, of memory from outside, and something that is computed from that view")
+    return 0
+
+
 cdef tuple outside_entry(Plan plan, Capture source, object x):
     """How x comes about where it is not computed by the plan; None where it is."""
     cdef Tensor t
@@ -120,6 +148,9 @@ cdef tuple result_entry(Plan plan, Capture source, list outputs, Py_ssize_t i):
     if outside is not None:
         return outside
     x = <Tensor>outputs[i]
+    base = base_among(outputs[:plan.returned], i) if i < plan.returned and x.node.storage.symbolic else -1
+    if base >= 0:
+        return ("part", (base, outside_view(-1, None, (<Tensor>outputs[base]).node, x)))
     plan.results[i].buffer = write_to_new(source.capture.program, FBP_BUFFER_RESULT, x.node)
     plan.results[i].like = layout_node(x.node)
     return ("result", None)
