@@ -272,11 +272,6 @@ class OptimizerBefore:
     "PlanNumbers": """\
 class PlanNumbers: ...
 """,
-    "RunEagerly": """\
-class RunEagerly(Exception):
-    reason: builtins.str
-    def __init__(self, reason: builtins.str) -> None: ...
-""",
     "SymbolicInteger": """\
 class SymbolicInteger(SymbolicNumber): ...
 """,

@@ -182,7 +182,8 @@ void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced)
     }
     fbp_tensor *before = leaf->autograd ? leaf->autograd->gradient : NULL;
     capture->leaves[capture->leaf_count++] =
-        (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .replaced_first = replaced};
+        (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .replaced_first = replaced,
+                          .held = before && before->handle};
 }
 
 bool fbp_capture_is_seen(const fbp_capture *capture, const fbp_tensor *gradient) {

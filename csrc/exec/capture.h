@@ -17,6 +17,7 @@ typedef struct fbp_leaf_change {
     fbp_tensor *before;   /* its gradient when the capture began (held), NULL: none */
     fbp_tensor *after;    /* and at the end (held), NULL: none; set by fbp_capture_end */
     bool replaced_first;  /* the function set the gradient before it used it */
+    bool held;            /* the host had a handle of `before`, by which the function may know it, too */
 } fbp_leaf_change;
 
 /* What the function draws of a generator, which itself stands still: other threads draw from it meanwhile. */

@@ -322,7 +322,7 @@ class Reader:
             return _MISSING
         if isinstance(value, Module):
             self._note_module(value)  # its own attributes are compared with it
-        attributes = getattr(value, "__dict__", None)
+        attributes: Any = getattr(value, "__dict__", None)
         if isinstance(value, Optimizer) and (name in attributes or name in ("param_groups", "state")):
             return _MISSING  # what it holds is followed as the numbers of an optimizer are
         if type(attributes) is not dict:

@@ -27,6 +27,8 @@ TOLERATED = tuple(
         "shared memory compiled, one object eager",
     )
 )
+# Of two results that are views of a value which is not returned, or does not lie packed, each has memory of its own.
+TOLERATED += ("result and result: apart compiled, shared memory eager",)
 HELD = "a gradient that is held, written by eager code"
 # Gradients between results of one call are refused, in these words.
 REFUSED = "no gradient goes from one to another"

@@ -88,7 +88,7 @@ cdef extern from "exec/capture.h" nogil:
         fbp_tensor *leaf
         fbp_tensor *before
         fbp_tensor *after
-        bint replaced_first
+        bint replaced_first, held
     ctypedef struct fbp_generator_change:
         fbp_generator *generator
         uint64_t blocks

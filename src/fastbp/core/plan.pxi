@@ -19,6 +19,7 @@ cdef struct leaf_slot:
     char *bound          # what `gradient` is bound to
     fbp_tensor *old_like # layout of the gradient that the call reads (held)
     int64_t old_offset   # of its first element in its buffer
+    uint64_t old_sequence # of its node where it must be the very tensor, since others hold it; 0: any will do
 
 cdef struct result_slot:
     int32_t buffer       # -1: not a tensor that the plan computes
@@ -221,7 +222,8 @@ cdef class Plan:
                 if (gradient != NULL) != (self.leaves[i].needs == 2):
                     return False
                 if gradient != NULL and (memcmp(fbp_strides(gradient), fbp_strides(self.leaves[i].old_like), gradient.ndim * sizeof(int64_t)) != 0
-                                         or gradient.storage.read_only or fbp_requires_grad(gradient)):
+                                         or gradient.storage.read_only or fbp_requires_grad(gradient)
+                                         or (self.leaves[i].old_sequence and gradient.sequence != self.leaves[i].old_sequence)):
                     return False
         return True
 

@@ -215,13 +215,14 @@ cdef bint is_old_gradient(Capture source, fbp_tensor *t) noexcept:
 cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t argument) except -1:
     """What a call does to the gradient of a leaf, and what it expects of it before; `argument`: which one the leaf is, -1 for none."""
     cdef fbp_program *program = source.capture.program
-    cdef leaf_slot slot = leaf_slot(argument, NULL, -1, -1, 0, NULL, NULL, 0)
+    cdef leaf_slot slot = leaf_slot(argument, NULL, -1, -1, 0, NULL, NULL, 0, 0)
     cdef fbp_layout layout
     if not change.replaced_first:
         slot.needs = 1 if change.before == NULL else 2
         if change.before != NULL:
             slot.old = real_buffer(program, change.before)
             slot.old_offset = change.before.data - <char *>change.before.storage.data
+            slot.old_sequence = change.before.sequence if change.held else 0
     if change.after == NULL:
         slot.gradient = -2
     elif change.after != change.before or change.replaced_first:

@@ -73,16 +73,19 @@ cdef OutsideView outside_view(Py_ssize_t argument, Tensor base, const fbp_tensor
 
 
 cdef Py_ssize_t base_among(list outputs, Py_ssize_t i) except -2:
-    """The oldest other output that is all of the memory into which output i looks, -1 where there is none."""
+    """The oldest other output whose elements, packed as they lie, are those at which output i looks; -1 where there is none."""
     cdef Tensor x = <Tensor>outputs[i]
     cdef Py_ssize_t k, found = -1
     cdef fbp_tensor *t
+    cdef char *low
+    cdef char *high
+    reach_of(x.node, &low, &high)
     for k, other in enumerate(outputs):
         if other is x or not isinstance(other, Tensor):
             continue
         t = (<Tensor>other).node
-        if t.storage == x.node.storage and t.sequence < x.node.sequence and fbp_is_contiguous(t) and t.data == <char *>t.storage.data and \
-                t.numel * fbp_dtype_size(<fbp_dtype>t.dtype) == t.storage.bytes and \
+        if t.storage == x.node.storage and t.sequence < x.node.sequence and fbp_is_contiguous(t) and t.data <= low and \
+                high <= t.data + t.numel * fbp_dtype_size(<fbp_dtype>t.dtype) and \
                 (found < 0 or t.sequence < (<Tensor>outputs[found]).node.sequence):
             found = k
     return -1 if found < 0 or (fbp_requires_grad(x.node) and recorded_views(x.node, (<Tensor>outputs[found]).node) is None) else found
