@@ -157,6 +157,11 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
         plan.bytes_without, plan.budget_met = plan.plan.program.budget.without, plan.plan.program.budget.met
     note_written(plan)
     adopt_optimizers(plan)
+    plan.leaves_more = bool(plan.written_inputs or plan.grad_finals or plan.updates or plan.optimizers) or plan.numbers is not None
+    plan.is_plain = plan.derivative is None and plan.check is None and plan.grad_after == plan.grad_enabled and \
+        not (plan.returned_before or plan.inner_leaves or plan.argument_gradients)
+    for i in range(plan.result_count):
+        plan.is_plain &= plan.results[i].buffer >= 0
     return plan
 
 
@@ -316,8 +321,9 @@ cdef class CompiledCall:
     def __call__(self, *args, **kwargs):
         cdef list given
         cdef list made
+        cdef const fbp_mode *mode = fbp_mode_get()
         # Within another capture, a vmap, forward mode or anomaly mode, the function is part of what is under way.
-        if fbp_mode_get().capture != NULL or fbp_mode_get().vmap_count or fbp_mode_get().keep_values or fbp_mode_get().anomaly:
+        if mode.capture != NULL or mode.vmap_count or mode.keep_values or mode.anomaly:
             return self.owner()._function(*args, **kwargs)
         given = None
         if self.plan is not None and self.flat and not kwargs:
