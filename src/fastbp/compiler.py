@@ -237,11 +237,6 @@ class Compiled:
         What the function returns, with each tensor stacked over the batches along a new first dimension; where the
         last, smaller batch has results of another shape, a list of tensors instead.
 
-        Notes
-        -----
-        Where the function runs eagerly, writes into a batch, returns a part of it or collects gradients in it, the pass
-        goes through calls, one a batch.
-
         Raises
         ------
         RuntimeError
@@ -251,6 +246,11 @@ class Compiled:
             call the compiled function.
         KeyboardInterrupt
             Between two batches: the steps that were done are done.
+
+        Notes
+        -----
+        Where the function runs eagerly, writes into a batch, returns a part of it or collects gradients in it, the pass
+        goes through calls, one a batch.
         """
         from ._epoch import run_epoch
 
@@ -342,8 +342,8 @@ def compile(
     The first call with arguments of given shapes, dtypes and static values runs the function once with symbolic tensors
     and plans what it did; this call and further ones run the plan: one call into C, without Python's lock and without
     allocating. Parameters, optimizer state, buffers, gradients and random generators are written where eager code has
-    them, so that eager code and `state_dict` always see them. Options and state of the optimizer may change from call to
-    call.
+    them, so that eager code and `state_dict` always see them. Options and state of the optimizer may change between
+    calls.
 
     What the function reads by name from modules, variables, attributes and classes is compared with the capture at each
     call; where it differs, the call captures anew. Where no plan can stand for a call, as when the function itself
@@ -370,7 +370,7 @@ def compile(
     -------
     Compiled
         Called like the function. Has `plan`, `epoch(loader)` and `profile(...)`. Computed results are new, packed
-        tensors at each call; arguments, tensors from outside, gradients and views of them are returned as such. A
+        tensors at each call; arguments, tensors from outside, views of these, and gradients are returned as such. A
         function that returns tensors that require grad, without having called `backward()`, is compiled together with
         its derivative and takes part in the eager graph; no gradient goes from one of its results to another. After
         `backward()` inside, results have no history.
