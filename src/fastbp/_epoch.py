@@ -60,12 +60,14 @@ def _run_batches(
     count = order.shape[0] // size
     batches = [_core.empty((size, *one.shape[1:]), dtype=one.dtype) for one in tensors]
     first, step = 0, 1
+    passes = not any(one.requires_grad for one in tensors)  # whose gradients go on to the data set
     while first < count:
         # A first step may change what the next one finds (gradients that were None): then another plan goes on.
-        found = compiled._find(tuple(batches), {})
+        found = compiled._find(tuple(batches), {}) if passes else None
         if found is None or not found[0].plan.may_pass:
             batch = [_batch_of(one, order, sequential, size, first) for one in tensors]
-            parts.append(_run_batch(compiled._run_eagerly(tuple(batch), {}) if found is None else compiled(*batch)))
+            is_given_up = passes and found is None
+            parts.append(_run_batch(compiled._run_eagerly(tuple(batch), {}) if is_given_up else compiled(*batch)))
             first += 1
             if bar is not None:
                 bar.update(1)

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from .utils.data import DataLoader
 
 PLANS_MOST = 16
-FAILURES_MOST = (
-    3  # calls running that have no plan for one and the same reason: then the function is not compiled any more
-)
+# Calls running that have no plan for one and the same reason: then the function is not compiled any more.
+FAILURES_MOST = 3
 
 # ------------------------------------------------------------------------------------------- one compiled function
 

@@ -263,7 +263,7 @@ cdef class Plan:
                     return True
         for i in self.written_inputs:
             for k in range(self.input_count):
-                if given[k] is not given[i] and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
+                if self.symbols[k] is not self.symbols[i] and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
                     return True
             for k in range(self.state_count):
                 if share_memory((<Tensor>given[i]).node, self.states[k].node):
@@ -520,8 +520,9 @@ cdef class Plan:
     @property
     def may_pass(self):
         """Whether a pass may bring each batch in the same memory: nothing of an argument is changed, or seen after the call."""
-        outside = [kind for kind, _ in self.outputs] + [final[0] for _, final in self.grad_finals]
-        return not (self.argument_gradients or self.collects or self.written_inputs) and builtin_all([kind in ("result", "object") for kind in outside])
+        outside = self.outputs + [final for _, final in self.grad_finals]
+        return not (self.argument_gradients or self.collects or self.written_inputs) and \
+            builtin_all([kind == "result" or (kind == "object" and not isinstance(value, Tensor)) for kind, value in outside])
 
     def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
@@ -562,6 +563,9 @@ cdef class Plan:
         cdef fbp_status status
         cdef list made
         cdef Sweep sweep = None
+        if self.cautious and self.overlaps(given):
+            raise RuntimeError("profile: arguments share memory with each other or with what the function writes; calls with these run the "
+                               "function itself, which has no steps to time")
         self.acquire()
         try:
             made = self.prepare(given)  # held: the run writes into them, as into what a sweep would need
