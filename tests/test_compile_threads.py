@@ -104,3 +104,33 @@ def test_numbers_drawn_while_another_thread_captures(shared: bool) -> None:
     wanted = [fastbp.rand(3, generator=generator), fastbp.randn(2, generator=generator)]
     wanted += [fastbp.rand(3, generator=generator), fastbp.rand(3, generator=generator)]
     assert_same(snapshot([*drawn_there, drawn_here, after]), snapshot(wanted), "numbers")
+
+
+def test_captures_of_two_threads_over_one_tensor() -> None:
+    """Each capture notes by itself what it reads: both plans follow a tensor whose memory is replaced."""
+    inside, done = threading.Event(), threading.Event()
+    shared = fastbp.ones(3)
+
+    def second(x: Any) -> Any:
+        return x + shared
+
+    def other() -> None:
+        inside.wait(60)
+        compiled[1](fastbp.zeros(3))
+        done.set()
+
+    def first(x: Any) -> Any:
+        y = x * shared
+        inside.set()
+        done.wait(60)
+        return y + shared
+
+    compiled = [fastbp.compile(first), fastbp.compile(second)]
+    thread = threading.Thread(target=other)
+    thread.start()
+    x = fastbp.full((3,), 2.0)
+    found = [compiled[0](x)]
+    thread.join()
+    shared.data = fastbp.full((3,), 5.0)
+    found += [compiled[0](x), compiled[1](x)]
+    assert [one.tolist() for one in found] == [[3.0] * 3, [15.0] * 3, [7.0] * 3]
