@@ -148,7 +148,8 @@ fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_gra
         extra->gradient = fresh;
         return FBP_OK;
     }
-    const bool able = !create_graph && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) && fbp_writable("backward", old) == FBP_OK;
+    const bool able = !create_graph && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) &&
+                      fbp_writable("backward", old) == FBP_OK;
     if (capture && able && fbp_capture_is_seen(capture, old)) { /* it stays the same tensor */
         fbp_tensor *both[2] = {old, g}, *sum;
         FBP_TRY(fbp_apply(FBP_OP_add, 2, both, NULL, 0, &sum));
