@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 from . import _core
 from ._core import RunEagerly, Tensor
+from ._tree import is_container, parts
 from ._variables import Reader, is_library
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ class World:
         version = _core.world_version()
         variables = list(self._reader.variables.values())
         classes = list(self._reader.classes.values())
-        noted: list[Any] = [*variables, *classes, *self._guards.values()]
+        methods = list(self._reader.methods.values())
+        noted: list[Any] = [*variables, *methods, *classes, *self._guards.values()]
         for one in noted:
             change = one.change()
             if change is not None:
@@ -96,7 +99,7 @@ class World:
                 )
         chosen = sorted((one for one in variables if _may_change(one)), key=lambda one: not _is_plain(one.value))
         self.unwatched = [one.text for one in chosen[VARIABLES_MOST:]]
-        return _core.Guards(modules, classes, chosen[:VARIABLES_MOST], version)
+        return _core.Guards(modules, classes, [*chosen, *methods][:VARIABLES_MOST], version)
 
     def _restore(self) -> None:
         """The capture has failed: modules are as they were, and all else too where the function is to run itself."""
@@ -104,7 +107,8 @@ class World:
         for guard in self._guards.values():
             guard.restore(everything)
         if everything:
-            named: list[Any] = [*self._reader.variables.values(), *self._reader.classes.values()]
+            reader = self._reader
+            named: list[Any] = [*reader.variables.values(), *reader.methods.values(), *reader.classes.values()]
             for one in named:
                 one.restore()
 
@@ -158,6 +162,35 @@ def check_kept(function: Any, capture: Any, known: list[Any]) -> None:
             "return it, or write into a tensor that is there before (state.copy_(value))",
             stacklevel=6,
         )
+
+
+def check_objects(result: Any) -> None:
+    """Raise RunEagerly where a result is an iterator, or an object that holds tensors of the function: each call makes its own."""
+    if is_container(result):
+        for one in parts(result):
+            check_objects(one)
+    elif isinstance(result, Iterator):
+        raise RunEagerly(f"it returns a {type(result).__name__}, which runs once", forever=True)
+    elif not _is_plain(result) and _holds_tensors(result):
+        raise RunEagerly(f"it returns a {type(result).__name__} that holds tensors", forever=True)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether symbolic tensors are among the thousand objects next to this one."""
+    found, seen = [value], set()
+    while found and len(seen) < 1000:
+        one = found.pop(0)
+        if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):
+            continue
+        seen.add(id(one))
+        if isinstance(one, Tensor):
+            if _core.is_symbolic(one):
+                return True
+        elif isinstance(one, FunctionType):
+            found.extend(one.__closure__ or ())
+        else:
+            found.extend(gc.get_referents(one))
+    return False
 
 
 def warn_of_variables(function: Any, names: list[str]) -> None:
