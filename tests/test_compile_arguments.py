@@ -239,8 +239,9 @@ def test_a_parameter_of_the_function_as_its_argument() -> None:
 
 def test_a_computed_argument_passes_its_gradient_on() -> None:
     def function(x: Any) -> Any:
-        x.register_hook(lambda g: g * 2)
+        handle = x.register_hook(lambda g: g * 2)
         (x * x).sum().backward()
+        handle.remove()
         return x.is_leaf
 
     compiled = fastbp.compile(function)
@@ -250,6 +251,44 @@ def test_a_computed_argument_passes_its_gradient_on() -> None:
         worlds.append([call(w * 3), call(w.detach().requires_grad_()), snapshot(w)])
     assert_same(worlds[1], worlds[0], "first")
     assert_same(worlds[2], worlds[0], "second")
+
+
+@pytest.mark.filterwarnings("ignore:compile. .* runs eagerly from now on. it registers a hook:UserWarning")
+@pytest.mark.parametrize("what", ["leaf", "computed", "outside"])
+def test_a_hook_that_the_function_leaves_behind(what: str) -> None:
+    worlds = []
+    for wrap in (lambda f: f, fastbp.compile):
+        p, w = drawn(3, seed=1).requires_grad_(), drawn(3).requires_grad_()
+
+        def function(x: Any, p: Any = p) -> None:
+            (p if what == "outside" else x).register_hook(lambda g: g * 2)
+            (x * x * p).sum().backward(retain_graph=True)
+
+        call, seen = wrap(function), []
+        for _ in range(4):
+            x = w * 3 if what == "computed" else w
+            call(x)
+            x.sum().backward()
+            seen.append(snapshot([w, p]))
+        worlds.append(seen)
+    assert_same(worlds[1], worlds[0], what)
+
+
+@pytest.mark.parametrize("retain", [True, False])
+def test_the_history_of_an_argument_is_retained_as_the_function_says(retain: bool) -> None:
+    function = lambda x: (x * x).sum().backward(retain_graph=retain)  # noqa: E731
+    compiled = fastbp.compile(function)
+    for call in (function, compiled, compiled):
+        w = drawn(3).requires_grad_()
+        x = w.exp()
+        call(x)
+        if retain:
+            call(x)
+            x.sum().backward()
+            assert_same(snapshot(w.grad), snapshot(4 * x.detach() ** 2 + x.detach()), "gradient")
+        else:
+            with pytest.raises(RuntimeError, match="second time"):
+                x.sum().backward()
 
 
 def test_an_argument_that_retains_its_gradient() -> None:

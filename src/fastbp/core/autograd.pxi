@@ -163,7 +163,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
         raise RuntimeError("backward() called inside of vmap: a gradient of each example has no place in a .grad outside of it; use "
                            "func.grad or autograd.grad inside, or return the tensor and call backward() outside")
     if fbp_mode_get().capture != NULL and accumulate:
-        current_capture().backward_ran = True
+        note_sweep(retain_graph or create_graph)
     if n == 1 and inputs is None and gradients[0] is None:  # loss.backward(): no lists to make
         root = (<Tensor>roots[0]).node
         request = fbp_backward_request(1, &root, NULL, retain_graph, create_graph, 0, NULL, NULL, False, True)

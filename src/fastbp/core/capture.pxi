@@ -227,6 +227,7 @@ cdef class Capture:
     cdef public object world  # _guards.World: what the function reads besides its arguments
     cdef public object eager  # the RunEagerly that was raised, if one was
     cdef public bint backward_ran
+    cdef bint releases    # one of these sweeps did not retain the graph
     cdef bint grad_enabled        # when it began
     cdef bint asks_absent         # a rule of several outputs is told which of its cotangents are absent
     cdef bint ties                # a sweep is captured from several results, of which a call may use some
@@ -562,6 +563,14 @@ cdef class Capture:
     def on_failure(self, function):
         """Call `function()` if the capture fails."""
         self.undo.append(function)
+
+
+cdef int note_sweep(bint retains) except -1:
+    """A function that is captured calls backward()."""
+    cdef Capture capture = current_capture()
+    capture.backward_ran = True
+    capture.releases |= not retains
+    return 0
 
 
 cdef int note_hooked(Tensor x, dict hooks, object key) except -1:

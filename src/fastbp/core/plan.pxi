@@ -58,6 +58,7 @@ cdef class Plan:
     cdef Guards guards            # of Python's state; None: there are none
     cdef list points              # where gradients of the arguments arrived in the capture (Capture.points)
     cdef list argument_gradients  # (argument, result): what goes on to the history of an argument that has one
+    cdef bint retains             # these sweeps keep the graph of their arguments
     cdef bint collects            # gradients of leaves among the arguments
     cdef bint cautious            # a call looks whether its arguments lie apart from what the plan writes, and from each other
     cdef list generators          # held: that the plan draws from
@@ -473,7 +474,7 @@ cdef class Plan:
             (<PlanCheck>self.check).finish(self, replay, given, made)
         if self.argument_gradients:
             for i, k in self.argument_gradients:
-                run_backward([given[i]], [made[k]], False, False, None)
+                run_backward([given[i]], [made[k]], self.retains, False, None)
             del made[self.returned:]
         return made
 

@@ -124,7 +124,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     plan.grad_enabled = source.grad_enabled
     plan.inner_leaves = inner_leaves
     add_updates(plan, source.updates)
-    plan.generators = source.generators
+    plan.generators, plan.retains = source.generators, not source.releases
     plan.numbers = source.numbers
     for i in range(plan.input_count):
         plan.inputs[i] = real_buffer(program, (<Tensor>symbols[i]).node)
