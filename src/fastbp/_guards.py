@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import warnings
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -14,6 +15,7 @@ from ._tree import is_container, parts
 from ._variables import Reader, is_library
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 VARIABLES_MOST = 32  # compared at each call
@@ -39,6 +41,7 @@ class World:
         self._inner: dict[int, Any] = {}  # modules that the function itself makes
         self._capture = capture
         self._reader = Reader(self.note)
+        self._random = [(name, read, read(), write) for name, read, write in _generators_of_the_host()]
         capture.world = self
         capture.on_failure(self._restore)
         self._reader.read(function, args, kwargs or {})
@@ -80,6 +83,11 @@ class World:
         RunEagerly
             When the function has changed some of it, which a plan would not do again.
         """
+        for name, read, before, _ in self._random:
+            if read() != before:
+                raise RunEagerly(f"it draws from {name}, which a plan would not do again; fastbp.rand() draws at each call")
+        if len(_generators_of_the_host()) != len(self._random):
+            raise RunEagerly("it loads a module that has random numbers")
         version = _core.world_version()
         variables = list(self._reader.variables.values())
         classes = list(self._reader.classes.values())
@@ -107,10 +115,29 @@ class World:
         for guard in self._guards.values():
             guard.restore(everything)
         if everything:
+            for _, _, before, write in self._random:
+                write(before)
             reader = self._reader
             named: list[Any] = [*reader.variables.values(), *reader.methods.values(), *reader.classes.values()]
             for one in named:
                 one.restore()
+
+
+def _generators_of_the_host() -> list[tuple[str, Callable[[], Any], Callable[[Any], Any]]]:
+    """The random numbers of Python and of NumPy, where they are loaded: name, how to read the state, how to set it."""
+    found: list[tuple[str, Callable[[], Any], Callable[[Any], Any]]] = []
+    python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
+    if python is not None:
+        found.append(("random", python.getstate, python.setstate))
+    if numpy is not None:
+        found.append(("numpy.random", lambda: _comparable(numpy.get_state()), numpy.set_state))
+    return found
+
+
+def _comparable(state: Any) -> Any:
+    """A state of NumPy's generator with its numbers as a list."""
+    name, numbers, *rest = state
+    return (name, numbers.tolist(), *rest)
 
 
 def _note_module(module: Any, made: bool = False) -> None:
