@@ -527,3 +527,63 @@ def test_a_compiled_module_is_copied_with_its_parameters() -> None:
             p.zero_()
     assert fastbp.equal(compiled(x), before) and other(x).count_nonzero() == 0
     assert fastbp.equal(pickle.loads(pickle.dumps(compiled))(x), before)
+
+
+def test_one_tensor_as_two_arguments_of_which_one_is_written() -> None:
+    def function(a: Any, b: Any) -> Any:
+        before = b.sum()
+        a.add_(1)
+        return before, b.sum()
+
+    compiled = fastbp.compile(function)
+    for pair in ("same", "apart", "same", "view"):
+        worlds = []
+        for call in (function, compiled):
+            x, y = fastbp.zeros(2), fastbp.zeros(2)
+            worlds.append(snapshot([call(x, {"same": x, "apart": y, "view": x.view(2)}[pair]), x, y]))
+        assert_same(worlds[1], worlds[0], pair)
+
+
+# ---- what a function asks about -------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_about_a_tensor_from_outside() -> None:
+    p, q = fastbp.ones(3, requires_grad=True), fastbp.ones(2)
+
+    def function(x: Any) -> Any:
+        total = x * q.shape[0] + (1 if q.dtype == fastbp.float32 else 2)
+        return total + 10 if p.requires_grad else total
+
+    compiled = fastbp.compile(function)
+    x = fastbp.ones(2)
+    for change in (
+        lambda: None,
+        lambda: p.requires_grad_(False),
+        lambda: setattr(q, "data", fastbp.ones(5)),
+        lambda: setattr(q, "data", fastbp.ones(5).double()),
+        lambda: p.requires_grad_(True),
+    ):
+        change()
+        assert compiled(x).tolist() == function(x).tolist()
+
+
+def test_passes_of_functions_that_return_tensors_from_outside_and_of_data_that_require_grad() -> None:
+    from fastbp.utils.data import DataLoader, TensorDataset
+
+    worlds = []
+    for compiled in (False, True):
+        p = fastbp.zeros(1)
+        data = fastbp.arange(10.0).reshape(10, 1).requires_grad_()
+
+        def function(x: Any, p: Any = p) -> Any:
+            x.square().sum().backward()
+            p.copy_(x.detach().sum().reshape(1))
+            return p
+
+        loader = DataLoader(TensorDataset(data), batch_size=4)
+        if compiled:
+            found = fastbp.compile(function).epoch(loader)
+        else:
+            found = fastbp.stack([function(*batch).clone() for batch in loader])
+        worlds.append(snapshot([found, data, p]))
+    assert_same(worlds[1], worlds[0], "pass")

@@ -473,8 +473,8 @@ def test_compiled_functions_are_freed() -> None:
 
 @pytest.mark.parametrize("kinds", [4, 23])
 def test_threads_that_call_one_function_with_other_arguments(kinds: int) -> None:
-    """Each call runs the plan that was found for it, and has the structure of its own results, whichever plan is the latest."""
-    compiled = fastbp.compile(lambda x, n: tuple(x * k for k in range(1, n % 4 + 1)) + (x * n,))
+    """Each call runs the plan that was found for it, and has its own structure of results, whatever runs besides."""
+    compiled = fastbp.compile(lambda x, n: (*[x * k for k in range(1, n % 4 + 1)], x * n))
     wrong: list[Any] = []
 
     def job(thread: int) -> None:

@@ -30,7 +30,7 @@ def copied(result: Any) -> Any:
 
 
 def check_passes(make: Callable[[], SimpleNamespace], passes: int = 2, **options: Any) -> Any:
-    """Passes over `world.data`, and the calls of the function itself: what is returned, and what is there after each pass."""
+    """Passes over `world.data` beside calls of the function itself: what is returned, and what is there after each."""
     found: list[list[Any]] = []
     for compiled in (False, True):
         fastbp.manual_seed(1)

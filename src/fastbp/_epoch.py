@@ -67,7 +67,7 @@ def _run_batches(
     count = order.shape[0] // size
     packed = [one.detach().contiguous() for one in tensors]
     batches = [_core.empty((size, *one.shape[1:]), dtype=one.dtype) for one in tensors]
-    collects = any(one.requires_grad for one in tensors)  # gradients go to the rows that a call reads
+    collects = any(one.requires_grad for one in tensors)  # whose gradients go on to the data set
     first, step = 0, 1
     while first < count:
         # A step may change what the next one finds (gradients that were None): then another plan goes on.

@@ -83,9 +83,11 @@ class World:
         RunEagerly
             When the function has changed some of it, which a plan would not do again.
         """
-        for name, read, before, _ in self._random:
+        for kind, read, before, _ in self._random:
             if read() != before:
-                raise RunEagerly(f"it draws from {name}, which a plan would not do again; fastbp.rand() draws at each call")
+                raise RunEagerly(
+                    f"it draws from {kind}, which a plan would not do again; fastbp.rand() draws at each call"
+                )
         if len(_generators_of_the_host()) != len(self._random):
             raise RunEagerly("it loads a module that has random numbers")
         version = _core.world_version()
@@ -192,7 +194,7 @@ def check_kept(function: Any, capture: Any, known: list[Any]) -> None:
 
 
 def check_objects(result: Any) -> None:
-    """Raise RunEagerly where a result is an iterator, or an object that holds tensors of the function: each call makes its own."""
+    """Raise RunEagerly where a result is an iterator or an object that holds tensors: each call makes its own."""
     if is_container(result):
         for one in parts(result):
             check_objects(one)
@@ -204,7 +206,7 @@ def check_objects(result: Any) -> None:
 
 def _holds_tensors(value: Any) -> bool:
     """Whether symbolic tensors are among the thousand objects next to this one."""
-    found, seen = [value], set()
+    found, seen = [value], set[int]()
     while found and len(seen) < 1000:
         one = found.pop(0)
         if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):

@@ -235,7 +235,7 @@ class Reader:
         self._visit(function, instance)
 
     def _reach_partial(self, value: functools.partial[Any]) -> None:
-        """What a function reads that is called with these arguments, and those of the call where it is the compiled one."""
+        """What a function reads that is called with these arguments, and with those of a call of the compiled one."""
         for one in (*value.args, *value.keywords.values()):
             given, self._given = self._given, None
             self.reach(one)

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from ._core import Plan
     from .utils.data import DataLoader
 
-FAILURES_MOST = (
-    3  # calls running that have no plan for one and the same reason: then the function is not compiled any more
-)
+# Calls running that have no plan for one and the same reason: then the function is not compiled any more.
+FAILURES_MOST = 3
 
 # ------------------------------------------------------------------------------------------- one compiled function
 
@@ -232,11 +231,18 @@ class Compiled:
 
         Raises
         ------
+        RuntimeError
+            When the function returns tensors that require grad, without having called `backward()`.
         TypeError
             When the loader cannot be read by whole batches (its own collate_fn, sampler or data set): iterate it and
             call the compiled function.
         KeyboardInterrupt
             Between two batches: the steps that were done are done.
+
+        Notes
+        -----
+        Where the function runs eagerly, writes into a batch, returns a part of it or collects gradients in it, the pass
+        goes through calls, one a batch.
         """
         from ._epoch import run_epoch
 
@@ -316,10 +322,14 @@ def compile(
 
     The first call with arguments of given shapes, dtypes and static values runs the function once with symbolic tensors
     and plans what it did; this call and further ones run the plan: one call into C, without Python's lock and without
-    allocating. Parameters, optimizer state, buffers and random generators are the plan's own state, in the same
-    tensors: eager code and `state_dict` always see it. Options of the optimizer (`lr`) may change from call to call.
-    Python side effects happen once, at capture. Numbers and objects that the function reads from modules, variables and
-    attributes are compared with those of the capture at each call; a function that changes them itself runs eagerly.
+    allocating. Parameters, optimizer state, buffers, gradients and random generators are written where eager code has
+    them, so that eager code and `state_dict` always see them. Options and state of the optimizer may change between
+    calls.
+
+    What the function reads by name from modules, variables, attributes and classes is compared with the capture at each
+    call; where it differs, the call captures anew. Where no plan can stand for a call, as when the function itself
+    changes what is compared, the function runs eagerly; after three such calls running it does so from then on, with a
+    warning. Other side effects of Python happen once, at capture.
 
     Parameters
     ----------
@@ -340,15 +350,17 @@ def compile(
     Returns
     -------
     Compiled
-        Called like the function. Has `plan`, `epoch(loader)` and `profile(...)`. A function that returns tensors that
-        require grad, without having called `backward()`, is compiled together with its derivative and takes part in the
-        eager graph.
+        Called like the function. Has `plan`, `epoch(loader)` and `profile(...)`. Computed results are new, packed
+        tensors at each call; arguments, tensors from outside, views of these, and gradients are returned as such. A
+        function that returns tensors that require grad, without having called `backward()`, is compiled together with
+        its derivative and takes part in the eager graph; no gradient goes from one of its results to another. After
+        `backward()` inside, results have no history.
 
     Raises
     ------
     RuntimeError
-        At the first call, when the function asks for the value of a tensor (`item()`, `if loss > 0`); the message names
-        the line.
+        At a call that captures, when the function asks for the value of a tensor (`item()`, `if loss > 0`); the message
+        names the line.
     TypeError, ValueError
         When `memory_budget` is neither a positive int nor a float in (0, 1].
 

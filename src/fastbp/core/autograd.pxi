@@ -178,7 +178,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
             if not x.requires_grad:
                 raise RuntimeError("One of the differentiated Tensors does not require grad")
             if not ends_there:
-                refuse_inner(x, "its gradient", roots)
+                refuse_inner(x, "the gradient", roots)
     cotangents = [as_cotangent(roots[i], gradients[i]) for i in range(n)]
     request = fbp_backward_request(<int>n, NULL, NULL, retain_graph, create_graph, <int>m, NULL, NULL, ends_there, accumulate)
     request.roots = tensor_array(roots, n)

@@ -194,9 +194,9 @@ def capturing():
 
 
 cdef int note_outside(fbp_tensor *t) except -1:
-    """A tensor from outside that a view is about to hide: the plan must notice when its elements are replaced."""
+    """A tensor from outside that the function asks about, or that a view is about to hide: the plan must notice when it is another."""
     cdef fbp_capture *capture = fbp_mode_get().capture
-    if capture != NULL and not t.storage.symbolic:
+    if capture != NULL and not t.storage.symbolic and not t.storage.captured:
         fbp_capture_see(capture, t)
     return 0
 

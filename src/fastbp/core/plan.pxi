@@ -58,6 +58,8 @@ cdef class Plan:
     cdef Guards guards            # of Python's state; None: there are none
     cdef list points              # where gradients of the arguments arrived in the capture (Capture.points)
     cdef list argument_gradients  # (argument, result): what goes on to the history of an argument that has one
+    cdef bint is_plain            # results are computed, and nothing else but its state is to be seen to
+    cdef bint leaves_more         # than state and gradients: settle_more()
     cdef bint retains             # these sweeps keep the graph of their arguments
     cdef bint collects            # gradients of leaves among the arguments
     cdef bint cautious            # a call looks whether its arguments lie apart from what the plan writes, and from each other
@@ -261,7 +263,7 @@ cdef class Plan:
                     return True
         for i in self.written_inputs:
             for k in range(self.input_count):
-                if given[k] is not given[i] and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
+                if self.symbols[k] is not self.symbols[i] and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
                     return True
             for k in range(self.state_count):
                 if share_memory((<Tensor>given[i]).node, self.states[k].node):
@@ -355,8 +357,6 @@ cdef class Plan:
         for i in range(self.state_count):
             if self.states[i].written:
                 self.states[i].node.storage.version += 1
-        for i in self.written_inputs:
-            (<Tensor>given[i]).node.storage.version += 1
         for i in range(self.leaf_count):
             extra = self.leaf(i, given).autograd
             if self.leaves[i].fresh != NULL:
@@ -373,6 +373,15 @@ cdef class Plan:
                 fbp_release(gradient)
             elif self.leaves[i].gradient >= 0 or self.leaves[i].old >= 0:
                 extra.gradient.storage.version += 1
+        if self.leaves_more:
+            self.settle_more(given)
+        return 0
+
+    cdef int settle_more(self, list given) except -1:
+        """What few plans leave behind: written arguments, gradients from outside, optimizers."""
+        cdef Py_ssize_t i
+        for i in self.written_inputs:
+            (<Tensor>given[i]).node.storage.version += 1
         for i, final in self.grad_finals:
             wrap(fbp_retain(self.leaf(i, given))).grad = self.outside_output(final, given)
         for i in range(len(self.updates)):
@@ -407,10 +416,11 @@ cdef class Plan:
         self.bind_inputs(given)
         if self.leaf_count:
             self.bind_gradients(given)
-        if self.numbers is not None:
-            self.numbers.begin()
-        for i in range(len(self.updates)):
-            (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
+        if self.leaves_more:
+            if self.numbers is not None:
+                self.numbers.begin()
+            for i in range(len(self.updates)):
+                (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
         return 0
 
     cdef list prepare(self, list given):
@@ -430,6 +440,24 @@ cdef class Plan:
 
     cdef list run(self, list given):
         """One call: the outputs in order."""
+        cdef list made
+        cdef fbp_status status
+        if not self.is_plain:
+            return self.run_any(given)
+        self.acquire()
+        try:
+            made = self.prepare(given)
+            status = self.execute()
+            if status != FBP_OK:
+                self.drop_gradients(given)
+                raise_status(status)
+            self.settle(given)
+        finally:
+            self.release()
+        return made
+
+    cdef list run_any(self, list given):
+        """The same where a run is checked, is compiled with its derivative, or gives more than results of its own."""
         cdef list made
         cdef fbp_status status
         cdef Py_ssize_t i
@@ -495,10 +523,8 @@ cdef class Plan:
         that a call does is done by the run."""
         if self.argument_gradients or self.collects or self.written_inputs or self.grad_after != self.grad_enabled:
             return False
-        for kind, value in self.outputs:
-            if kind != "result" and (kind != "object" or isinstance(value, Tensor)):  # a tensor from outside is stacked as it is after each call
-                return False
-        return builtin_all([final[0] in ("result", "object") for _, final in self.grad_finals])
+        outside = self.outputs + [final for _, final in self.grad_finals]
+        return builtin_all([kind == "result" or (kind == "object" and not isinstance(value, Tensor)) for kind, value in outside])
 
     def reads_apart(self, list tensors not None):
         """Whether no run writes into these tensors: then rows of them are the same whenever they are read."""
@@ -554,6 +580,9 @@ cdef class Plan:
         cdef fbp_status status
         cdef list made
         cdef Sweep sweep = None
+        if self.cautious and self.overlaps(given):
+            raise RuntimeError("profile: arguments share memory with each other or with what the function writes; calls with these run the "
+                               "function itself, which has no steps to time")
         self.acquire()
         try:
             made = self.prepare(given)  # held: the run writes into them, as into what a sweep would need

@@ -357,7 +357,7 @@ cdef int refuse_inner(Tensor x, str wanted, object roots) except -1:
     others = sweep.plan.depending[output.which]
     if not others or roots is not None and not reaches_output(roots, sweep, others):
         return 0
-    raise RuntimeError(f"compile: {wanted}, of a result of a compiled function from which another of its results was computed: the results of "
+    raise RuntimeError(f"compile: {wanted} of a result of a compiled function from which another of its results was computed: the results of "
                        "one call are outputs of one node, and no gradient goes from one to another. Compute the gradient inside of the "
                        "compiled function, compute the other result from this one outside of it, or call the function itself")
 

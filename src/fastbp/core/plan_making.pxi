@@ -157,6 +157,11 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
         plan.bytes_without, plan.budget_met = plan.plan.program.budget.without, plan.plan.program.budget.met
     note_written(plan)
     adopt_optimizers(plan)
+    plan.leaves_more = bool(plan.written_inputs or plan.grad_finals or plan.updates or plan.optimizers) or plan.numbers is not None
+    plan.is_plain = plan.derivative is None and plan.check is None and plan.grad_after == plan.grad_enabled and \
+        not (plan.returned_before or plan.inner_leaves or plan.argument_gradients)
+    for i in range(plan.result_count):
+        plan.is_plain &= plan.results[i].buffer >= 0
     return plan
 
 
@@ -302,6 +307,7 @@ cdef class CompiledCall:
 
     cdef int adopt(self, object entry) except -1:
         args, kwargs = entry.structure
+        before = self.latest  # what it holds goes when all is set
         flat = not kwargs and builtin_all([one is self.leaf for one in args])
         self.latest, self.plan, self.result, self.flat, self.single = entry, entry.plan, entry.result, flat, entry.result is self.leaf
         return 0
@@ -316,8 +322,9 @@ cdef class CompiledCall:
         cdef Plan plan
         cdef object result
         cdef bint single
+        cdef const fbp_mode *mode = fbp_mode_get()
         # Within another capture, a vmap, forward mode or anomaly mode, the function is part of what is under way.
-        if fbp_mode_get().capture != NULL or fbp_mode_get().vmap_count or fbp_mode_get().keep_values or fbp_mode_get().anomaly:
+        if mode.capture != NULL or mode.vmap_count or mode.keep_values or mode.anomaly:
             return self.owner()._function(*args, **kwargs)
         # Other threads may call the same function, and adopt another plan at any time: what this call runs it has for itself.
         plan, result, single = self.plan, self.result, self.single

@@ -49,25 +49,30 @@ cdef class Tensor:
     @property
     def shape(self):
         """Sizes as a tuple; `size()` is the same."""
+        note_outside(self.node)
         return Size(shape_tuple(self.node))
 
     def size(self, dim=None):
         """Sizes, or the size along one dimension."""
+        note_outside(self.node)
         return Size(shape_tuple(self.node)) if dim is None else fbp_shape(self.node)[wrap_dim("size", dim, self.node.ndim)]
 
     @property
     def ndim(self):
         """Number of dimensions."""
+        note_outside(self.node)
         return self.node.ndim
 
     def dim(self):
         """Number of dimensions."""
+        note_outside(self.node)
         return self.node.ndim
 
     ndimension = dim
 
     def numel(self):
         """Number of elements."""
+        note_outside(self.node)
         return self.node.numel
 
     nelement = numel
@@ -88,6 +93,7 @@ cdef class Tensor:
 
     def stride(self, dim=None):
         """Steps between neighbours along each dimension, in elements."""
+        note_outside(self.node)
         if dim is not None:
             return fbp_strides(self.node)[wrap_dim("stride", dim, self.node.ndim)]
         return tuple([fbp_strides(self.node)[i] for i in range(self.node.ndim)])
@@ -102,11 +108,13 @@ cdef class Tensor:
 
     def is_contiguous(self):
         """Whether the elements lie in row-major order without gaps."""
+        note_outside(self.node)
         return bool(fbp_is_contiguous(self.node))
 
     @property
     def dtype(self):
         """Type of the elements."""
+        note_outside(self.node)
         return DTYPES[self.node.dtype]
 
     def is_floating_point(self):
@@ -136,6 +144,7 @@ cdef class Tensor:
     @property
     def requires_grad(self):
         """Whether operations on this tensor are recorded; settable on leaves."""
+        note_outside(self.node)
         return bool(fbp_requires_grad(self.node))
 
     @requires_grad.setter

@@ -15,8 +15,8 @@ from .. import _core
 from .._arguments import describe
 from .._core import Tensor, is_grad_enabled
 from .._guards import World
-from .._tree import flatten, unflatten
 from .._plans import Entry
+from .._tree import flatten, unflatten
 from ..compiler import Compiled
 from ..reference import OPS, Array, cast_value
 from .replay import TOLERANCES, to_reference
