@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -463,6 +464,25 @@ def test_numbers_that_python_draws_are_drawn_at_each_call(draw: Callable[[], flo
 
     with pytest.warns(UserWarning, match="from now on: it draws from"):
         assert numbers_of(fastbp.compile(lambda x: x * draw())) == numbers_of(lambda x: x * draw())
+
+
+def test_what_other_threads_draw_is_not_held_against_a_function() -> None:
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            random.random()
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        for k in range(5):
+            compiled = fastbp.compile(lambda x, k=k: x * k)
+            compiled(fastbp.ones(1))
+            assert compiled.plan is not None
+    finally:
+        stop.set()
+        other.join()
 
 
 @pytest.mark.parametrize("read", [lambda g: g.initial_seed(), lambda g: int(g.get_state().sum().item())])

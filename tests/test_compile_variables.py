@@ -138,6 +138,22 @@ def dicts_of_other_classes() -> Case:
 
 
 @case
+def partial_methods() -> Case:
+    class Own:
+        def __init__(self) -> None:
+            self.scale = 2.0
+
+        def affine(self, table: Any, x: Any) -> Any:
+            return x * self.scale + table.shift
+
+        shared = SimpleNamespace(shift=4.0)
+        run = functools.partialmethod(affine, shared)
+
+    own = Own()
+    return lambda x: own.run(x), [*setting(own, "scale", 3.0), *setting(Own.shared, "shift", 5.0)]
+
+
+@case
 def attributes_in_front_of_methods() -> Case:
     class Own:
         def scaled(self, x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -41,6 +42,7 @@ class World:
         self._inner: dict[int, Any] = {}  # modules that the function itself makes
         self._capture = capture
         self._reader = Reader(self.note)
+        self._alone = threading.active_count() == 1
         self._random = [(name, read, read(), write) for name, read, write in _generators_of_the_host()]
         capture.world = self
         capture.on_failure(self._restore)
@@ -88,7 +90,7 @@ class World:
                 raise RunEagerly(
                     f"it draws from {kind}, which a plan would not do again; fastbp.rand() draws at each call"
                 )
-        if len(_generators_of_the_host()) != len(self._random):
+        if self._alone and len(_generators_of_the_host()) > len(self._random):
             raise RunEagerly("it loads a module that has random numbers")
         version = _core.world_version()
         variables = list(self._reader.variables.values())
@@ -126,8 +128,13 @@ class World:
 
 
 def _generators_of_the_host() -> list[tuple[str, Callable[[], Any], Callable[[Any], Any]]]:
-    """The random numbers of Python and of NumPy, where they are loaded: name, how to read the state, how to set it."""
+    """The random numbers of Python and of NumPy, where they are loaded: name, how to read the state, how to set it.
+
+    None where there are other threads, whose draws cannot be told from the function's.
+    """
     found: list[tuple[str, Callable[[], Any], Callable[[Any], Any]]] = []
+    if threading.active_count() > 1:
+        return found
     python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
     if python is not None:
         found.append(("random", python.getstate, python.setstate))

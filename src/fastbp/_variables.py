@@ -375,6 +375,8 @@ class Reader:
                 self._visit(found.__func__, kind)
             elif isinstance(found, staticmethod):
                 self._visit(found.__func__, None)
+            elif isinstance(found, functools.partialmethod):
+                self.reach(functools.partial(MethodType(found.func, instance), *found.args, **found.keywords))
             elif isinstance(self._unwrapped(found), FunctionType) or hasattr(found, "__wrapped__"):
                 self._visit(self._unwrapped(found), instance)
             else:
