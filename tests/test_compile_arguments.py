@@ -470,6 +470,8 @@ def test_objects_from_outside_stay_what_they_are() -> None:
         lambda t: fastbp.compile(lambda x: x * 2)(t),
         lambda t: DOUBLED(t),
         lambda t: nn.init.normal_(t),
+        lambda t: nn.functional.dropout(t),
+        lambda t: nn.functional.dropout(t, inplace=True),
     ],
 )
 def test_a_tensor_that_was_kept_from_a_capture_is_not_touched(use: Any) -> None:
@@ -481,8 +483,10 @@ def test_a_tensor_that_was_kept_from_a_capture_is_not_touched(use: Any) -> None:
 
     with pytest.warns(UserWarning, match="keeps a tensor"):
         fastbp.compile(function)(fastbp.ones(2))
+    numbers = fastbp.get_rng_state()
     with pytest.raises(RuntimeError, match="has no values"):
         use(kept[0])
+    assert fastbp.get_rng_state().tolist() == numbers.tolist()  # nor has anything been drawn for it
 
 
 DOUBLED = fastbp.compile(lambda x: x * 2)

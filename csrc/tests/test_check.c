@@ -73,10 +73,9 @@ static fbp_tensor *argument(fbp_capture *capture, const fbp_tensor *given, int32
 }
 
 static fbp_tensor *dropped(fbp_capture *capture, fbp_tensor *x) {
-    fbp_generator *generator = fbp_generator_default();
-    fbp_capture_draw(capture, generator);
-    fbp_source_attribute source = {.seed = generator->seed, .p = {0.25}};
-    source.offset = fbp_generator_draw(generator, (x->numel + 3) / 4 + 1);
+    fbp_generator place;
+    must(fbp_capture_draw(capture, fbp_generator_default(), (x->numel + 3) / 4 + 1, &place));
+    const fbp_source_attribute source = {.seed = place.seed, .offset = place.offset, .p = {0.25}};
     return apply(FBP_OP_dropout, x, NULL, NULL, 1, &source, (int)offsetof(fbp_source_attribute, shape));
 }
 
@@ -121,7 +120,7 @@ static world make_world(void) {
     fbp_plan_bind(w.plan, w.gradient_buffer, w.gradient->data);
     fbp_plan_bind(w.plan, w.result_buffer, w.result->data);
     w.plan->updates[0].hyper.sgd = (fbp_sgd){.lr = 0.1, .momentum = 0.9};
-    w.plan->updates[0].step = 1; /* not the first: the momentum counts */
+    w.plan->updates[0].steps[0] = 1; /* not the first: the momentum counts */
     return w;
 }
 
@@ -233,7 +232,7 @@ static void test_numbers(void) {
     w.plan->updates[0].hyper.sgd.lr = 0.11;
     expect(&w, "another learning rate", "parameter");
     w = make_world();
-    w.plan->updates[0].step = 0;
+    w.plan->updates[0].steps[0] = 0;
     expect(&w, "momentum taken for fresh", "parameter");
     w = make_world();
     w.plan->program->draws[0].offset += 3;

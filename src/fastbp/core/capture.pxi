@@ -656,6 +656,9 @@ cdef void reach_of(const fbp_tensor *t, char **low, char **high) noexcept:
     cdef int64_t step, size = fbp_dtype_size(<fbp_dtype>t.dtype)
     cdef int i
     low[0] = high[0] = t.data
+    if fbp_is_contiguous(t):
+        high[0] += t.numel * size
+        return
     if t.numel == 0:
         return
     high[0] += size
@@ -667,11 +670,16 @@ cdef void reach_of(const fbp_tensor *t, char **low, char **high) noexcept:
             low[0] += step
 
 
+cdef inline bint touches(char *low, char *high, const fbp_tensor *t) noexcept:
+    """Whether a tensor looks at some of the bytes low <= x < high."""
+    cdef char *other_low
+    cdef char *other_high
+    reach_of(t, &other_low, &other_high)
+    return low < other_high and other_low < high
+
+
 cdef inline bint share_memory(const fbp_tensor *a, const fbp_tensor *b) noexcept:
     cdef char *low
     cdef char *high
-    cdef char *other_low
-    cdef char *other_high
     reach_of(a, &low, &high)
-    reach_of(b, &other_low, &other_high)
-    return low < other_high and other_low < high
+    return touches(low, high, b)

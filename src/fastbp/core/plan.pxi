@@ -254,12 +254,15 @@ cdef class Plan:
         then only the function itself is right."""
         cdef Py_ssize_t i, k
         cdef fbp_tensor *a
+        cdef char *low
+        cdef char *high
         for i in range(self.input_count):
             a = (<Tensor>given[i]).node
             if a.flags & FBP_RETAINS_GRAD:
                 return True
+            reach_of(a, &low, &high)
             for k in range(self.state_count):
-                if self.states[k].written and share_memory(a, self.states[k].node):
+                if self.states[k].written and touches(low, high, self.states[k].node):
                     return True
         for i in self.written_inputs:
             for k in range(self.input_count):
