@@ -466,6 +466,21 @@ def test_numbers_that_python_draws_are_drawn_at_each_call(draw: Callable[[], flo
         assert numbers_of(fastbp.compile(lambda x: x * draw())) == numbers_of(lambda x: x * draw())
 
 
+@pytest.mark.parametrize("place", ["variable", "attribute", "argument", "default"])
+def test_iterators_are_read_at_each_call(place: str) -> None:
+    rows = iter(fastbp.arange(4.0))
+    own, arguments = SimpleNamespace(rows=rows), (rows,) if place == "argument" else ()
+    step: Any = {
+        "variable": lambda: next(rows) * 2,
+        "attribute": lambda: next(own.rows) * 2,
+        "argument": lambda rows: next(rows) * 2,
+        "default": lambda rows=rows: next(rows) * 2,
+    }[place]
+    compiled = fastbp.compile(step)
+    with pytest.warns(UserWarning, match="from now on: it names a"):
+        assert [compiled(*arguments).item() for _ in range(4)] == [0.0, 2.0, 4.0, 6.0]
+
+
 def test_what_other_threads_draw_is_not_held_against_a_function() -> None:
     stop = threading.Event()
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
+import io
 import sys
+from collections.abc import Iterator
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import _core
-from ._core import Tensor
+from ._core import RunEagerly, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 FUNCTIONS_MOST = 2000
@@ -185,6 +187,8 @@ class Reader:
 
         if self._depth > DEPTH_MOST or value is None or isinstance(value, int | float | str):
             return
+        if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            raise RunEagerly(f"it names a {type(value).__name__}, which gives something else each time", forever=True)
         self._depth += 1
         if isinstance(value, Tensor):
             for hook in _core.hooks_of(value):
