@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -510,6 +512,25 @@ def test_a_plan_holds_the_generators_that_it_draws_from() -> None:
 def test_a_generator_that_the_function_makes_is_refused() -> None:
     with pytest.raises(RuntimeError, match="make it outside"):
         fastbp.compile(lambda: fastbp.rand(3, generator=fastbp.Generator()))()
+
+
+def test_numbers_of_numpy_are_told_apart_by_sign() -> None:
+    for kind in (np.float64, np.float32, complex):
+        compiled = fastbp.compile(lambda x, k: x * (k.real if isinstance(k, complex) else float(k)))
+        signs = [np.signbit(compiled(fastbp.ones(1), kind(k)).numpy()).item() for k in (0.0, -0.0)]
+        assert signs == [False, True]
+
+
+def test_a_compiled_module_is_copied_with_its_parameters() -> None:
+    model, x = nn.Linear(3, 2), drawn(4, 3)
+    compiled = fastbp.compile(model)
+    before = compiled(x).detach().clone()
+    other = copy.deepcopy(compiled)
+    with fastbp.no_grad():
+        for p in other.parameters():
+            p.zero_()
+    assert fastbp.equal(compiled(x), before) and other(x).count_nonzero() == 0
+    assert fastbp.equal(pickle.loads(pickle.dumps(compiled))(x), before)
 
 
 def test_one_tensor_as_two_arguments_of_which_one_is_written() -> None:

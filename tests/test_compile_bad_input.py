@@ -6,6 +6,8 @@ import copy
 import gc
 import os
 import pickle
+import sys
+import threading
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -467,3 +469,34 @@ def test_compiled_functions_are_freed() -> None:
     gc.collect()
     after = fastbp._core.memory_statistics()
     assert (after["live_blocks"], after["live_bytes"]) == (before["live_blocks"], before["live_bytes"])
+
+
+@pytest.mark.parametrize("kinds", [4, 23])
+def test_threads_that_call_one_function_with_other_arguments(kinds: int) -> None:
+    """Each call runs the plan that was found for it, and has its own structure of results, whatever runs besides."""
+    compiled = fastbp.compile(lambda x, n: (*[x * k for k in range(1, n % 4 + 1)], x * n))
+    wrong: list[Any] = []
+
+    def job(thread: int) -> None:
+        try:
+            for call in range(1500):
+                n = (call * 7 + thread) % kinds
+                results = compiled(fastbp.full((1 + n % 4 * 500,), float(thread)), n)
+                if [one[0].item() for one in results] != [thread * k for k in (*range(1, n % 4 + 1), n)]:
+                    wrong.append((thread, call))
+        except BaseException as error:
+            wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more than 16 plans
+            threads = [threading.Thread(target=job, args=(thread,)) for thread in range(4)]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong, wrong[:3]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -409,3 +411,120 @@ def test_an_argument_with_hooks_runs_them() -> None:
         assert x.grad.tolist() == ([2, 2] if number % 2 else [6, 6])
         assert (step.plan is not None) == bool(number % 2)
     assert seen == [[2, 2]] * 3
+
+
+# ---- what a function does to its arguments, returns, or draws --------------------------------------------------------
+
+
+def test_lists_and_dicts_among_the_arguments_are_changed() -> None:
+    def step(batch: dict[str, Any], seen: list[Any]) -> Any:
+        target = batch.pop("target")
+        batch["sum"] = batch["x"] + target
+        seen.append(batch["sum"] * 2)
+        return seen[-1] + target
+
+    compiled, array = fastbp.compile(step), np.ones(2, np.float32)
+    with pytest.warns(UserWarning, match="from now on: it changes a list or a dict among its arguments"):
+        for x in (fastbp.ones(2), array, fastbp.ones(2), array):
+            batch, seen = {"x": x, "target": fastbp.ones(2)}, [x]
+            assert compiled(batch, seen).tolist() == [5.0, 5.0]
+            assert list(batch) == ["x", "sum"] and batch["x"] is x and batch["sum"].tolist() == [2.0, 2.0]
+            assert len(seen) == 2 and seen[0] is x and seen[1].tolist() == [4.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda y: SimpleNamespace(value=[y]),
+        lambda y: (one for one in [y]),
+        lambda y: {"map": map(lambda one: one * 1, [y])},
+        lambda y: lambda: y,
+        lambda y: frozenset([y]),
+    ],
+    ids=["object", "generator", "iterator", "function", "set"],
+)
+def test_objects_that_hold_results_are_made_anew(make: Callable[[Any], Any]) -> None:
+    def value(result: Any) -> float:
+        result = result["map"] if isinstance(result, dict) else result
+        if isinstance(result, SimpleNamespace):
+            return result.value[0].item()  # type: ignore[no-any-return]
+        return (result() if callable(result) else next(iter(result))).item()  # type: ignore[no-any-return]
+
+    compiled = fastbp.compile(lambda x: make(x * 2))
+    with pytest.warns(UserWarning, match="from now on: it returns a"):
+        assert [value(compiled(fastbp.tensor(float(k)))) for k in range(3)] == [0.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand], ids=["random", "numpy.random"])
+def test_numbers_that_python_draws_are_drawn_at_each_call(draw: Callable[[], float]) -> None:
+    def numbers_of(step: Any) -> list[float]:
+        random.seed(1)
+        np.random.seed(1)
+        return [step(fastbp.ones((), dtype=fastbp.float64)).item() for _ in range(5)]
+
+    with pytest.warns(UserWarning, match="from now on: it draws from"):
+        assert numbers_of(fastbp.compile(lambda x: x * draw())) == numbers_of(lambda x: x * draw())
+
+
+@pytest.mark.parametrize("place", ["variable", "attribute", "argument", "default"])
+def test_iterators_are_read_at_each_call(place: str) -> None:
+    rows = iter(fastbp.arange(4.0))
+    own, arguments = SimpleNamespace(rows=rows), (rows,) if place == "argument" else ()
+    step: Any = {
+        "variable": lambda: next(rows) * 2,
+        "attribute": lambda: next(own.rows) * 2,
+        "argument": lambda rows: next(rows) * 2,
+        "default": lambda rows=rows: next(rows) * 2,
+    }[place]
+    compiled = fastbp.compile(step)
+    with pytest.warns(UserWarning, match="from now on: it names a"):
+        assert [compiled(*arguments).item() for _ in range(4)] == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_what_other_threads_draw_is_not_held_against_a_function() -> None:
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            random.random()
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        for k in range(5):
+            compiled = fastbp.compile(lambda x, k=k: x * k)
+            compiled(fastbp.ones(1))
+            assert compiled.plan is not None
+    finally:
+        stop.set()
+        other.join()
+
+
+@pytest.mark.parametrize("read", [lambda g: g.initial_seed(), lambda g: int(g.get_state().sum().item())])
+def test_the_state_of_a_generator_is_read_at_each_call(read: Callable[[Any], int]) -> None:
+    generator = fastbp.Generator().manual_seed(1)
+    compiled = fastbp.compile(lambda x: x * read(generator))
+    with pytest.warns(UserWarning, match="from now on: it reads the seed or the state of a random generator"):
+        for seed in (1, 2):
+            generator.manual_seed(seed)
+            assert compiled(fastbp.ones(())).item() == read(generator)
+
+
+def test_modes_that_a_function_leaves_behind_are_set_back_before_it_runs_again() -> None:
+    counts = {"calls": 0}
+
+    def step(x: Any) -> Any:
+        counts["calls"] += 1
+        scale = 1 if fastbp.is_grad_enabled() else 100
+        fastbp.set_grad_enabled(False)
+        made = fastbp.ones(1)
+        fastbp.set_default_dtype(fastbp.float64)
+        return x * scale * made
+
+    try:
+        result = fastbp.compile(step)(fastbp.ones(1))
+        assert (result.item(), result.dtype) == (1.0, fastbp.float32) and counts["calls"] == 1
+        assert not fastbp.is_grad_enabled() and fastbp.get_default_dtype() == fastbp.float64
+    finally:
+        fastbp.set_default_dtype(fastbp.float32)
+        fastbp.set_grad_enabled(True)

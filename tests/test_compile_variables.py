@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -103,6 +104,63 @@ def variables_of_enclosing_functions() -> Case:
         *setting(deep.inner, "value", 5.0),
         *setting(deep, "inner", SimpleNamespace(value=6.0)),
     ]
+
+
+@case
+def objects_behind_defaults_and_partials() -> Case:
+    own, table = SimpleNamespace(scale=2.0, shift=1.0, power=2.0), {"lr": 1.0}
+
+    def inner(x: Any, own: Any = own, *, also: Any = own) -> Any:
+        return x * own.scale + also.shift
+
+    def of(own: Any, x: Any, table: Any = table) -> Any:
+        return x * own.power + table["lr"]
+
+    by_name = functools.partial(of, own=own)
+    changes = [*setting(own, "scale", 3.0), *setting(own, "shift", 4.0), *setting(own, "power", 5.0)]
+    return functools.partial(lambda own, x: inner(x) + by_name(x=x) + own.scale, own), [
+        *changes,
+        lambda: table.update(lr=2.0),
+    ]
+
+
+@case
+def dicts_of_other_classes() -> Case:
+    class Attributes(dict):  # type: ignore[type-arg]
+        def __getattr__(self, name: str) -> Any:
+            return self[name]
+
+    ordered, default, own = OrderedDict(k=1.0), defaultdict(float, k=1.0), Attributes(k=1.0)
+    return lambda x: x * ordered["k"] + default["k"] + own["k"] * own.k + default["j"], [
+        *[lambda table=table: table.update(k=table["k"] + 1) for table in (ordered, default, own)],
+        lambda: default.update(j=3.0),
+    ]
+
+
+@case
+def partial_methods() -> Case:
+    class Own:
+        def __init__(self) -> None:
+            self.scale = 2.0
+
+        def affine(self, table: Any, x: Any) -> Any:
+            return x * self.scale + table.shift
+
+        shared = SimpleNamespace(shift=4.0)
+        run = functools.partialmethod(affine, shared)
+
+    own = Own()
+    return lambda x: own.run(x), [*setting(own, "scale", 3.0), *setting(Own.shared, "shift", 5.0)]
+
+
+@case
+def attributes_in_front_of_methods() -> Case:
+    class Own:
+        def scaled(self, x: Any) -> Any:
+            return x * 2
+
+    own = Own()
+    return lambda x: own.scaled(x), [*setting(own, "scaled", lambda x: x * 3), lambda: delattr(own, "scaled")]
 
 
 @case

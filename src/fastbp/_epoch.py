@@ -28,8 +28,8 @@ def run_epoch(compiled: Compiled, loader: DataLoader, progress: bool) -> Any:
             "iterate other loaders and call the compiled function with each batch"
         )
     tensors, indices = source
-    tensors = tuple(one.contiguous() for one in tensors)
     order = loader.epoch_order(indices)
+    _check_order(order, min(len(one) for one in tensors))
     size, total = loader.batch_sampler.batch_size, order.shape[0]
     sequential = bool((order == _core.arange(total)).all())
     full, rest = divmod(total, size)
@@ -47,6 +47,13 @@ def run_epoch(compiled: Compiled, loader: DataLoader, progress: bool) -> Any:
     return _joined(parts)
 
 
+def _check_order(order: Tensor, count: int) -> None:
+    """Raise IndexError where a number in `order` is not that of one of `count` samples."""
+    wrong = order[(order < 0) | (order >= count)]
+    if len(wrong):
+        raise IndexError(f"epoch: sample number {wrong[0].item()} is out of bounds for a data set of {count} samples")
+
+
 def _run_batches(
     compiled: Compiled,
     tensors: tuple[Tensor, ...],
@@ -58,22 +65,23 @@ def _run_batches(
 ) -> None:
     """Run on all batches of one size; appends the results of each stretch that one plan ran, with their structure."""
     count = order.shape[0] // size
+    packed = [one.detach().contiguous() for one in tensors]
     batches = [_core.empty((size, *one.shape[1:]), dtype=one.dtype) for one in tensors]
+    collects = any(one.requires_grad for one in tensors)  # whose gradients go on to the data set
     first, step = 0, 1
-    passes = not any(one.requires_grad for one in tensors)  # whose gradients go on to the data set
     while first < count:
-        # A first step may change what the next one finds (gradients that were None): then another plan goes on.
-        found = compiled._find(tuple(batches), {}) if passes else None
-        if found is None or not found[0].plan.may_pass:
+        # A step may change what the next one finds (gradients that were None): then another plan goes on.
+        found = None if collects else compiled._find(tuple(batches), {})
+        if found is None or not found[0].plan.may_pass or not found[0].plan.reads_apart(list(tensors)):
             batch = [_batch_of(one, order, sequential, size, first) for one in tensors]
-            is_given_up = passes and found is None
-            parts.append(_run_batch(compiled._run_eagerly(tuple(batch), {}) if is_given_up else compiled(*batch)))
+            runs_eagerly = found is None and not collects
+            parts.append(_run_batch(compiled._run_eagerly(tuple(batch), {}) if runs_eagerly else compiled(*batch)))
             first += 1
             if bar is not None:
                 bar.update(1)
             continue
         entry = found[0]
-        rows = [one[first * size :] for one in tensors] if sequential else list(tensors)
+        rows = [one[first * size :] for one in packed] if sequential else packed
         run = entry.plan.start_pass(rows, batches, None if sequential else order[first * size :], size, count - first)
         done = 0
         while first + done < count:

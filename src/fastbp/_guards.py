@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 from . import _core
 from ._core import RunEagerly, Tensor
+from ._tree import is_container, parts
 from ._variables import Reader, is_library
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 VARIABLES_MOST = 32  # compared at each call
@@ -37,6 +42,8 @@ class World:
         self._inner: dict[int, Any] = {}  # modules that the function itself makes
         self._capture = capture
         self._reader = Reader(self.note)
+        self._alone = threading.active_count() == 1
+        self._random = [(name, read, read(), write) for name, read, write in _generators_of_the_host()]
         capture.world = self
         capture.on_failure(self._restore)
         self._reader.read(function, args, kwargs or {})
@@ -78,10 +85,18 @@ class World:
         RunEagerly
             When the function has changed some of it, which a plan would not do again.
         """
+        for kind, read, before, _ in self._random:
+            if read() != before:
+                raise RunEagerly(
+                    f"it draws from {kind}, which a plan would not do again; fastbp.rand() draws at each call"
+                )
+        if self._alone and len(_generators_of_the_host()) > len(self._random):
+            raise RunEagerly("it loads a module that has random numbers")
         version = _core.world_version()
         variables = list(self._reader.variables.values())
         classes = list(self._reader.classes.values())
-        noted: list[Any] = [*variables, *classes, *self._guards.values()]
+        methods = list(self._reader.methods.values())
+        noted: list[Any] = [*variables, *methods, *classes, *self._guards.values()]
         for one in noted:
             change = one.change()
             if change is not None:
@@ -96,7 +111,7 @@ class World:
                 )
         chosen = sorted((one for one in variables if _may_change(one)), key=lambda one: not _is_plain(one.value))
         self.unwatched = [one.text for one in chosen[VARIABLES_MOST:]]
-        return _core.Guards(modules, classes, chosen[:VARIABLES_MOST], version)
+        return _core.Guards(modules, classes, [*chosen, *methods][:VARIABLES_MOST], version)
 
     def _restore(self) -> None:
         """The capture has failed: modules are as they were, and all else too where the function is to run itself."""
@@ -104,9 +119,34 @@ class World:
         for guard in self._guards.values():
             guard.restore(everything)
         if everything:
-            named: list[Any] = [*self._reader.variables.values(), *self._reader.classes.values()]
+            for _, _, before, write in self._random:
+                write(before)
+            reader = self._reader
+            named: list[Any] = [*reader.variables.values(), *reader.methods.values(), *reader.classes.values()]
             for one in named:
                 one.restore()
+
+
+def _generators_of_the_host() -> list[tuple[str, Callable[[], Any], Callable[[Any], Any]]]:
+    """The random numbers of Python and of NumPy, where they are loaded: name, how to read the state, how to set it.
+
+    None where there are other threads, whose draws cannot be told from the function's.
+    """
+    found: list[tuple[str, Callable[[], Any], Callable[[Any], Any]]] = []
+    if threading.active_count() > 1:
+        return found
+    python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
+    if python is not None:
+        found.append(("random", python.getstate, python.setstate))
+    if numpy is not None:
+        found.append(("numpy.random", lambda: _comparable(numpy.get_state()), numpy.set_state))
+    return found
+
+
+def _comparable(state: Any) -> Any:
+    """A state of NumPy's generator with its numbers as a list."""
+    name, numbers, *rest = state
+    return (name, numbers.tolist(), *rest)
 
 
 def _note_module(module: Any, made: bool = False) -> None:
@@ -158,6 +198,35 @@ def check_kept(function: Any, capture: Any, known: list[Any]) -> None:
             "return it, or write into a tensor that is there before (state.copy_(value))",
             stacklevel=6,
         )
+
+
+def check_objects(result: Any) -> None:
+    """Raise RunEagerly where a result is an iterator or an object that holds tensors: each call makes its own."""
+    if is_container(result):
+        for one in parts(result):
+            check_objects(one)
+    elif isinstance(result, Iterator):
+        raise RunEagerly(f"it returns a {type(result).__name__}, which runs once", forever=True)
+    elif not _is_plain(result) and _holds_tensors(result):
+        raise RunEagerly(f"it returns a {type(result).__name__} that holds tensors", forever=True)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether symbolic tensors are among the thousand objects next to this one."""
+    found, seen = [value], set[int]()
+    while found and len(seen) < 1000:
+        one = found.pop(0)
+        if id(one) in seen or isinstance(one, type | ModuleType | BuiltinFunctionType):
+            continue
+        seen.add(id(one))
+        if isinstance(one, Tensor):
+            if _core.is_symbolic(one):
+                return True
+        elif isinstance(one, FunctionType):
+            found.extend(one.__closure__ or ())
+        else:
+            found.extend(gc.get_referents(one))
+    return False
 
 
 def warn_of_variables(function: Any, names: list[str]) -> None:

@@ -21,6 +21,12 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "__array_interface__")
 
 
+def is_number(value: Any) -> bool:
+    """NumPy's numbers."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
+
+
 class Leaf:
     """The place of a tensor in a structure of arguments or results."""
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
+import io
 import sys
+from collections.abc import Iterator
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import _core
-from ._core import Tensor
+from ._core import RunEagerly, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 FUNCTIONS_MOST = 2000
@@ -123,15 +125,19 @@ class Reader:
     ----------
     variables : dict
         Variables found, by the identity of what holds them and the name.
+    methods : dict
+        Places in which objects would have an attribute in front of a method of their class that is called, likewise.
     classes : dict
         Classes whose methods and plain attributes are read, by identity.
     """
 
     def __init__(self, note_module: Callable[[Any], None]) -> None:
         self.variables: dict[tuple[int, Any], _core.Variable] = {}
+        self.methods: dict[tuple[int, str], _core.Variable] = {}
         self.classes: dict[int, _core.ClassGuard] = {}
         self._note_module = note_module
-        self._seen: set[tuple[int, int]] = set()
+        self._seen: set[tuple[int, int, int]] = set()
+        self._partial = 0  # identity of the functools.partial whose function is about to be read
         self._given: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # until the function itself is read
         self._own = ""  # the package that the function is from
         self._depth = 0
@@ -181,6 +187,8 @@ class Reader:
 
         if self._depth > DEPTH_MOST or value is None or isinstance(value, int | float | str):
             return
+        if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            raise RunEagerly(f"it names a {type(value).__name__}, which gives something else each time", forever=True)
         self._depth += 1
         if isinstance(value, Tensor):
             for hook in _core.hooks_of(value):
@@ -200,8 +208,7 @@ class Reader:
         elif isinstance(value, FunctionType):
             self._visit(value, None)
         elif isinstance(value, functools.partial):
-            for one in (value.func, *value.args, *value.keywords.values()):
-                self.reach(one)
+            self._reach_partial(value)
         elif hasattr(value, "__wrapped__"):  # by a function in C
             self.reach(value.__wrapped__)
         elif callable(value) and not self._is_library(type(value).__module__):
@@ -231,9 +238,21 @@ class Reader:
             self._note_module(instance)
         self._visit(function, instance)
 
+    def _reach_partial(self, value: functools.partial[Any]) -> None:
+        """What a function reads that is called with these arguments, and with those of a call of the compiled one."""
+        for one in (*value.args, *value.keywords.values()):
+            given, self._given = self._given, None
+            self.reach(one)
+            self._given = given
+        args, kwargs = self._given or ((), {})
+        self._given = ((*value.args, *args), {**value.keywords, **kwargs})
+        self._partial = id(value)
+        self.reach(value.func)
+        self._given, self._partial = None, 0
+
     def _visit(self, function: Any, instance: Any) -> None:
         """What a function and what it wraps read, as methods of `instance` where there is one."""
-        key = (id(function), id(instance))
+        key = (id(function), id(instance), self._partial)
         if function is None or key in self._seen or len(self._seen) > FUNCTIONS_MOST:
             return
         self._seen.add(key)
@@ -247,7 +266,7 @@ class Reader:
             for cell in cells.values():
                 self.reach(_content(cell))
             return
-        parameters = self._parameters(function.__code__, instance)
+        parameters = self._parameters(function, instance)
         self._depth += 1
         for chain in chains_of(function.__code__):
             value = self._begin(chain, function, cells, parameters)
@@ -255,16 +274,22 @@ class Reader:
                 self._follow(value, chain)
         self._depth -= 1
 
-    def _parameters(self, code: CodeType, instance: Any) -> dict[str, Any]:
-        """Objects that stand for parameters: self, and static arguments of the compiled function."""
+    def _parameters(self, function: FunctionType, instance: Any) -> dict[str, Any]:
+        """What stands for parameters: self, defaults, what a partial has bound, arguments of the compiled function."""
+        code = function.__code__
         names = code.co_varnames[: code.co_argcount]
-        known = {} if instance is None else {names[0]: instance} if names else {}
-        if self._given is None:
-            return known
-        args, kwargs = self._given
-        self._given = None
-        given = {**dict(zip(names[len(known) :], args, strict=False)), **kwargs}
-        known.update((name, one) for name, one in given.items() if hasattr(one, "__dict__"))
+        known = dict(function.__kwdefaults__ or {})
+        defaults = function.__defaults__ or ()
+        known.update(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+        own = 0
+        if instance is not None and names:
+            known[names[0]] = instance
+            own = 1
+        if self._given is not None:
+            args, kwargs = self._given
+            self._given, self._partial = None, 0
+            known.update(zip(names[own:], args, strict=False))
+            known.update(kwargs)
         return known
 
     # ---- chains --------------------------------------------------------------------------------------------------
@@ -302,7 +327,7 @@ class Reader:
         return value
 
     def _entry(self, value: Any, key: Any, text: str) -> Any:
-        if type(value) is dict:
+        if isinstance(value, dict) and type(value).__getitem__ is dict.__getitem__:
             return self._add(value, key, text)
         if type(value) in (list, tuple) and isinstance(key, int) and -len(value) <= key < len(value):
             return value[key]
@@ -331,8 +356,14 @@ class Reader:
         if name in attributes:
             return self._add(attributes, name, text) if is_own else attributes[name]
         found = self._from_class(type(value), name, value)
-        if is_own and (found is not _MISSING or not hasattr(type(value), name)):
+        if not is_own:
+            return found
+        if found is not _MISSING or not hasattr(type(value), name):
             self._add(attributes, name, text)  # absent now
+        elif callable(getattr(type(value), name)) and (id(attributes), name) not in self.methods:
+            self.methods[id(attributes), name] = _core.Variable(attributes, name, text)
+        if found is _MISSING and isinstance(value, dict) and dict.__contains__(value, name):
+            return self._add(value, name, text)  # a dict whose entries are its attributes too
         return found
 
     def _from_class(self, kind: type, name: str, instance: Any) -> Any:
@@ -348,6 +379,8 @@ class Reader:
                 self._visit(found.__func__, kind)
             elif isinstance(found, staticmethod):
                 self._visit(found.__func__, None)
+            elif isinstance(found, functools.partialmethod):
+                self.reach(functools.partial(MethodType(found.func, instance), *found.args, **found.keywords))
             elif isinstance(self._unwrapped(found), FunctionType) or hasattr(found, "__wrapped__"):
                 self._visit(self._unwrapped(found), instance)
             else:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from . import _core
-from ._arguments import as_tensors, describe, key_of
+from ._arguments import Containers, as_tensors, describe, key_of
 from ._budget import checked_budget, warn_of_budget
 from ._core import RunEagerly, Tensor
-from ._guards import World, check_kept, name_of, warn_of_variables
+from ._guards import World, check_kept, check_objects, name_of, warn_of_variables
+from ._plans import PLANS_MOST, Entries, Entry, difference
 from ._tree import flatten, unflatten
 from ._variables import WeakMethod
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ._core import Plan
     from .utils.data import DataLoader
 
-PLANS_MOST = 16
 # Calls running that have no plan for one and the same reason: then the function is not compiled any more.
 FAILURES_MOST = 3
 
@@ -44,19 +43,6 @@ def call_flat(made_of: tuple[Callable[..., Any], Any], tensors: list[Tensor]) ->
     return results
 
 
-class _Entry:
-    """A plan and the arguments that it is for."""
-
-    __slots__ = ("arguments", "key", "plan", "result", "structure")
-
-    def __init__(self, key: Any, structure: Any, arguments: list[Any], plan: Plan, result: Any) -> None:
-        self.key = key
-        self.structure = structure  # held, so that the ids in the key stay taken
-        self.arguments = arguments
-        self.plan = plan
-        self.result = result
-
-
 class Compiled:
     """What `fastbp.compile` returns: call it like the function.
 
@@ -69,8 +55,8 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], memory_budget: int | float | None = None) -> None:
         self._function = function
         self._memory_budget = memory_budget
-        self._entries: OrderedDict[Any, list[_Entry]] = OrderedDict()
-        self._latest: _Entry | None = None
+        self._entries = Entries()
+        self._latest: Entry | None = None
         self._warned = False
         self._warned_of_variables = False
         self._reason = ""  # why the latest call that had no plan ran eagerly
@@ -84,6 +70,10 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._calls(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are compiled functions of their own, without plans."""
+        return (Compiled, (self._function, self._memory_budget))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """A compiled method belongs to its instance, as its plans do."""
@@ -107,7 +97,7 @@ class Compiled:
         """The plan of the latest call."""
         return None if self._latest is None else self._latest.plan
 
-    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Entry, list[Tensor]] | None:
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Entry, list[Tensor]] | None:
         """The entry for these arguments, captured now where there is none, and their tensors; None: run eagerly."""
         if self._eager:
             return None
@@ -118,10 +108,10 @@ class Compiled:
             self._without_plan("hooks of an argument run at each call")
             return None
         key = key_of(structure)
-        entries = self._entries.get(key, [])
+        entries = self._entries.of(key)
         for entry in entries:
             if entry.plan.fits(tensors):
-                self._entries.move_to_end(key)
+                self._entries.use(key)
                 self._latest = entry
                 self._calls.failures = 0
                 return entry, tensors
@@ -150,7 +140,7 @@ class Compiled:
         self._failing = what
         return self._calls.failures >= FAILURES_MOST
 
-    def _change(self, entries: list[_Entry], tensors: list[Tensor]) -> tuple[str, str] | None:
+    def _change(self, entries: list[Entry], tensors: list[Tensor]) -> tuple[str, str] | None:
         """What keeps the plan that is nearest to fitting from it; None where none is for these arguments."""
         found = (entry.plan.changes(tensors) for entry in reversed(entries))
         changes = min((one for one in found if one is not None), key=len, default=[])
@@ -173,37 +163,40 @@ class Compiled:
         """The function itself, with tensors in place of arrays as its plans have them."""
         leaves: list[Any] = []
         structure = flatten((args, kwargs), leaves)
-        args, kwargs = unflatten(structure, iter(as_tensors(leaves)))
-        return self._function(*args, **kwargs)
+        if all(isinstance(one, Tensor) for one in leaves):
+            return self._function(*args, **kwargs)
+        tensors = as_tensors(leaves)
+        own_args, own_kwargs = unflatten(structure, iter(tensors))
+        given = Containers((own_args, own_kwargs))
+        try:
+            return self._function(*own_args, **own_kwargs)
+        finally:
+            given.hand_back((args, kwargs), dict(zip(map(id, tensors), leaves, strict=True)))
 
-    def _remember(self, entry: _Entry) -> None:
-        self._entries.setdefault(entry.key, []).append(entry)
-        self._entries.move_to_end(entry.key)
+    def _remember(self, entry: Entry) -> None:
+        dropped = self._entries.add(entry)
         self._latest = entry
-        if sum(map(len, self._entries.values())) <= PLANS_MOST:
-            return
-        oldest = next(iter(self._entries.values()))
-        dropped = oldest.pop(0)
-        if not oldest:
-            self._entries.popitem(last=False)
-        if not self._warned:
+        if dropped is not None and not self._warned:
             self._warned = True
             warnings.warn(
                 f"compile: {name_of(self._function)} was captured for more than {PLANS_MOST} different calls, and "
-                f"old plans are dropped; {_difference(dropped, entry)}. Each new one costs a capture: keep shapes and "
+                f"old plans are dropped; {difference(dropped, entry)}. Each new one costs a capture: keep shapes and "
                 "static arguments few (pad the last batch, or pass numbers as tensors)",
                 stacklevel=4,
             )
 
-    def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
+    def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> Entry:
         capture = _core.Capture()
         with capture, World(self._function, capture, *unflatten(structure, iter(tensors))) as world:
             symbols = [capture.argument(one) for one in tensors]
             args, kwargs = unflatten(structure, iter(symbols))
+            containers = Containers((args, kwargs))
             value = self._function(*args, **kwargs)
+            containers.check()
             results: list[Any] = []
             result = flatten(value, results)
-            del value, args, kwargs
+            check_objects(result)
+            del value, args, kwargs, containers
             if capture.eager is not None:  # the function has caught it
                 raise capture.eager
             capture.close_optimizers()
@@ -216,7 +209,7 @@ class Compiled:
         if not plan.budget_met:
             warn_of_budget(name_of(self._function), plan, self._memory_budget)
         arguments = [describe(one) for one in tensors]
-        return _Entry(key, structure, arguments, plan, result)
+        return Entry(key, structure, arguments, plan, result)
 
     # ---------------------------------------------------------------------------------------- whole passes
 
@@ -309,17 +302,6 @@ class BoundCompiled:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._compiled, name)
-
-
-def _difference(old: _Entry, new: _Entry) -> str:
-    """Which argument changes from plan to plan, in words."""
-    for number, (a, b) in enumerate(zip(old.arguments, new.arguments, strict=False)):
-        for what, x, y in zip(("shape", "strides", "dtype", "requires_grad"), a, b, strict=True):
-            if x != y:
-                return f"tensor argument {number} changes its {what}, from {x} to {y}"
-    if old.key != new.key:
-        return "a static argument changes"
-    return "modules, optimizers or gradients change between calls"
 
 
 # ------------------------------------------------------------------------------------------- the public function

@@ -201,8 +201,13 @@ class Observer:
         self.calls += 1
         if self.compiled:
             return step.epoch(loader)
-        found = [step(*batch) for batch in loader]
-        return fastbp.stack([one.detach() for one in found]) if found and found[0] is not None else None
+        found = []
+        for batch in loader:  # each result as it is after its call
+            result = step(*batch)
+            found.append([one.detach().clone() for one in (result if isinstance(result, tuple) else (result,))])
+        columns = [list(one) for one in zip(*found, strict=True)]
+        parts = [fastbp.stack(one) if len({part.shape for part in one}) == 1 else one for one in columns]
+        return tuple(parts) if isinstance(result, tuple) else parts[0]
 
 
 class UnfitError(Exception):

@@ -145,19 +145,30 @@ def inner_function(w: Writer) -> None:
 
 
 def epoch(w: Writer) -> None:
-    """Passes over a data set whose length is no multiple of the batch size."""
+    """Passes over a data set whose length is no multiple of the batch size, perhaps with gradients that come and go."""
     form = w.pick(["(p * x).sum()", "(p * x).square().mean()", "(p * x).sum() + (p * x).tanh().mean()"])
     w.setup.append(f"p = numbers(3, seed={w.number()}).requires_grad_()")
     w.setup.append(f"o = {w.pick(OPTIMIZERS[w.pick(['SGD', 'SGD momentum', 'Adam'])]).replace('{}', '[p]')}")
     zero = w.pick(["o.zero_grad()", "o.zero_grad()", "o.zero_grad(set_to_none=False)", "pass"])
-    size, batch = w.pick([(6, 2), (7, 2), (5, 3), (4, 1)])
+    size, batch = w.pick([(6, 2), (7, 2), (5, 3), (4, 1), (24, 2)])
+    update = w.pick(
+        [
+            "o.step()",
+            "o.step()",
+            "p.grad = x[0]; o.step()",
+            "o.step(); data.tensors[0].mul_(0.5)",
+            "p.grad = p.grad * 0.5; o.step()",
+        ]
+    )
+    if w.maybe(0.3):
+        zero, update = "complete = p.grad is not None", "_ = (o.step(), o.zero_grad()) if complete else None"
     w.script += [
         "def step(x):",
         f"    {zero}",
         f"    loss = {form}",
         "    loss.backward()",
-        f"    {w.pick(['o.step()', 'o.step()', 'p.grad = x[0]; o.step()'])}",
-        "    return loss.detach()",
+        f"    {update}",
+        f"    return {w.pick(['loss.detach()', 'loss.detach()', 'loss.detach(), p.detach(), x * 1'])}",
         "step = wrap(step)",
         f"data = TensorDataset(numbers({size}, 3, seed={w.number()}))",
         f"loader = DataLoader(data, batch_size={batch}, shuffle={w.maybe(0.5)})",

@@ -73,7 +73,8 @@ cdef class Capture:
     cdef public object eager  # the RunEagerly that was raised, if one was
     cdef public bint backward_ran
     cdef bint releases    # one of these sweeps did not retain the graph
-    cdef bint grad_enabled        # when it began
+    cdef bint grad_enabled        # when it began, as the two that follow
+    cdef int default_dtype, threads
     cdef bint asks_absent         # a rule of several outputs is told which of its cotangents are absent
     cdef bint ties                # a sweep is captured from several results, of which a call may use some
 
@@ -89,6 +90,7 @@ cdef class Capture:
 
     def __enter__(self):
         self.grad_enabled = fbp_mode_get().grad_enabled
+        self.default_dtype, self.threads = fbp_default_dtype(), fbp_threads_get()
         self.begin = sequence_now()
         check(fbp_capture_begin(&self.capture))
         current_captures.append(self)
@@ -101,6 +103,12 @@ cdef class Capture:
         if kind is not None:
             for function in reversed(self.undo):
                 function()
+        if kind is None or self.eager is not None:  # a run sets what the function leaves behind, or the function itself
+            fbp_mode_get().grad_enabled = self.grad_enabled
+        if self.eager is not None:
+            check(fbp_default_dtype_set(<fbp_dtype>self.default_dtype))
+            if fbp_threads_get() != self.threads:
+                set_num_threads(self.threads)
         self.undo, self.world, self.eager = [], None, None  # which hold the capture, and modules
         if kind is not None:
             if self.tape.nodes and not self.ended and issubclass(kind, (TypeError, AttributeError)):

@@ -522,10 +522,26 @@ cdef class Plan:
 
     @property
     def may_pass(self):
-        """Whether a pass may bring each batch in the same memory: nothing of an argument is changed, or seen after the call."""
+        """Whether a pass may bring each batch in the same memory: nothing of an argument is changed, or seen after the call; and whether all
+        that a call does is done by the run."""
+        if self.argument_gradients or self.collects or self.written_inputs or self.grad_after != self.grad_enabled:
+            return False
         outside = self.outputs + [final for _, final in self.grad_finals]
-        return not (self.argument_gradients or self.collects or self.written_inputs) and \
-            builtin_all([kind == "result" or (kind == "object" and not isinstance(value, Tensor)) for kind, value in outside])
+        return builtin_all([kind == "result" or (kind == "object" and not isinstance(value, Tensor)) for kind, value in outside])
+
+    def reads_apart(self, list tensors not None):
+        """Whether no run writes into these tensors: then rows of them are the same whenever they are read."""
+        return not self.overlaps(tensors)
+
+    cdef bint undoes_itself(self) noexcept:
+        """Whether a run leaves gradients for which the plan must be bound anew, or which want another plan."""
+        cdef Py_ssize_t i
+        cdef leaf_slot *leaf
+        for i in range(self.leaf_count):
+            leaf = &self.leaves[i]
+            if (leaf.needs == 1 and leaf.gradient >= 0) or (leaf.needs == 2 and leaf.gradient != -1):
+                return True
+        return len(self.grad_finals) > 0
 
     def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
@@ -536,6 +552,7 @@ cdef class Plan:
             raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
                                "loss.detach(), or run it under no_grad()")
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
+        run.one_by_one = self.check is not None or (self.numbers is not None and self.numbers.changes) or self.undoes_itself()
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
         run.sources = <fbp_batch_source *>fbp_block_get(run.source_bytes)

@@ -7,6 +7,7 @@ cdef class BatchPass:
     cdef Plan plan
     cdef list tensors, batches, made, given
     cdef Tensor order
+    cdef bint one_by_one  # each run is looked at, or what it leaves decides on the next: gradients, an optimizer's numbers
     cdef fbp_pass what
     cdef fbp_batch_source *sources
     cdef fbp_batch_result *targets
@@ -28,8 +29,8 @@ cdef class BatchPass:
         try:
             if not plan.is_current(self.given):
                 return 0
-            if plan.check is not None or (plan.numbers is not None and plan.numbers.changes):
-                end = begin + 1  # each run is looked at; the next run's numbers come out of this one
+            if self.one_by_one:
+                end = begin + 1
             if plan.check is not None:
                 replay = (<PlanCheck>plan.check).begin(plan, self.rows_of(begin))
             plan.prepare_state(self.given)

@@ -294,24 +294,22 @@ cdef class CompiledCall:
     cdef object latest       # its _Entry
     cdef Plan plan
     cdef object result       # structure of what the function returns
-    cdef object rebuild      # compiler.unflatten
+    cdef object rebuild      # _tree.unflatten
+    cdef object leaf         # _tree.LEAF
     cdef bint flat           # the arguments are tensors alone, by position
     cdef bint single         # the result is one tensor
     cdef public int failures # calls running that no plan fitted because what it depends on had changed, or that none could be made for
 
     def __cinit__(self, owner):
         import weakref
-        self.owner = weakref.ref(owner)
+        from fastbp._tree import LEAF, unflatten
+        self.owner, self.rebuild, self.leaf = weakref.ref(owner), unflatten, LEAF
 
     cdef int adopt(self, object entry) except -1:
-        from fastbp._tree import LEAF, unflatten
-        self.rebuild = unflatten
-        self.latest = entry
-        self.plan = entry.plan
-        self.result = entry.result
         args, kwargs = entry.structure
-        self.flat = not kwargs and builtin_all([one is LEAF for one in args])
-        self.single = entry.result is LEAF
+        before = self.latest  # what it holds goes when all is set
+        flat = not kwargs and builtin_all([one is self.leaf for one in args])
+        self.latest, self.plan, self.result, self.flat, self.single = entry, entry.plan, entry.result, flat, entry.result is self.leaf
         return 0
 
     def drop(self):
@@ -321,18 +319,23 @@ cdef class CompiledCall:
     def __call__(self, *args, **kwargs):
         cdef list given
         cdef list made
+        cdef Plan plan
+        cdef object result
+        cdef bint single
         cdef const fbp_mode *mode = fbp_mode_get()
         # Within another capture, a vmap, forward mode or anomaly mode, the function is part of what is under way.
         if mode.capture != NULL or mode.vmap_count or mode.keep_values or mode.anomaly:
             return self.owner()._function(*args, **kwargs)
+        # Other threads may call the same function, and adopt another plan at any time: what this call runs it has for itself.
+        plan, result, single = self.plan, self.result, self.single
         given = None
-        if self.plan is not None and self.flat and not kwargs:
+        if plan is not None and self.flat and not kwargs:
             given = list(args)
             for one in given:
                 if not isinstance(one, Tensor):
                     given = None
                     break
-            if given is not None and not (self.plan.accepts(given) and self.plan.is_current(given)):
+            if given is not None and not (plan.accepts(given) and plan.is_current(given)):
                 given = None
         if given is None:
             found = self.owner()._find(args, kwargs)
@@ -341,14 +344,16 @@ cdef class CompiledCall:
             entry, given = found
             if entry is not self.latest:
                 self.adopt(entry)
+            plan, result = entry.plan, entry.result
+            single = result is self.leaf
         else:
             self.failures = 0
-        if self.plan.cautious and self.plan.overlaps(given):
+        if plan.cautious and plan.overlaps(given):
             return self.owner()._run_eagerly(args, kwargs)
-        made = self.plan.run(given)
-        if self.single:
+        made = plan.run(given)
+        if single:
             return made[0]
-        return self.rebuild(self.result, iter(made))
+        return self.rebuild(result, iter(made))
 
 
 def needs_eager_run(list tensors):

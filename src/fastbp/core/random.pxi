@@ -17,6 +17,13 @@ cdef int refuse_seeding() except -1:
     return 0
 
 
+cdef int refuse_reading() except -1:
+    """RunEagerly while a function is captured: what it reads of a generator is another number at each call."""
+    if fbp_mode_get().capture != NULL:
+        raise RunEagerly("it reads the seed or the state of a random generator", forever=True)
+    return 0
+
+
 cdef class Generator:
     """A source of random numbers with a state of its own: a seed, and how many blocks of numbers were drawn.
 
@@ -62,10 +69,12 @@ cdef class Generator:
 
     def initial_seed(self):
         """The seed."""
+        refuse_reading()
         return self.at.seed
 
     def get_state(self):
         """Seed and position as a uint8 tensor of 16 elements."""
+        refuse_reading()
         return tensor(list(int(self.at.seed).to_bytes(8, "little") + int(self.at.offset).to_bytes(8, "little")), dtype=uint8)
 
     def set_state(self, new_state):

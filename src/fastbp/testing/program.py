@@ -15,8 +15,9 @@ from .. import _core
 from .._arguments import describe
 from .._core import Tensor, is_grad_enabled
 from .._guards import World
+from .._plans import Entry
 from .._tree import flatten, unflatten
-from ..compiler import Compiled, _Entry
+from ..compiler import Compiled
 from ..reference import OPS, Array, cast_value
 from .replay import TOLERANCES, to_reference
 from .translate import ROWS, parameter_names, translate
@@ -98,7 +99,7 @@ class Recorder(Compiled):
         results: list[Any] = []
         return symbols, results, flatten(self._function(*args, **kwargs), results)
 
-    def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> _Entry:
+    def _capture(self, key: Any, structure: Any, tensors: list[Tensor]) -> Entry:
         capture = _core.Capture()
         with capture, World(self._function, capture) as world:
             symbols, results, result = self._trace(capture, structure, tensors)
@@ -106,7 +107,7 @@ class Recorder(Compiled):
             self._name_arguments(symbols, tensors)
             self.roots = self._find_roots(capture, symbols, results)
             plan = _core.make_plan(capture, (self._function, structure), results, world.guards())
-        return _Entry(key, structure, [describe(one) for one in tensors], plan, result)
+        return Entry(key, structure, [describe(one) for one in tensors], plan, result)
 
     def _find_roots(self, capture: _core.Capture, symbols: list[Tensor], results: list[Any]) -> list[int]:
         """What `make_plan` gives a derivative: computed here, requiring grad, not swept by a `backward()` here."""
