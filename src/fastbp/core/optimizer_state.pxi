@@ -1,10 +1,14 @@
 # Optimizers' state as plain dicts that anyone may edit: a snapshot that is compared by pointers, and numbers read and written.
 
-from cpython.dict cimport PyDict_Next, PyDict_Size
 from cpython.bool cimport PyBool_Check
 from cpython.float cimport PyFloat_Check
 from cpython.long cimport PyLong_AsLongLong, PyLong_Check, PyLong_CheckExact
 from cpython.ref cimport PyObject
+
+# On borrowed pointers: no reference is counted for a look.
+cdef extern from "Python.h":
+    bint next_item "PyDict_Next"(PyObject *mapping, Py_ssize_t *place, PyObject **key, PyObject **value)
+    Py_ssize_t size_of_dict "PyDict_Size"(PyObject *mapping)
 
 cdef str STEP = "step"
 
@@ -78,22 +82,22 @@ cdef class StateSnapshot:
 
     cpdef bint holds(self, state) except -1:
         """Whether `state` is the dict of the snapshot and has the same entries with the same tensors; reads the counts of steps."""
-        cdef Py_ssize_t at = 0, place, i = 0
+        cdef Py_ssize_t at = 0, place, i, k
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL
         cdef state_entry *entry
         cdef state_item *item
-        if state is not self.state or PyDict_Size(state) != self.entry_count:
+        if state is not self.state or size_of_dict(<PyObject *>state) != self.entry_count:
             return False
-        while PyDict_Next(state, &at, &key, &value):
+        for i in range(self.entry_count):
             entry = &self.entries[i]
-            if key != entry.param or value != entry.entry or PyDict_Size(<object>value) != entry.count:
+            if not next_item(<PyObject *>state, &at, &key, &value) or key != entry.param or value != entry.entry or \
+                    size_of_dict(value) != entry.count:
                 return False
-            i += 1
             item = &self.items[entry.first]
             place = 0
-            while PyDict_Next(<object>entry.entry, &place, &key, &value):
-                if key != item.key:
+            for k in range(entry.count):
+                if not next_item(entry.entry, &place, &key, &value) or key != item.key:
                     return False
                 if item.counts:
                     entry.step = PyLong_AsLongLong(<object>value) if PyLong_CheckExact(<object>value) else step_number(<object>value)
