@@ -20,8 +20,8 @@ import fastbp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fastbp.__file__).resolve().parent
-LARGEST_WHEEL_BYTES = 5_000_000  # what is promised of a wheel; its files are deflated one by one
-LARGEST_INSTALL_BYTES = 5_500_000  # unpacked, without what Python compiles
+LARGEST_WHEEL_BYTES = 3_000_000  # what is promised of a wheel; its files are deflated one by one
+LARGEST_INSTALL_BYTES = 6_000_000  # unpacked, without what Python compiles
 
 # Folders that exist on somebody's machine alone; a URL's path does not count.
 MACHINE_PATH = re.compile(r"(?<![\w.:/\-])/(?:root|work|home|Users)/[\w.]")
