@@ -19,7 +19,7 @@ typedef struct fbp_replay {
     struct fbp_extent { int64_t low, high; } *extents; /* bytes of it that are there: strides may be negative, so low may be, too */
     double *scales;             /* of each buffer: the largest element that what stands there came from by adding */
     fbp_generator *places;      /* of each draw: seed and block */
-    fbp_update_slot *updates;   /* numbers of each UPDATE line; `step` and `stride` are not used */
+    fbp_update_slot *updates;   /* numbers of each UPDATE line; `steps` and `strides` are not used */
     int64_t **steps;            /* of each UPDATE line: what each parameter had done before it; the caller's */
     int32_t update_count;
 } fbp_replay;

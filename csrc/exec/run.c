@@ -38,7 +38,6 @@ static fbp_status make_step(fbp_plan *plan, int32_t number) {
     step->order = fbp_program_get(p, (count + 1) * sizeof *step->order);
     slot->steps = fbp_program_get(p, (2 * count + 1) * sizeof *slot->steps);
     if (!step->tensors || !step->order || !slot->steps) return FBP_ERROR_MEMORY;
-    memset(slot->steps, 0, (2 * count + 1) * sizeof *slot->steps);
     slot->strides = slot->steps + count;
     slot->count = (int32_t)count;
     return FBP_OK;

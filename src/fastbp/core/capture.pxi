@@ -15,13 +15,6 @@ cdef int refuse_value(const fbp_tensor *t, str wanted) except -1:
                        "this part out of the compiled function")
 
 
-cdef int need_elements(const fbp_tensor *t) except -1:
-    """RuntimeError for a tensor that was kept from a function which was compiled, or from a vmap."""
-    if t.storage != NULL and t.storage.symbolic:
-        check(fbp_elements_check("compile", t))
-    return 0
-
-
 cdef inline int need_value(const fbp_tensor *t, str wanted) except -1:
     if t.storage != NULL and t.storage.symbolic:
         refuse_value(t, wanted)
@@ -133,7 +126,7 @@ cdef class Capture:
         cdef Tensor point, symbol
         cdef fbp_tensor *alias
         cdef fbp_tensor *gradient
-        need_elements(given.node)
+        need_argument(given)
         if fbp_requires_grad(given.node):
             for k, other in enumerate(self.given):
                 if other is given:

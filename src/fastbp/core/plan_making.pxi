@@ -367,13 +367,15 @@ def needs_eager_run(list tensors):
     cdef Tensor x
     cdef bint found = False
     for x in tensors:
-        if x.node.flags & FBP_SYMBOLIC:
-            need_argument(x)
+        need_argument(x)
         found |= has_hooks(x.node)
     return found
 
 
 cdef int need_argument(Tensor x) except -1:
+    """RuntimeError for a tensor without elements: of a vmap, or kept from a capture."""
+    if not x.node.flags & FBP_SYMBOLIC:
+        return 0
     if fbp_is_batched(x.node):
         refuse_value(x.node, "a compiled function")
     raise RuntimeError(f"compile: a tensor of shape {shape_tuple(x.node)} was made while another function was compiled and has no values; "
