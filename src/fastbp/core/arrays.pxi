@@ -74,6 +74,7 @@ cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
     if old.handle == <void *>x:
         old.handle = NULL
     x.node = fresh
+    watch_handle(<void *>x)
     fresh.handle = <void *>x
     fbp_release(old)
     return 0

@@ -232,7 +232,8 @@ def _recorded_graph(outputs):
             if input != NULL:
                 pending.append(<size_t>input)
         found[address] = inputs
-    order = sorted(found, key=lambda at: (len(found[at]) > 0, (<fbp_tensor *><size_t>at).sequence))
+    keys = [(len(found[at]) > 0, (<fbp_tensor *><size_t>at).sequence, i, at) for i, at in enumerate(found)]
+    order = [key[3] for key in sorted(keys)]
     position = {address: i for i, address in enumerate(order)}
     nodes = []
     for address in order:

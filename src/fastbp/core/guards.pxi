@@ -9,12 +9,16 @@ from cpython.unicode cimport PyUnicode_Check
 
 cdef extern from *:
     """
-    static inline unsigned int fbp_type_version(PyObject *type) { return ((PyTypeObject *)type)->tp_version_tag; }
+    static inline unsigned int fbp_type_version(PyObject *type) {
+        return __atomic_load_n(&((PyTypeObject *)type)->tp_version_tag, __ATOMIC_RELAXED);
+    }
+    static inline PyObject *fbp_cell_get(PyObject *cell) { return PyCell_Get(cell); }
     static inline PyObject *fbp_cell_content(PyObject *cell) { return ((PyCellObject *)cell)->ob_ref; }
     """
     ctypedef struct PyObject
     unsigned int fbp_type_version(PyObject *type) noexcept    # another one after each change of a class or of its bases; 0: none given
     PyObject *fbp_cell_content(PyObject *cell) noexcept       # borrowed; NULL: the variable has no value
+    PyObject *fbp_cell_get(PyObject *cell) except? NULL       # a new reference; NULL: the variable has no value
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *key) except? NULL  # borrowed; NULL: there is none
 
 # Moves with every change that the walk over modules and hooks would see.
@@ -120,6 +124,20 @@ class Absent:
 
 cdef object ANY = object()  # stands for a value that is not compared
 
+
+cdef object held_value(PyObject *holder, PyObject *key):
+    """What a cell (key NULL) or a dict holds, Absent where it holds nothing."""
+    cdef PyObject *content
+    if key != NULL:
+        return (<dict>holder).get(<object>key, Absent)
+    content = fbp_cell_get(holder)
+    if content == NULL:
+        return Absent
+    value = <object>content
+    Py_DECREF(value)
+    return value
+
+
 # ---- modules and classes -------------------------------------------------------------------------------------------------
 
 cdef tuple REGISTRIES = ("_parameter_names", "_buffer_names", "_module_names")
@@ -169,6 +187,10 @@ cdef class ModuleGuard:
         cdef PyObject *now
         for i in range(len(self.names)):
             if self.values[i] is ANY:
+                continue
+            if FREE_THREADED:
+                if not is_same(self.attributes.get(self.names[i], Absent), self.values[i]):
+                    return False
                 continue
             now = PyDict_GetItemWithError(<PyObject *>self.attributes, <PyObject *>self.names[i])
             if now == NULL or (now != <PyObject *>self.values[i] and not is_same(<object>now, self.values[i])):
@@ -299,8 +321,7 @@ cdef class Variable:
         """The value as it is now, Absent where there is none."""
         if self.key is not None:
             return (<dict>self.holder).get(self.key, Absent)
-        content = fbp_cell_content(<PyObject *>self.holder)
-        return Absent if content == NULL else <object>content
+        return held_value(<PyObject *>self.holder, NULL)
 
     def change(self):
         """What is not as it was, and how it is, in words; None where all is."""
@@ -393,6 +414,10 @@ cdef class Guards:
         cdef variable_slot *slot
         for i in range(self.variable_count):
             slot = &self.slots[i]
+            if FREE_THREADED:
+                if not is_same(held_value(slot.holder, slot.key), Absent if slot.value == NULL else <object>slot.value):
+                    return False
+                continue
             now = fbp_cell_content(slot.holder) if slot.key == NULL else PyDict_GetItemWithError(slot.holder, slot.key)
             if now != slot.value and (now == NULL or slot.value == NULL or not is_same(<object>now, <object>slot.value)):
                 return False

@@ -87,6 +87,8 @@ cdef class StateSnapshot:
         cdef PyObject *value = NULL
         cdef state_entry *entry
         cdef state_item *item
+        if FREE_THREADED:
+            return self.copy_holds(state)
         if state is not self.state or size_of_dict(<PyObject *>state) != self.entry_count:
             return False
         for i in range(self.entry_count):
@@ -107,6 +109,33 @@ cdef class StateSnapshot:
                 elif not is_number(<object>value):
                     return False
                 item += 1
+        return True
+
+    cdef bint copy_holds(self, state) except -1:
+        """The same where others may edit the dicts meanwhile: each is looked at as it was at one moment."""
+        cdef Py_ssize_t i, k
+        cdef state_entry *entry
+        cdef state_item *item
+        if state is not self.state:
+            return False
+        entries = list((<dict>state).copy().items())
+        if len(entries) != self.entry_count:
+            return False
+        for i in range(self.entry_count):
+            entry = &self.entries[i]
+            param, held = entries[i]
+            items = list((<dict>held).copy().items()) if isinstance(held, dict) else []
+            if <PyObject *>param != entry.param or <PyObject *>held != entry.entry or len(items) != entry.count:
+                return False
+            for k in range(entry.count):
+                item = &self.items[entry.first + k]
+                key, value = items[k]
+                if <PyObject *>key != item.key:
+                    return False
+                if item.counts:
+                    entry.step = step_number(value)
+                elif <PyObject *>value != item.value if item.value != NULL else not is_number(value):
+                    return False
         return True
 
 

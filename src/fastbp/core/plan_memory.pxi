@@ -82,5 +82,5 @@ def largest_values(Plan plan not None, int most=3):
             b = &program.buffers[i]
             if b.kind == FBP_BUFFER_ARENA and b.offset >= 0 and b.first <= fullest <= b.last:
                 buffers.append(i)
-    buffers.sort(key=lambda buffer: -program.buffers[<int32_t>buffer].bytes)
-    return [describe_buffer(program, buffer) for buffer in buffers[:most]]
+    largest = sorted([(-program.buffers[<int32_t>buffer].bytes, i, buffer) for i, buffer in enumerate(buffers)])
+    return [describe_buffer(program, buffer) for _, _, buffer in largest[:most]]

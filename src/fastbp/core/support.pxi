@@ -117,12 +117,14 @@ cdef fbp_dtype dtype_code(object given) except *:
 cdef inline object wrap(fbp_tensor *t):
     """The Python tensor for `t`, whose reference is taken over."""
     cdef Tensor result
-    if t.handle != NULL:
+    if t.handle != NULL and hold_handle(t.handle):
         result = <Tensor>t.handle
+        drop_handle(t.handle)
         fbp_release(t)
         return result
     result = Tensor.__new__(Tensor)
     result.node = t
+    watch_handle(<void *>result)
     t.handle = <void *>result
     if t.flags & FBP_SYMBOLIC:
         note_symbolic(result)
@@ -131,13 +133,28 @@ cdef inline object wrap(fbp_tensor *t):
 
 cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept with gil:
     """Make a live wrapper stand for another node (after an in-place write through a view)."""
-    cdef Tensor wrapper = <Tensor>handle
-    cdef fbp_tensor *old = wrapper.node
+    cdef Tensor wrapper
+    cdef fbp_tensor *old
+    if not hold_handle(handle):
+        return
+    wrapper = <Tensor>handle
+    drop_handle(handle)
+    old = wrapper.node
     if old.handle == handle:
         old.handle = NULL
     wrapper.node = fbp_retain(t)
     t.handle = handle
     fbp_release(old)
+
+
+cdef void forget_handle(void *handle) noexcept:
+    """No reference to a wrapper is left: the core does not point at it any more."""
+    cdef fbp_tensor *node = (<Tensor>handle).node
+    if node != NULL and node.handle == handle:
+        node.handle = NULL
+
+
+own_handles(core_section, Tensor, forget_handle)
 
 
 cdef void release_object(void *held) noexcept with gil:

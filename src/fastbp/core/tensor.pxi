@@ -37,6 +37,7 @@ cdef class Tensor:
         """An instance of a subclass over data's elements, without history (nn.Parameter)."""
         cdef Tensor result = cls.__new__(cls) if cls.__new__ is object.__new__ else Tensor.__new__(cls)
         check(fbp_tensor_detach(data.node, &result.node))
+        watch_handle(<void *>result)
         result.node.handle = <void *>result
         if not (data.node.flags & FBP_VIEW) or data.node.edge_count == 0:
             result.node.flags &= ~FBP_VIEW
