@@ -34,14 +34,17 @@ class BuildCore(build_ext):
     """Generates sources, compiles the C core to objects, then lets setuptools build the extension with them."""
 
     def build_extension(self, ext: Extension) -> None:
+        import sections
         from Cython.Build import cythonize  # needed for building only, not for metadata or sdist
 
         if GENERATOR.exists():
             subprocess.run([sys.executable, str(GENERATOR)], cwd=ROOT, check=True)
         bare = Extension(ext.name, list(ext.sources), language="c")
-        (module,) = cythonize(
-            [bare], build_dir=str(BUILD / "cython"), compiler_directives=CYTHON_DIRECTIVES, quiet=True
-        )
+        directives, folder = dict(CYTHON_DIRECTIVES), "cython"
+        if sections.is_free_threaded():
+            sections.install()
+            directives["freethreading_compatible"], folder = True, "cython-free-threaded"
+        (module,) = cythonize([bare], build_dir=str(BUILD / folder), compiler_directives=directives, quiet=True)
         ext.sources = module.sources
         objects = core_build.build_objects(BUILD / "core", extra_flags=(HIDDEN,), jobs=self.parallel)
         toolchain = core_build.make_toolchain()

@@ -1,17 +1,19 @@
 """Critical sections around every entry of fastbp._core, for builds of Python without the lock (PEP 703).
 
-The core's structures and the module's own variables are written for one thread at a time. Where Python has its lock, that
-is what it gives; a build without it gets the same from one critical section, ``core_section`` (src/fastbp/core/section.pxi),
-which every function that Python can call enters. Nobody writes that by hand: this module adds it to Cython's parse tree,
-before anything else looks at the tree, so that the sources have no trace of it and builds with the lock no instruction.
-docs/threads.md says what follows for users.
+The core's structures and the module's own variables are written for one thread at a time. Where Python has its lock,
+that is what it gives; a build without it gets the same from one critical section, ``core_section``
+(src/fastbp/core/section.pxi), which every function that Python can call enters. Nobody writes that by hand: this module
+adds it to Cython's parse tree, before anything else looks at the tree, so that the sources have no trace of it and
+builds with the lock no instruction. docs/threads.md says what follows for users.
 
-What is entered: bodies of ``def`` functions, methods, special methods and closures, of ``cpdef`` functions, of C functions
-``with gil`` (the core's callbacks), and the getters and setters that Cython makes for public attributes. What cannot be: a
-generator must not hold a section while it yields, and the bodies of lambdas and generator expressions may run within a
-section of another object, after which ours is not taken again. So they must do without the core: :func:`unguarded_places`
-lists them, and tests/test_sections.py holds the list to those that are known to.
+What is entered: bodies of ``def`` functions, methods, special methods and closures, of ``cpdef`` functions, of C
+functions ``with gil`` (the core's callbacks), and the accessors that Cython makes for public attributes. What cannot
+be: a generator must not hold a section while it yields, and the bodies of lambdas and generator expressions have
+nowhere to put one, while their caller's may have been let go. So those must do without the core; they are listed in
+``EnterSections.left_out``, which tests/test_sections.py holds to those that are known to.
 """
+
+# mypy: disable-error-code="attr-defined, method-assign, misc, no-untyped-call"
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def is_free_threaded() -> bool:
     return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
-class _Yields(Visitor.TreeVisitor):  # type: ignore[misc]  # Cython has no types
+class _Yields(Visitor.TreeVisitor):
     """Whether a function's own body yields."""
 
     def __init__(self) -> None:
@@ -68,14 +70,14 @@ def yields(node: Any) -> bool:
 
 
 def is_callback(node: Any) -> bool:
-    """Whether a C function is entered from outside of Python's own calls (``with gil``), or from Python too (``cpdef``)."""
+    """Whether a C function is entered from the core (``with gil``), or from Python too (``cpdef``)."""
     declarator = node.declarator
     while not isinstance(declarator, Nodes.CFuncDeclaratorNode):
         declarator = declarator.base
     return bool(declarator.with_gil or node.overridable)
 
 
-class EnterSections(Visitor.VisitorTransform):  # type: ignore[misc]
+class EnterSections(Visitor.VisitorTransform):
     """Puts the bodies of all functions that can be entered from outside into the section."""
 
     def __init__(self) -> None:
@@ -136,7 +138,5 @@ def install(report: Callable[[EnterSections], None] | None = None) -> None:
     check.visit_CriticalSectionStatNode = check.visit_CythonLockStatNode
     for name, accessors in PROPERTIES.items():
         text = "property NAME:\n" + "".join(ACCESSORS[one].format(section=SECTION) for one in accessors)
-        fragment = TreeFragment.TreeFragment(
-            text, level="c_class", pipeline=[ParseTreeTransforms.NormalizeTree(None)]
-        )
+        fragment = TreeFragment.TreeFragment(text, level="c_class", pipeline=[ParseTreeTransforms.NormalizeTree(None)])
         setattr(ParseTreeTransforms.AnalyseDeclarationsTransform, name, fragment)

@@ -10,6 +10,7 @@ its import lines change. The arithmetic is a C core compiled for several instruc
 
 from __future__ import annotations
 
+import _thread
 import builtins as _builtins
 import os as _os
 from contextlib import AbstractContextManager as _AbstractContextManager
@@ -19,12 +20,33 @@ from typing import Any as _Any
 __version__ = "0.1.0"
 
 
+def _in_main_interpreter() -> _builtins.bool:
+    known = getattr(_thread, "_is_main_interpreter", None)  # from Python 3.12 on
+    if known is not None:
+        return _builtins.bool(known())
+    try:
+        interpreters = __import__("_xxsubinterpreters")
+    except ImportError:
+        return True  # without that module nobody made another
+    return _builtins.bool(interpreters.get_current() == interpreters.get_main())
+
+
 def _load_core() -> None:
     """Import the extension with OpenMP told to stop watching for work soon after a parallel region.
 
     libgomp and libomp read these variables once, when they load; left alone, libgomp keeps cores busy for milliseconds
     (docs/threads.md has the measurements). What the user has set stands.
+
+    Raises
+    ------
+    ImportError
+        In any interpreter of the process but the main one.
     """
+    if not _in_main_interpreter():
+        raise ImportError(
+            "fastbp cannot be imported in a subinterpreter: its tensors and settings belong to the process; "
+            "use threads, or processes of their own (multiprocessing, concurrent.futures.ProcessPoolExecutor)"
+        )
     watch = {"GOMP_SPINCOUNT": "1000" if _os.uname().machine == "x86_64" else "30000", "KMP_BLOCKTIME": "0"}
     ours = not _builtins.any(name in _os.environ for name in (*watch, "OMP_WAIT_POLICY"))
     if ours:
