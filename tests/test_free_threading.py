@@ -43,7 +43,7 @@ def _short_turns() -> Iterator[None]:
 
 
 def in_threads(*work: Callable[[int], Any]) -> list[Any]:
-    """What eight threads return that begin together; thread i runs work[i % len(work)](i). Raises the first exception."""
+    """What eight threads return that begin together: thread i of work[i % len(work)](i). Raises the first exception."""
     start = threading.Barrier(THREADS)
     results: list[Any] = [None] * THREADS
     errors: list[BaseException] = []

@@ -10,7 +10,7 @@ import pytest
 
 import fastbp
 
-# Runs `ask` in a new interpreter; `kind` is "isolated" (from 3.12 on with a lock of its own) or "legacy" (one lock for all).
+# Runs `ask` in a new interpreter: "isolated", from 3.12 on with a lock of its own, or "legacy", one lock for all.
 RUN = """
 import sys, tempfile, pathlib
 

@@ -81,9 +81,8 @@ class Compiled:
             return self
         bound = self._bound.get(id(instance))
         if bound is None:
-            bound = self._bound[id(instance)] = Compiled(
-                _bound_method(self._function, instance, self._bound), self._memory_budget
-            )
+            bound = Compiled(_bound_method(self._function, instance, self._bound), self._memory_budget)
+            bound = self._bound.setdefault(id(instance), bound)  # one for all threads
         return BoundCompiled(instance, bound)
 
     def __getattr__(self, name: str) -> Any:
@@ -95,7 +94,8 @@ class Compiled:
     @property
     def plan(self) -> Plan | None:
         """The plan of the latest call."""
-        return None if self._latest is None else self._latest.plan
+        latest = self._latest  # another thread may replace it
+        return None if latest is None else latest.plan
 
     def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Entry, list[Tensor]] | None:
         """The entry for these arguments, captured now where there is none, and their tensors; None: run eagerly."""
