@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from Cython.Compiler import ExprNodes, Nodes, ParseTreeTransforms, Pipeline, TreeFragment, Visitor
@@ -69,12 +70,17 @@ def yields(node: Any) -> bool:
     return visitor.found
 
 
-def is_callback(node: Any) -> bool:
-    """Whether a C function is entered from the core (``with gil``), or from Python too (``cpdef``)."""
+def declarator_of(node: Any) -> Any:
+    """The part of a C function's head that has its name and arguments."""
     declarator = node.declarator
     while not isinstance(declarator, Nodes.CFuncDeclaratorNode):
         declarator = declarator.base
-    return bool(declarator.with_gil or node.overridable)
+    return declarator
+
+
+def is_callback(node: Any) -> bool:
+    """Whether a C function is entered from the core (``with gil``), or from Python too (``cpdef``)."""
+    return bool(declarator_of(node).with_gil or node.overridable)
 
 
 class EnterSections(Visitor.VisitorTransform):
@@ -82,8 +88,8 @@ class EnterSections(Visitor.VisitorTransform):
 
     def __init__(self) -> None:
         super().__init__()
-        self.entered: list[str] = []
-        self.left_out: list[tuple[str, int]] = []
+        self.entered: list[str] = []  # names of functions
+        self.left_out: list[tuple[str, str]] = []  # file and name of what cannot be entered
 
     def visit_Node(self, node: Any) -> Any:
         self.visitchildren(node)
@@ -93,11 +99,11 @@ class EnterSections(Visitor.VisitorTransform):
         self.visitchildren(node)
         if yields(node):
             return self.leave_out(node)
-        return self.enter(node)
+        return self.enter(node, node.name)
 
     def visit_CFuncDefNode(self, node: Any) -> Any:
         self.visitchildren(node)
-        return self.enter(node) if is_callback(node) else node
+        return self.enter(node, declarator_of(node).base.name) if is_callback(node) else node
 
     def visit_LambdaNode(self, node: Any) -> Any:
         self.visitchildren(node)
@@ -105,14 +111,14 @@ class EnterSections(Visitor.VisitorTransform):
 
     visit_GeneratorExpressionNode = visit_LambdaNode
 
-    def enter(self, node: Any) -> Any:
+    def enter(self, node: Any, name: str) -> Any:
         section = ExprNodes.NameNode(node.pos, name=SECTION)
         node.body = Nodes.CriticalSectionStatNode(node.pos, args=[section], body=node.body)
-        self.entered.append(getattr(node, "name", "") or str(node.pos))
+        self.entered.append(str(name))
         return node
 
     def leave_out(self, node: Any) -> Any:
-        self.left_out.append((node.pos[0].get_filenametable_entry(), node.pos[1]))
+        self.left_out.append((Path(node.pos[0].get_filenametable_entry()).name, str(node.name)))
         return node
 
 
