@@ -55,7 +55,14 @@ OPENMP_FLAG = "-fopenmp"  # where the compiler has it: to compile THREAD_FILES a
 THREAD_FILES = ("threads.c",)  # the one door to threads, so that no other file can open a region by mistake
 WARNING_FLAGS = ("-Wall", "-Wextra")
 # No ThreadSanitizer: it does not see the barriers of gcc's OpenMP and takes every region for a race.
-SANITIZE_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+# Memory that is given back is not handed out again, so that a use after free is seen (csrc/base/memory.c).
+SANITIZE_FLAGS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-g",
+    "-DFBP_MEMORY_CACHES=0",
+)
 # Random bits must be the same on every instruction set, so that no multiply-add of this file may be fused.
 # Plain loops whose peeled and unswitched copies would only add to the binary.
 COMPACT = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic")
@@ -304,6 +311,7 @@ def build_objects(
     jobs: int | None = None,
     *,
     cc: str | None = None,
+    sanitize: bool = False,
 ) -> list[Path]:
     """Compile the core for this machine into ``build_dir``.
 
@@ -317,6 +325,8 @@ def build_objects(
         Compilers at a time; default one per core.
     cc : str, optional
         Compiler; default ``$CC``, else ``cc``.
+    sanitize : bool, default False
+        Compile for AddressSanitizer and UBSan.
 
     Returns
     -------
@@ -328,7 +338,8 @@ def build_objects(
     BuildError
         When a file does not compile.
     """
-    objects, _ = compile_all(make_toolchain(cc, extra_flags=extra_flags), Path(build_dir), jobs)
+    toolchain = make_toolchain(cc, sanitize=sanitize, extra_flags=extra_flags)
+    objects, _ = compile_all(toolchain, Path(build_dir), jobs)
     return objects
 
 
