@@ -21,7 +21,7 @@ requirements = $(RUN) -c 'import functools, tomllib; \
 	print(*functools.reduce(dict.get, "$(1)".split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench check-c check-sanitize check-arm lint sdist wheel clean
+.PHONY: help demo test fuzz bench check-c check-sanitize check-free-threading check-race check-arm lint sdist wheel clean
 
 help:  ## list these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -50,6 +50,24 @@ check-sanitize: $(VENV)/.build $(VENV)/.test  ## the Python tests on an extensio
 	@$(call requirements,project.dependencies) | $(PIP) install -r /dev/stdin
 	@$(RUN) tools/run_sanitized.py build/sanitize $(ARGS)
 
+# Their environments are their own. NumPy and SciPy are not built for the occasion.
+APART = PIP_ONLY_BINARY=numpy,scipy $(MAKE) --no-print-directory
+
+check-free-threading:  ## build and test on a Python without the lock (PYTHON=/path/to/python3.14t)
+	@$(or $(PYTHON),python3) tools/run_race.py --needs no-lock
+	@$(APART) VENV=.venv-free-threading test
+
+check-race:  ## eight threads under ThreadSanitizer (PYTHON= a free-threaded one --with-thread-sanitizer; docs/threads.md)
+	@$(or $(PYTHON),python3) tools/run_race.py --needs thread-sanitizer
+	@$(APART) VENV=.venv-race race
+
+.PHONY: race
+race: $(VENV)/.build $(VENV)/.test
+	@echo "building fastbp for ThreadSanitizer in build/race"
+	@FASTBP_BUILD_SANITIZE=thread $(RUN) setup.py --quiet build --build-lib build/race --build-temp build/race-objects
+	@$(call requirements,project.dependencies) | $(PIP) install -r /dev/stdin
+	@$(RUN) tools/run_race.py build/race $(ARGS)
+
 check-arm: $(VENV)/.python  ## test the C core's aarch64 build under qemu
 	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null || { \
 		echo "make check-arm needs a cross compiler and an emulator; on Debian and Ubuntu:" \
@@ -67,7 +85,7 @@ wheel: $(VENV)/.dev  ## dist/fastbp-*.whl for this machine
 	@$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:  ## remove everything that the other verbs made
-	rm -rf build dist $(VENV) src/*.egg-info src/fastbp/_core*.so src/fastbp/core/generated_*.pxi \
+	rm -rf build dist $(VENV) .venv-free-threading .venv-race src/*.egg-info src/fastbp/_core*.so src/fastbp/core/generated_*.pxi \
 		.pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -exec rm -rf {} +
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import subprocess
 import sys
+import sysconfig
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +104,15 @@ def check_whole(tensors: list[Any], like: list[Any]) -> None:
         assert one.shape == other.shape
         assert one.detach().sum().shape == ()
         assert one.detach().clone().numpy().shape == tuple(other.shape)
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="for builds of Python without the lock")
+def test_the_extension_does_not_bring_the_lock_back() -> None:
+    code = "import sys, warnings; warnings.simplefilter('error'); import fastbp; print(sys._is_gil_enabled())"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
+    environment["PYTHONPATH"] = str(Path(fastbp.__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 # ---- eager code ------------------------------------------------------------------------------------------------------

@@ -32,10 +32,12 @@ static void count_live(int64_t delta) {
 
 /* All the memory the machine has: a request above it fails at once instead of overcommitting. */
 static size_t memory_limit(void) {
-    static size_t limit;
+    static _Atomic size_t known; /* threads that ask at once find the same */
+    size_t limit = atomic_load_explicit(&known, memory_order_relaxed);
     if (!limit) {
         long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
         limit = pages > 0 && size > 0 ? (size_t)pages * (size_t)size : SIZE_MAX / 2;
+        atomic_store_explicit(&known, limit, memory_order_relaxed);
     }
     return limit;
 }
