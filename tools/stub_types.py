@@ -699,7 +699,7 @@ RETURNS_BY_TYPE = {
         "is_floating_point _is_borrowed is_same_size is_pinned"
     ),
     "_int": (
-        "get_num_threads initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension nelement numel "
+        "get_num_threads threads_refused initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension nelement numel "
         "storage_offset get_device steps_done"
     ),
     "None": (
