@@ -40,9 +40,9 @@ static inline void fbp_run_pieces(fbp_region *work) {
  * system refused to start one. */
 int fbp_team_grow(int threads);
 
-/* Run the region on at most `workers` threads of a team that fbp_team_grow made for `threads`; 2 <= workers <= threads.
- * The caller is one of them.  Returns when all pieces are done, and what they wrote is visible to the caller. */
-void fbp_team_run(fbp_region *work, int threads, int workers);
+/* Run the region, of 2 to `threads` pieces, on a team that fbp_team_grow made for `threads`; the caller is one of them.
+ * Returns when all pieces are done, and what they wrote is visible to the caller. */
+void fbp_team_run(fbp_region *work, int threads);
 
 /* Whether the caller stands in a parallel region of another library's, which has threads enough. */
 bool fbp_team_is_inside_other(void);

@@ -91,17 +91,16 @@ int fbp_team_grow(int threads) { return threads > team_size ? try_threads(thread
 
 /* OpenMP's barriers at the team's start and end make the caller's writes visible to the tasks, and theirs to the caller.
  * Threads that the runtime starts inherit a mask of all signals: those are for the host. */
-void fbp_team_run(fbp_region *work, int threads, int workers) {
+void fbp_team_run(fbp_region *work, int threads) {
     const bool grows = threads > team_size;
     sigset_t all, before;
     sigfillset(&all);
     if (grows) pthread_sigmask(SIG_SETMASK, &all, &before);
 #pragma omp parallel num_threads(threads)
     {
-        int index = omp_get_thread_num();
-        if (index == 0 && grows) pthread_sigmask(SIG_SETMASK, &before, NULL);
-        fbp_team_index = index;
-        if (index < workers) fbp_run_pieces(work);
+        fbp_team_index = omp_get_thread_num();
+        if (fbp_team_index == 0 && grows) pthread_sigmask(SIG_SETMASK, &before, NULL);
+        fbp_run_pieces(work);
         fbp_team_index = 0; /* a helper may come to run serial code of ours in somebody else's region */
     }
     team_size = threads;

@@ -168,14 +168,14 @@ static void close_seats(void) {
     pthread_mutex_unlock(&lock);
 }
 
-void fbp_team_run(fbp_region *work, int threads, int workers) {
+void fbp_team_run(fbp_region *work, int threads) {
     (void)threads;
     region.run = work->run;
     region.context = work->context;
     region.count = work->count;
     region.pieces = work->pieces;
     atomic_store_explicit(&region.next, 0, memory_order_relaxed);
-    open_seats(work->pieces < workers ? work->pieces - 1 : workers - 1);
+    open_seats(work->pieces - 1);
     fbp_run_pieces(&region);
     close_seats();
 }

@@ -110,16 +110,16 @@ static int threads_left(int threads) {
 
 /* Run the region on a team; false, and nothing done, when there is none for this caller. */
 static bool run_shared(fbp_region *work, int threads) {
-    int workers = threads_left(threads);
-    if (workers < 2 || fbp_team_is_inside_other()) return false;
+    int most = threads_left(threads); /* pieces: a team has all its threads (team_openmp.c), but no more can work */
+    if (most < 2 || fbp_team_is_inside_other()) return false;
     if (atomic_flag_test_and_set_explicit(&door, memory_order_acquire)) return false;
     int ready = fbp_team_grow(threads);
     if (ready < threads) stay_below(ready);
-    if (workers > ready) workers = ready;
-    if (work->pieces > workers) work->pieces = workers;
-    if (workers > 1) fbp_team_run(work, ready, workers);
+    if (most > ready) most = ready;
+    if (work->pieces > most) work->pieces = most;
+    if (most > 1) fbp_team_run(work, ready);
     atomic_flag_clear_explicit(&door, memory_order_release);
-    return workers > 1;
+    return most > 1;
 }
 
 void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context) {
