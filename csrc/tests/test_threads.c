@@ -119,6 +119,39 @@ static void test_at_once(void) {
     fbp_host_leave();
 }
 
+/* ---- the last piece ---- */
+
+typedef struct pair {
+    atomic_int begun; /* the helper's piece */
+    int ended;
+    int microseconds;
+} pair;
+
+/* The caller's piece waits until the helper's has begun, which lasts longer. */
+static void outlast(void *context, int64_t begin, int64_t end) {
+    pair *p = context;
+    if (end - begin != 1) return; /* both in one piece */
+    if (fbp_thread_index() == 0) {
+        for (int turn = 0; turn < PATIENCE && !atomic_load(&p->begun); turn++) usleep(1000);
+        return;
+    }
+    atomic_store(&p->begun, 1);
+    if (p->microseconds) usleep((useconds_t)p->microseconds);
+    p->ended = 1; /* no atomic: the region's end makes it visible */
+}
+
+/* A region ends after its last piece, whether the caller still watches for it or sleeps. */
+static void test_last_piece(void) {
+    static const int microseconds[] = {0, 1, 30, 100, 1000, 20000};
+    fbp_threads_set(2);
+    for (size_t i = 0; i < sizeof microseconds / sizeof *microseconds; i++)
+        for (int turn = 0; turn < 20; turn++) {
+            pair one = {.microseconds = microseconds[i]};
+            fbp_parallel(2, 1, outlast, &one);
+            CHECK(one.begun && one.ended);
+        }
+}
+
 /* ---- hosts that end, signals ---- */
 
 #if defined(__linux__)
@@ -255,6 +288,7 @@ int main(int count, char **arguments) {
     if (strcmp(mode, "--refused") == 0) return run_refused();
 #endif
     test_at_once();
+    test_last_piece();
 #if defined(__linux__)
     if (!emulated) test_ended_hosts();
     if (!emulated) test_signals();
