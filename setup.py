@@ -1,8 +1,10 @@
 """Builds the one extension module, fastbp._core, from src/fastbp/_core.pyx and the C core.
 
 Everything that is not about compiling stands in pyproject.toml; how the core is compiled stands in tools/core_build.py.
+FASTBP_BUILD_THREADS in the environment, openmp or pool, chooses what runs the threads (docs/threads.md).
 With FASTBP_BUILD_SANITIZE=address in the environment, core and extension are built for AddressSanitizer and UBSan
-(`make check-sanitize`): such a module is loaded by a Python whose LD_PRELOAD names the compiler's libasan.so.
+(`make check-sanitize`): such a module is loaded by a Python whose LD_PRELOAD names the compiler's libasan.so; =thread
+is the same for ThreadSanitizer, on the pool.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ import core_build  # noqa: E402
 
 GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fastbp/core/generated_*.pxi
 BUILD = ROOT / "build"  # fixed, so that editable installs and wheels share fresh objects
-SANITIZE = os.environ.get("FASTBP_BUILD_SANITIZE", "") == "address"
+SANITIZE = os.environ.get("FASTBP_BUILD_SANITIZE") or None
 COMPILE_FLAGS = (
-    ("-O1", *core_build.SANITIZE_FLAGS)
+    ("-O1", *core_build.SANITIZE_FLAGS[SANITIZE])
     if SANITIZE
     else ("-Os", "-g0", "-fno-asynchronous-unwind-tables")  # small: calls, not loops
 )
@@ -49,13 +51,13 @@ class BuildCore(build_ext):
         if GENERATOR.exists():
             subprocess.run([sys.executable, str(GENERATOR)], cwd=ROOT, check=True)
         bare = Extension(ext.name, list(ext.sources), language="c")
-        directives, folder = dict(CYTHON_DIRECTIVES), "cython"
+        directives, made = dict(CYTHON_DIRECTIVES), BUILD / "cython"
         if sections.is_free_threaded():
             sections.install()
-            directives["freethreading_compatible"], folder = True, "cython-free-threaded"
-        (module,) = cythonize([bare], build_dir=str(BUILD / folder), compiler_directives=directives, quiet=True)
+            directives["freethreading_compatible"], made = True, BUILD / "cython-free-threaded"
+        (module,) = cythonize([bare], build_dir=str(made), compiler_directives=directives, quiet=True)
         ext.sources = module.sources
-        folder = BUILD / ("core-sanitize" if SANITIZE else "core")
+        folder = BUILD / (f"core-{SANITIZE}" if SANITIZE else "core")
         objects = core_build.build_objects(folder, extra_flags=(HIDDEN,), jobs=self.parallel, sanitize=SANITIZE)
         toolchain = core_build.make_toolchain(sanitize=SANITIZE)
         ext.extra_objects = [str(path) for path in objects]
