@@ -68,7 +68,8 @@ check-race:  ## eight threads under ThreadSanitizer (PYTHON= a free-threaded one
 .PHONY: race
 race: $(VENV)/.build $(VENV)/.test
 	@echo "building fastbp for ThreadSanitizer in build/race"
-	@FASTBP_BUILD_SANITIZE=thread $(RUN) setup.py --quiet build --build-lib build/race --build-temp build/race-objects
+	@CC="$$($(RUN) -c 'import sysconfig; print(sysconfig.get_config_var("CC").split()[0])')" FASTBP_BUILD_SANITIZE=thread \
+		$(RUN) setup.py --quiet build --build-lib build/race --build-temp build/race-objects
 	@$(call requirements,project.dependencies) | $(PIP) install -r /dev/stdin
 	@$(RUN) tools/run_race.py build/race $(ARGS)
 
@@ -121,7 +122,7 @@ endef
 export MAKE_VENV
 
 $(VENV)/.python:
-	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 /usr/bin/python3); do \
+	@for python in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 /usr/bin/python3); do \
 		unfit=$$($$python -c "$$UNFIT" 2>/dev/null) || { echo "$$python: does not run" >> $(VENV).log; continue; }; \
 		if [ -n "$$unfit" ]; then echo "$$python: $$unfit" >> $(VENV).log; continue; fi; \
 		rm -rf $(VENV); \
