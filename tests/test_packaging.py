@@ -167,9 +167,7 @@ def test_every_kernel_is_compiled_for_every_instruction_set(core_build: ModuleTy
 
 
 @pytest.mark.parametrize("threads", ["openmp", "pool"])
-def test_one_team_of_threads_is_compiled(
-    core_build: ModuleType, threads: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_team_of_threads_is_compiled(core_build: ModuleType, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_build, "has_openmp", lambda cc: True)
     monkeypatch.setenv("FASTBP_BUILD_THREADS", threads)
     toolchain = core_build.make_toolchain("cc")

@@ -85,11 +85,11 @@ static void meet(host *own, int turn) {
 
 static void *work_as_host(void *context) {
     host *own = context;
-    fbp_host_enter();
+    int *depth = fbp_host_enter();
     meet(own, 1); /* all hosts are at work before the first region, and until the last has ended */
     crowd_together(own->shared, own->wanted);
     meet(own, 2);
-    fbp_host_leave();
+    fbp_host_leave(depth);
     return NULL;
 }
 
@@ -115,13 +115,13 @@ static void test_at_once(void) {
     fbp_threads_set(4);
     crowd_together(&alone, 4); /* nobody is counted who has left */
     CHECK(alone.most == 4 && alone.done == alone.regions * TASKS);
-    fbp_host_enter();
+    int *depth = fbp_host_enter();
     fbp_host_enter(); /* nested: still one */
     alone.most = 0;
     crowd_together(&alone, 4);
     CHECK(alone.most == 4);
-    fbp_host_leave();
-    fbp_host_leave();
+    fbp_host_leave(depth);
+    fbp_host_leave(depth);
 }
 
 /* ---- the last piece ---- */
