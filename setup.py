@@ -26,7 +26,7 @@ GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fa
 BUILD = ROOT / "build"  # fixed, so that editable installs and wheels share fresh objects
 SANITIZE = os.environ.get("FASTBP_BUILD_SANITIZE") or None
 COMPILE_FLAGS = (
-    ("-O1", *core_build.SANITIZE_FLAGS[SANITIZE])
+    ("-O0", *core_build.SANITIZE_FLAGS[SANITIZE])  # what Cython writes takes gcc five minutes and 2 GB at -O1
     if SANITIZE
     else ("-Os", "-g0", "-fno-asynchronous-unwind-tables")  # small: calls, not loops
 )

@@ -231,7 +231,7 @@ import numpy as np
 import fastbp
 
 def started():
-    return len(os.listdir("/proc/self/task"))
+    return set(os.listdir("/proc/self/task"))
 
 fastbp.set_num_threads(2)
 keys = fastbp.from_numpy(np.random.default_rng(0).standard_normal(8_000_000))
@@ -250,7 +250,7 @@ during, together = started(), other.is_alive()
 other.join()
 before_alone = started()
 shared(x)
-print(together, during - before, started() - before_alone)
+print(together, len(during - before), len(started() - before_alone))
 """
 
 

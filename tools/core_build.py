@@ -183,7 +183,7 @@ def has_openmp(cc: tuple[str, ...]) -> bool:
 
 
 def choose_threads(cc: tuple[str, ...], threads: str | None, sanitize: str | None) -> str:
-    """What runs the threads: as asked for (see make_toolchain), or what the compiler has; BuildError if it cannot be."""
+    """What runs the threads: as asked for (see make_toolchain), or as the compiler can; BuildError if it cannot be."""
     asked = threads or os.environ.get(THREADS_VARIABLE) or None
     if asked not in (None, *THREAD_FILES):
         raise BuildError(f"{THREADS_VARIABLE} is {asked!r}; it may be {' or '.join(THREAD_FILES)}")

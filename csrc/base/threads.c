@@ -131,7 +131,7 @@ void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context) 
         return;
     }
     fbp_region work = {.run = run, .context = context, .count = count, .pieces = most < threads ? (int)most : threads};
-    fbp_host_enter();
+    int *depth = fbp_host_enter();
     if (!run_shared(&work, threads)) run(context, 0, count);
-    fbp_host_leave();
+    fbp_host_leave(depth);
 }

@@ -51,9 +51,9 @@ int fbp_thread_index(void);
 const char *fbp_threads_runtime(void);
 
 /* Between these the calling thread is at work, so that the regions of other threads leave it a core.  For what may last,
- * such as a plan's run; they nest, and fbp_parallel needs none around it. */
-static inline void fbp_host_enter(void);
-static inline void fbp_host_leave(void);
+ * such as a plan's run; they nest, and fbp_parallel needs none around it.  What the first returns is for the second. */
+static inline int *fbp_host_enter(void);
+static inline void fbp_host_leave(int *depth);
 
 /* ---- for these two ---- */
 
@@ -61,12 +61,14 @@ static inline void fbp_host_leave(void);
 extern FBP_HIDDEN atomic_int fbp_hosts_at_work;
 extern FBP_HIDDEN _Thread_local int fbp_host_depth;
 
-static inline void fbp_host_enter(void) {
-    if (fbp_host_depth++ == 0) atomic_fetch_add_explicit(&fbp_hosts_at_work, 1, memory_order_relaxed);
+static inline int *fbp_host_enter(void) {
+    int *depth = &fbp_host_depth;
+    if ((*depth)++ == 0) atomic_fetch_add_explicit(&fbp_hosts_at_work, 1, memory_order_relaxed);
+    return depth;
 }
 
-static inline void fbp_host_leave(void) {
-    if (--fbp_host_depth == 0) atomic_fetch_sub_explicit(&fbp_hosts_at_work, 1, memory_order_relaxed);
+static inline void fbp_host_leave(int *depth) {
+    if (--*depth == 0) atomic_fetch_sub_explicit(&fbp_hosts_at_work, 1, memory_order_relaxed);
 }
 
 #endif

@@ -43,6 +43,8 @@ typedef struct crowd {
     atomic_int now, most; /* pieces at work, of all hosts */
     atomic_int done;      /* tasks */
     atomic_int regions;
+    bool is_single; /* one host: each piece that runs has an index of its own */
+    atomic_int indices[FBP_THREADS_MOST];
 } crowd;
 
 /* Pieces that count how many of them run, and last long enough to meet. */
@@ -50,7 +52,10 @@ static void crowd_in(void *context, int64_t begin, int64_t end) {
     crowd *c = context;
     int now = atomic_fetch_add(&c->now, 1) + 1, most = atomic_load(&c->most);
     while (now > most && !atomic_compare_exchange_weak(&c->most, &most, now)) continue;
+    atomic_int *mine = &c->indices[fbp_thread_index()];
+    if (c->is_single) CHECK(atomic_fetch_add(mine, 1) == 0);
     usleep(300);
+    if (c->is_single) atomic_fetch_sub(mine, 1);
     atomic_fetch_sub(&c->now, 1);
     atomic_fetch_add(&c->done, (int)(end - begin));
 }
@@ -80,11 +85,11 @@ static void meet(host *own, int turn) {
 
 static void *work_as_host(void *context) {
     host *own = context;
-    fbp_host_enter();
+    int *depth = fbp_host_enter();
     meet(own, 1); /* all hosts are at work before the first region, and until the last has ended */
     crowd_together(own->shared, own->wanted);
     meet(own, 2);
-    fbp_host_leave();
+    fbp_host_leave(depth);
     return NULL;
 }
 
@@ -106,17 +111,17 @@ static void test_at_once(void) {
     CHECK(most_at_once(2, 2) == 2);
     CHECK(most_at_once(3, 3) == 3);
     CHECK(most_at_once(4, 4) == 4);
-    crowd alone = {0};
+    crowd alone = {.is_single = true};
     fbp_threads_set(4);
     crowd_together(&alone, 4); /* nobody is counted who has left */
     CHECK(alone.most == 4 && alone.done == alone.regions * TASKS);
-    fbp_host_enter();
+    int *depth = fbp_host_enter();
     fbp_host_enter(); /* nested: still one */
     alone.most = 0;
     crowd_together(&alone, 4);
     CHECK(alone.most == 4);
-    fbp_host_leave();
-    fbp_host_leave();
+    fbp_host_leave(depth);
+    fbp_host_leave(depth);
 }
 
 /* ---- the last piece ---- */
