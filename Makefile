@@ -54,8 +54,8 @@ check-sanitize: $(VENV)/.build $(VENV)/.test  ## the Python tests on an extensio
 	@$(call requirements,project.dependencies) | $(PIP) install -r /dev/stdin
 	@$(RUN) tools/run_sanitized.py build/sanitize $(ARGS)
 
-# Their environments are their own. NumPy and SciPy are not built for the occasion.
-APART = PIP_ONLY_BINARY=numpy,scipy $(MAKE) --no-print-directory
+# Their environments are their own, of packages that are there for such a Python: none is built for the occasion.
+APART = PIP_ONLY_BINARY=hypothesis,numpy,scipy $(MAKE) --no-print-directory
 
 check-free-threading:  ## build and test on a Python without the lock (PYTHON=/path/to/python3.14t)
 	@$(or $(PYTHON),python3) tools/run_race.py --needs no-lock
