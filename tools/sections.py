@@ -22,8 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import Cython
 from Cython.Compiler import ExprNodes, Nodes, ParseTreeTransforms, Pipeline, TreeFragment, Visitor
 
+CYTHON_LEAST = (3, 3)  # whose parse tree this knows
 SECTION = "core_section"  # the object whose section it is
 PROPERTIES = {
     "basic_property": "gs",
@@ -124,6 +126,11 @@ class EnterSections(Visitor.VisitorTransform):
 
 def install(report: Callable[[EnterSections], None] | None = None) -> None:
     """Have every later ``cythonize()`` of this process enter the section; ``report`` is called after each module."""
+    if tuple(map(int, Cython.__version__.split(".")[:2])) < CYTHON_LEAST:
+        raise SystemExit(
+            f"a Python without its lock wants Cython {'.'.join(map(str, CYTHON_LEAST))} or later to build fastbp, "
+            f"this is {Cython.__version__}: pip install --upgrade cython"
+        )
     make_stage = Pipeline.parse_stage_factory
 
     def parse_stage_factory(context: Any) -> Callable[[Any], Any]:
