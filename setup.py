@@ -23,10 +23,13 @@ HIDDEN = "-fvisibility=hidden"  # PyInit__core is the only name that leaves the 
 
 CYTHON_DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": False,
-    "wraparound": False,
-    "cdivision": True,
-    "embedsignature": False,  # binding functions answer inspect.signature; a copy in the docstring would show twice
+    "boundscheck": True,
+    "wraparound": True,
+    "nonecheck": True,
+    "cdivision": False,
+    "auto_pickle": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",
 }
 
 
