@@ -36,7 +36,7 @@ def batch(Tensor physical not None, uint64_t level, bint batched=True):
 
 def unbatch(Tensor x not None, uint64_t level):
     """What lies behind a tensor of this level, and whether the batch is its first axis; other tensors as they are."""
-    if fbp_level(x.node) != level:
+    if fbp_level(x.node) != level or not fbp_is_batched(x.node):
         return x, False
     return wrap(fbp_retain(<fbp_tensor *>fbp_batch_of(x.node).physical)), bool(fbp_batch_of(x.node).batched)
 
