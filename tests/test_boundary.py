@@ -476,6 +476,20 @@ def test_a_sequence_that_never_ends_is_as_long_as_it_says() -> None:
     assert fastbp.tensor(Endless()).tolist() == [1.0, 1.0]
 
 
+def deep(number: int) -> Any:
+    """A number in a hundred thousand tuples."""
+    made: Any = number
+    for _ in range(100_000):
+        made = (made,)
+    return made
+
+
+def test_variables_of_any_depth_are_compared() -> None:
+    with pytest.raises(RecursionError):
+        _core.same_value(deep(1), deep(2))
+    assert _core.same_value(((1.0, "a"), 2), ((1.0, "a"), 2))
+
+
 def test_lists_that_hold_themselves() -> None:
     loop: list[Any] = []
     loop.append(loop)
@@ -589,6 +603,12 @@ def test_internal_functions_look_at_their_arguments() -> None:
         _core._apply("leaky_relu", [x], {"p": (1.0,) * 50})
     with pytest.raises(ValueError):
         _core.GraphRecord((ones(2).requires_grad_() * 2).sum()).revive(1, [x] * 50)
+    for name, inputs in (("add", [x]), ("matmul", [x]), ("neg", []), ("linear", [x, None]), ("cat", [])):
+        with pytest.raises(ValueError, match="missing"):
+            _core._apply(name, inputs)
+    for step, count in ((2**62, 5), (1, -1), (-(2**62), 3)):
+        with pytest.raises(IndexError, match="out of bounds"):
+            _core._apply("slice", [x], {"start": (0,), "step": (step,), "count": (count,), "size": (2,)})
     assert _core.unbatch(x, 0) == (x, False) or _core.unbatch(x, 0)[0] is x
 
 

@@ -392,9 +392,11 @@ cdef int refuse_dim(str op, object dim) except -1:
 
 cdef int wrap_dim(str op, object dim, int ndim) except -1:
     cdef int result
-    if not isinstance(dim, int) and (isinstance(dim, float) or not hasattr(dim, "__index__")):
-        refuse_dim(op, dim)
-    check(fbp_dim_wrap(op.encode(), dim.__index__(), ndim, &result))
+    if not isinstance(dim, int):
+        if isinstance(dim, float) or not hasattr(dim, "__index__"):
+            refuse_dim(op, dim)
+        dim = dim.__index__()
+    check(fbp_dim_wrap(op.encode(), dim, ndim, &result))
     return result
 
 
