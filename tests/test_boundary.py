@@ -476,20 +476,6 @@ def test_a_sequence_that_never_ends_is_as_long_as_it_says() -> None:
     assert fastbp.tensor(Endless()).tolist() == [1.0, 1.0]
 
 
-def deep(number: int) -> Any:
-    """A number in a hundred thousand tuples."""
-    made: Any = number
-    for _ in range(100_000):
-        made = (made,)
-    return made
-
-
-def test_variables_of_any_depth_are_compared() -> None:
-    with pytest.raises(RecursionError):
-        _core.same_value(deep(1), deep(2))
-    assert _core.same_value(((1.0, "a"), 2), ((1.0, "a"), 2))
-
-
 def test_lists_that_hold_themselves() -> None:
     loop: list[Any] = []
     loop.append(loop)

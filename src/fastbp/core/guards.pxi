@@ -15,8 +15,6 @@ cdef extern from *:
     ctypedef struct PyObject
     unsigned int fbp_type_version(PyObject *type) noexcept    # another one after each change of a class or of its bases; 0: none given
     PyObject *fbp_cell_content(PyObject *cell) noexcept       # borrowed; NULL: the variable has no value
-    int Py_EnterRecursiveCall(const char *where) except -1
-    void Py_LeaveRecursiveCall()
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *key) except? NULL  # borrowed; NULL: there is none
 
 # Moves with every change that the walk over modules and hooks would see.
@@ -90,13 +88,9 @@ cdef bint is_same(object a, object b) except -1:
     if PyTuple_Check(a):
         if len(<tuple>a) != len(<tuple>b):
             return False
-        Py_EnterRecursiveCall(" while variables are compared")
-        try:
-            for i in range(len(<tuple>a)):
-                if not is_same((<tuple>a)[i], (<tuple>b)[i]):
-                    return False
-        finally:
-            Py_LeaveRecursiveCall()
+        for i in range(len(<tuple>a)):
+            if not is_same((<tuple>a)[i], (<tuple>b)[i]):
+                return False
         return True
     if builtin_type(a) is method_type:
         return a.__self__ is b.__self__ and a.__func__ is b.__func__
