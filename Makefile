@@ -39,12 +39,13 @@ fuzz: $(VENV)/.package $(VENV)/.test  ## 20,000 random training programs, compil
 bench: $(VENV)/.package  ## run the benchmarks (ARGS=--help lists what they take)
 	@$(RUN) -m benchmarks $(ARGS)
 
-check-c: $(VENV)/.python  ## test the C core: optimised, on both kinds of threads, then under ASan and UBSan
+check-c: $(VENV)/.python  ## test the C core: optimised, on both kinds of threads, then under sanitizers
 	@$(CORE) --out build/check
 	@$(CORE) --out build/check --threads pool --folders base --only test_base,test_threads
 	@$(CORE) --out build/check-address --sanitize address --threads pool
+	@$(CORE) --out build/check-threads --sanitize thread --folders base --only test_base,test_threads
 
-check-threads: $(VENV)/.python  ## test the C core under ThreadSanitizer
+check-threads: $(VENV)/.python  ## test all of the C core under ThreadSanitizer, on the pool
 	@$(CORE) --out build/check-threads --sanitize thread
 
 # Tests that measure memory or time, or that start programs in environments of their own, say nothing here.

@@ -1,6 +1,7 @@
 # What a plan's runs are tied to: batches of a pass, optimizers.
 
 @cython.final
+@cython.binding(False)
 cdef class BatchPass:
     """Many runs of one plan, each on a batch of rows of larger tensors; results go to one stacked tensor each."""
 
@@ -12,6 +13,7 @@ cdef class BatchPass:
     cdef fbp_batch_source *sources
     cdef fbp_batch_result *targets
     cdef Py_ssize_t source_bytes, target_bytes
+    cdef int64_t count    # of runs
 
     def __dealloc__(self):
         if self.sources != NULL:
@@ -25,6 +27,8 @@ cdef class BatchPass:
         cdef fbp_status status
         cdef int64_t done = 0
         cdef Replay replay = None
+        if not 0 <= begin <= end <= self.count:
+            raise IndexError(f"runs {begin} to {end} of a pass of {self.count}")
         plan.acquire()
         try:
             if not plan.is_current(self.given):
