@@ -24,9 +24,11 @@ cdef object refuse_instance(PyTypeObject *type, PyObject *args, PyObject *keywor
 
 cdef object open_handle(PyTypeObject *type, PyObject *args, PyObject *keywords):
     """Tensor.__new__: a tensor of no elements, until `__init__` gives it others."""
-    cdef Tensor made = make_handle(type, <PyObject *>(), NULL)
+    cdef Tensor made
     cdef int64_t none = 0
-    made.node = new_array(fbp_default_dtype(), 1, &none)
+    with cython.critical_section(core_section):  # slots are not entered by themselves (tools/sections.py)
+        made = make_handle(type, <PyObject *>(), NULL)
+        made.node = new_array(fbp_default_dtype(), 1, &none)
     return made
 
 
