@@ -125,6 +125,7 @@ cdef extern from "exec/run.h" nogil:
     ctypedef struct fbp_draw_slot:
         fbp_generator *generator
         uint64_t blocks
+        fbp_generator place
     ctypedef struct fbp_plan:
         fbp_program *program
         fbp_update_slot *updates
