@@ -1,8 +1,6 @@
 # Compiled steps, second part: the plan that runs in a function's place, and the state of the world that it runs on.
 
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident, \
-    PyThread_release_lock, PyThread_type_lock
+from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
 
 cdef extern from "pythread.h":
     int PY_LOCK_ACQUIRED
