@@ -21,7 +21,6 @@
 
 fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) = NULL;
 fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) = NULL;
-fbp_status (*fbp_host_interrupted)(void) = NULL;
 fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bool create_graph, bool last, fbp_tensor **out) = NULL;
 
 fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out) {
@@ -509,7 +508,7 @@ static fbp_status look(pass *p, const fbp_tensor *node) {
     p->work += 1 + node->numel / 1024;
     if (p->work < WORK_BETWEEN_LOOKS) return FBP_OK;
     p->work = 0;
-    return fbp_host_interrupted ? fbp_host_interrupted() : FBP_OK;
+    return fbp_interrupted();
 }
 
 static fbp_status sweep(pass *p) {

@@ -28,9 +28,6 @@ extern fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **repl
 /* Hooks of a leaf after its gradient was accumulated, of the same object. */
 extern fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf);
 
-/* Asked now and then by what may last: the status of an interruption, FBP_OK where there is none.  Anything may run in it. */
-extern fbp_status (*fbp_host_interrupted)(void);
-
 /* Nodes whose rule the host has (FBP_HOST_RULE): the cotangent of input `which`, NULL for none, for the node's own; `last`: no
  * other input of this sweep will ask.  Set once by the binding. */
 extern fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, bool create_graph, bool last, fbp_tensor **out);

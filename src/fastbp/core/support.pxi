@@ -40,6 +40,13 @@ cdef int raise_status(fbp_status status) except -1:
     raise STATUS_ERRORS.get(status, RuntimeError)(fbp_message().decode("utf-8", "replace"))
 
 
+cdef inline int look_now_and_then(int64_t turn) except -1:
+    """Once in a loop that arguments may make endless: Ctrl-C is seen every 1024 turns."""
+    if turn & 1023 == 1023:
+        PyErr_CheckSignals()
+    return 0
+
+
 cdef inline int check(fbp_status status) except -1:
     if status != FBP_OK:
         raise_status(status)
