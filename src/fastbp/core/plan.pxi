@@ -25,6 +25,8 @@ cdef struct leaf_slot:
     char *bound          # what `gradient` is bound to
     fbp_tensor *old_like # layout of the gradient that the call reads (held)
     int64_t old_offset   # of its first element in its buffer
+    int64_t count        # elements of `gradient`
+    int dtype
     uint64_t old_sequence # of its node where it must be the very tensor, since others hold it; 0: any will do
 
 cdef struct result_slot:
@@ -49,10 +51,6 @@ def note_fork():
 
 
 __import__("os").register_at_fork(after_in_child=note_fork)
-
-
-cdef inline int64_t bytes_of(const fbp_tensor *t) noexcept:
-    return t.numel * fbp_dtype_size(<fbp_dtype>t.dtype)
 
 
 cdef inline bint is_laid_out_as(const fbp_tensor *t, const fbp_tensor *like) noexcept:
@@ -416,10 +414,10 @@ cdef class Plan:
                 continue
             if gradient == NULL or self.leaves[i].old >= 0 or gradient.references != 1 or gradient.storage.references != 1 or gradient.edge_count or \
                     gradient.storage.release != NULL or not fbp_is_contiguous(gradient) or fbp_requires_grad(gradient) or \
-                    gradient.storage.symbolic or self.gradient_bytes(i) != bytes_of(gradient):
+                    gradient.storage.symbolic or gradient.numel != self.leaves[i].count or gradient.dtype != self.leaves[i].dtype:
                 if fbp_autograd_get(leaf) == NULL:
                     raise MemoryError("cannot allocate a gradient")
-                if self.gradient_bytes(i) != bytes_of(leaf):
+                if leaf.numel != self.leaves[i].count or leaf.dtype != self.leaves[i].dtype:
                     raise RuntimeError(f"compile: a leaf has become one of shape {shape_tuple(leaf)}, and its gradient is planned for another")
                 gradient = self.leaves[i].fresh = empty_like_node(leaf)
             else:
@@ -428,9 +426,6 @@ cdef class Plan:
                 fbp_plan_bind(self.plan, self.leaves[i].gradient, gradient.data)
                 self.leaves[i].bound = gradient.data
         return 0
-
-    cdef inline int64_t gradient_bytes(self, Py_ssize_t i) noexcept:
-        return self.plan.program.buffers[self.leaves[i].gradient].bytes
 
     cdef inline void hold_gradient(self, Py_ssize_t i, fbp_tensor *gradient) noexcept:
         fbp_storage_retain(gradient.storage)

@@ -221,7 +221,7 @@ cdef bint is_old_gradient(Capture source, fbp_tensor *t) noexcept:
 cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t argument) except -1:
     """What a call does to the gradient of a leaf, and what it expects of it before; `argument`: which one the leaf is, -1 for none."""
     cdef fbp_program *program = source.capture.program
-    cdef leaf_slot slot = leaf_slot(argument, NULL, NULL, -1, -1, 0, NULL, NULL, 0, 0)
+    cdef leaf_slot slot = leaf_slot(argument, NULL, NULL, -1, -1, 0, NULL, NULL, 0, 0, 0, 0)
     cdef fbp_layout layout
     if not change.replaced_first:
         slot.needs = 1 if change.before == NULL else 2
@@ -235,6 +235,7 @@ cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t
         outside = outside_entry(plan, source, wrap(fbp_retain(change.after)))
         if outside is None:
             slot.gradient = write_to_new(program, FBP_BUFFER_GRADIENT, change.after)
+            slot.count, slot.dtype = change.after.numel, change.after.dtype
         else:
             plan.grad_finals.append((plan.leaf_count, outside))
     if slot.old >= 0:
