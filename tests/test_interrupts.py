@@ -1,4 +1,7 @@
-"""Ctrl-C ends what lasts, and leaves all as it was or as a whole step makes it; so do exceptions in hooks. Limits are generous: nothing is timed."""
+"""Ctrl-C ends what lasts, and leaves all as it was or as a whole step makes it; so do exceptions in hooks.
+
+Limits are generous: nothing is timed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Threads may share everything: values race, memory does not. Each program runs in a process of its own, which must not die."""
+"""Threads may share everything: values race, memory does not.
+
+Each program runs in a process of its own, which must not die.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,10 @@ OTHERS = {
         for entry in list(optimizer.state.values()):
             entry['exp_avg'] = fastbp.zeros_like(entry['exp_avg'])
     """,
-    "param_groups": "optimizer.param_groups[0]['lr'] = 1e-3 * (i % 5); optimizer.param_groups = list(optimizer.param_groups)",
+    "param_groups": """
+        optimizer.param_groups[0]['lr'] = 1e-3 * (i % 5)
+        optimizer.param_groups = list(optimizer.param_groups)
+    """,
     "deepcopy": "copy.deepcopy(model)",
     "set_num_threads": "fastbp.set_num_threads(1 + i % 2)",
     "modules that are exchanged": "model[1] = nn.Tanh()",
@@ -158,7 +164,8 @@ def test_epochs_over_one_dataset() -> None:
         def other(i):
             data.tensors[0].data = fastbp.randn(128, 32)
             optimizer.zero_grad()
-        together(lambda i: compiled.epoch(loaders[0]), lambda i: compiled.epoch(loaders[1]), other, lambda i: step(x, y), turns=60)
+        passes = [lambda i, loader=one: compiled.epoch(loader) for one in loaders]
+        together(*passes, other, lambda i: step(x, y), turns=60)
     """)
 
 
@@ -266,7 +273,8 @@ def test_errors_of_callbacks_belong_to_their_thread() -> None:
 
 
 def test_a_child_of_a_fork_runs_a_plan_that_another_thread_was_in() -> None:
-    run("""
+    run(
+        """
         stop = []
         def work():
             while not stop: compiled(x, y)
@@ -280,12 +288,15 @@ def test_a_child_of_a_fork_runs_a_plan_that_another_thread_was_in() -> None:
             assert os.waitpid(child, 0)[1] == 0
         stop.append(1)
         thread.join()
-    """, 120)
+    """,
+        120,
+    )
 
 
 def test_a_finalizer_that_calls_the_function_in_its_own_run() -> None:
     """The plan's lock is not waited for by who has it: the function itself runs."""
-    run("""
+    run(
+        """
         import weakref
         calls = []
         class Rate(float):
@@ -303,4 +314,6 @@ def test_a_finalizer_that_calls_the_function_in_its_own_run() -> None:
         try: compiled(x, y)
         except TypeError: pass
         compiled(x, y)
-    """, 60)
+    """,
+        60,
+    )

@@ -257,7 +257,10 @@ def split(tensor, split_size_or_sections, dim=0):
         step = split_size_or_sections
         if step < 0 or (step == 0 and size):
             raise RuntimeError(f"split expects split_size be positive, but got split_size={step}")
-        sizes = equal_pieces(size, step) if size else [0]
+        sizes = [] if size else [0]
+        for begin in range(0, size, step or 1):
+            sizes.append(builtin_min(step, size - begin))
+            look_now_and_then(len(sizes))
     else:
         sizes = list(split_size_or_sections)
         if builtin_sum(sizes) != size:
@@ -269,12 +272,6 @@ def split(tensor, split_size_or_sections, dim=0):
         begin += piece
         look_now_and_then(len(pieces))
     return tuple(pieces)
-
-
-def equal_pieces(size, step):
-    """The sizes of pieces of `step`, of which the last may be smaller."""
-    for begin in range(0, size, step):
-        yield builtin_min(step, size - begin)
 
 
 def chunk(input, chunks, dim=0):
