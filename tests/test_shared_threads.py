@@ -103,7 +103,11 @@ def test_compiled_steps_beside(other: str) -> None:
 
 
 def test_compiled_and_eager_steps_in_eight_threads() -> None:
-    run("together(*[lambda i: compiled(x, y), lambda i: step(x, y)] * 4, turns=100)")
+    run("""
+        model, optimizer, step, x, y = make(96)
+        compiled = fastbp.compile(step)
+        together(*[lambda i: compiled(x, y), lambda i: step(x, y)] * 4, turns=900)
+    """)
 
 
 def test_nothing_is_left_of_steps_in_threads() -> None:
