@@ -63,10 +63,6 @@ static inline void cache_acquire(void) {
 }
 static inline void cache_release(void) { atomic_flag_clear_explicit(&cache_lock, memory_order_release); }
 
-/* In a child of a fork the thread that held the lock may be the parent's; each push and pop is one store, so the lists are whole. */
-static void cache_free_of_parent(void) { cache_release(); }
-__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, cache_free_of_parent); }
-
 /* Round up to 64 * {4, 5, 6, 7} * 2^k; *class is its index.  Waste is at most a fifth. */
 static size_t array_class(size_t bytes, int *class) {
     size_t lines = (bytes + FBP_ALIGNMENT - 1) / FBP_ALIGNMENT;
