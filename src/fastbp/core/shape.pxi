@@ -376,19 +376,21 @@ cdef Tensor repeated_places(object counts, int64_t size):
     cdef int64_t *end
     if not one and len(counts) != size:
         raise RuntimeError(f"repeats must have the same size as input along dim, but got repeats.size(0) = {len(counts)} and input.size(0) = {size}")
+    cdef list times = []  # plain numbers: what is added up is what is written
     total = 0
     for count in (counts,) if one else counts:
-        if count < 0:
+        n = count
+        if n < 0:
             raise RuntimeError("repeats can not be negative")
-        total += count * size if one else count
-    n = counts if one and size else 0
+        times.append(n)
+        total += <object>n * size if one else <object>n
     if total > 0x7FFF_FFFF_FFFF_FFFF:
         raise RuntimeError(f"repeat_interleave: a result of {total} elements is too large")
     cdef Tensor places = empty((total,), dtype=int64)  # before the loop: what cannot be had ends here
     at = <int64_t *>places.node.data
     for i in range(size):
         if not one:
-            n = counts[i]
+            n = times[i]
         end = at + n
         while at < end:
             at[0] = i
