@@ -93,12 +93,12 @@ def is_tensor(obj: object) -> _builtins.bool:
 
 def is_floating_point(input: Tensor) -> _builtins.bool:
     """Whether the tensor's dtype is float32 or float64."""
-    return input.is_floating_point()
+    return Tensor.is_floating_point(input)
 
 
 def numel(input: Tensor) -> _builtins.int:
     """Number of elements."""
-    return input.numel()
+    return Tensor.numel(input)
 
 
 def FloatTensor(*args: object) -> Tensor:
@@ -128,7 +128,7 @@ def ByteTensor(*args: object) -> Tensor:
 
 def BoolTensor(*args: object) -> Tensor:
     """PyTorch's old constructor of a bool tensor, from sizes or from values."""
-    return _legacy(bool_, args)
+    return _legacy(_core.bool_, args)
 
 
 def _legacy(dtype: _core.dtype, args: tuple[_Any, ...]) -> Tensor:
@@ -184,11 +184,13 @@ def show_config() -> str:
     ...
     """
     cpu = _core.cpu_information()
+    refused = _core.threads_refused()
     lines = [
         f"fastbp {__version__}",
         f"kernels      {_core.get_isa()} (this CPU also runs: {', '.join(_core.available_isas()[:-1])})",
         f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine, "
-        f"by {_core.threads_runtime()}",
+        f"by {_core.threads_runtime()}"
+        + (f"; no more than {refused}, for the system refused to start another" if refused else ""),
         f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, "
         f"L3 {cpu['l3_bytes'] >> 10} KiB",
         f"default type {_core.get_default_dtype()!r}",
