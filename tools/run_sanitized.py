@@ -4,8 +4,8 @@
     python tools/run_sanitized.py build/sanitize
     python tools/run_sanitized.py build/sanitize tests/test_vmap.py -k linear
 
-The folder holds the package, built with FASTBP_BUILD_SANITIZE=address: without caches of memory, so that a use after free
-is seen (csrc/base/memory.c). Python itself is not sanitized; its allocator is told to be malloc, which is.
+The folder holds the package, built with FASTBP_BUILD_SANITIZE=address: without caches of memory, so that a use after
+free is seen (csrc/base/memory.c). Python itself is not sanitized; its allocator is told to be malloc, which is.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def main() -> int:
     folder, arguments = Path(sys.argv[1]).resolve(), sys.argv[2:]
     files = [name for name in arguments if name.startswith("tests/")]
     if not files:
-        arguments += [f"tests/{path.name}" for path in sorted((ROOT / "tests").glob("test_*.py")) if path.name not in LEFT_OUT]
+        tests = sorted(path.name for path in (ROOT / "tests").glob("test_*.py"))
+        arguments += [f"tests/{name}" for name in tests if name not in LEFT_OUT]
     environment = {
         **os.environ,
         "LD_PRELOAD": library("libasan.so"),
