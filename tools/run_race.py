@@ -22,7 +22,8 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/test_free_threading.py",)
+# One test has threads write the elements of shared parameters, which is a race of values by its own wish.
+TESTS = ("tests/test_free_threading.py", "-k", "not of_one_model")
 SUPPRESSIONS = ("suppressions_free_threading.txt", "suppressions.txt")  # of Python 3.13; of later ones
 
 
