@@ -161,12 +161,15 @@ def script(numbers: list[int], every: list[Any], known: Any, seed: int, title: s
     """A program that needs nothing but fastbp and NumPy."""
     from calls.generate import generate
     from calls.runner import source_of
+    from calls.targets import modules
 
+    names = ", ".join(repr(one.__name__) for one in modules()[1:])
     text = f'"""{title}\n\nWritten by tools/fuzz_calls.py.\n"""\n\n'
     text += (ROOT / "tests" / "calls" / "helpers.py").read_text().split('"""', 2)[2].lstrip()
     text += (
         "\n\ndef later(error):\n    if isinstance(error, SystemError):\n        raise error\n\n"
-        "\nimport faulthandler\nimport resource\nimport warnings\n\n"
+        "\nimport faulthandler\nimport importlib\nimport resource\nimport warnings\n\n"
+        f"for name in [{names}]:\n    importlib.import_module(name)\n"
         'warnings.simplefilter("ignore")\nfaulthandler.enable()\n'
         "mapped = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (mapped + (768 << 20),) * 2)\n"
@@ -181,10 +184,19 @@ def script(numbers: list[int], every: list[Any], known: Any, seed: int, title: s
 
 def shown(path: Path) -> str:
     """What a script does alone: "" where it ends well."""
-    environment = os.environ | ENVIRONMENT
+    import fastbp
+
+    here = str(Path(fastbp.__file__).parents[1])
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": here}
     try:
         done = subprocess.run(
-            [sys.executable, str(path)], capture_output=True, timeout=PATIENCE, env=environment, cwd=path.parent, check=False
+            [sys.executable, str(path)],
+            capture_output=True,
+            timeout=PATIENCE,
+            env=environment,
+            cwd=path.parent,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return f"more than {PATIENCE:.0f} s"

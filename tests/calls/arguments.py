@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -145,7 +146,7 @@ class Context:
 
     def filled(self, text: str) -> str:
         shape = self.shape if self.random.random() < 0.9 else self.random.choice(SHAPES)
-        return text.replace("T(S", "T(" + shape).replace(", D", f", {self.dtype!r}")
+        return re.sub(r"\(S\b", "(" + shape, text).replace(", D", f", {self.dtype!r}")
 
     def argument(self, one: Parameter) -> str:
         """Something that may be right for a parameter."""

@@ -16,7 +16,7 @@ UNKNOWN_NAMES = ["nonsense", "self", "input", "out", "dim", "dtype", "_", "args"
 AFTERWARDS = [
     "consume(r)", "consume(r)", "consume(r)", "t.sum().backward()", "r.sum().backward()", "repr(r)", "np.asarray(r)", "memoryview(r)",
     "np.from_dlpack(r)", "np.add(r, r)", "np.asarray(t).sum()", "copy.copy(r)", "copy.deepcopy(r)", "pickle.loads(pickle.dumps(r))",
-    "r[0]", "r[...] = t", "r.grad", "list(r)", "len(r)", "iter(r)", "hash(r)", "r == r", "r + t", "t.add_(r)", "del r, t; gc.collect()",
+    "r[0]", "r[...] = t", "r.grad", "list(r)", "len(r)", "iter(r)", "hash(r)", "r == r", "r + t", "t.add_(r)", "r = t = None; gc.collect()",
     "r.requires_grad_()", "gc.collect()", "next(r)", "r()", "r(t)", "with_result(r)", "t.data = r", "t.grad = r", "r.data = t",
     "fastbp.compile(lambda x: x + r)(t)", "func.vmap(lambda x: x * r)(t)", "func.grad(lambda x: (x * r).sum())(t)",
 ]  # fmt: skip
