@@ -36,8 +36,10 @@ ENVIRONMENT = {
 PATIENCE = 12.0  # seconds that a script may run
 
 
-def known_calls(folder: Path) -> Path:
+def known_calls(folder: Path, no_search: bool) -> Path:
     """The file of calls that succeed, made where it is missing or older than what it was made from."""
+    if no_search:
+        return Path(os.devnull)
     import fastbp._core
 
     digest = hashlib.sha256()
@@ -142,7 +144,9 @@ def run(options: argparse.Namespace, summary: Summary, key: dict[str, Any]) -> N
                 temporary.write_text(json.dumps({"key": key, **vars(summary)}))
                 temporary.replace(options.state)
                 print(
-                    f"{sum(summary.calls.values()):,} calls, {len(summary.wrong())} findings", file=sys.stderr, flush=True
+                    f"{sum(summary.calls.values()):,} calls, {len(summary.wrong())} findings",
+                    file=sys.stderr,
+                    flush=True,
                 )
         process.stdin.close()
         process.wait()
@@ -232,11 +236,17 @@ def report(options: argparse.Namespace, summary: Summary) -> bool:
     """Print the counts; whether all is well."""
     every, known = load(options.known)
     total = sum(summary.calls.values())
-    print(f"\n{total:,} calls of {len(every):,} targets, {summary.seconds:.0f} s, {summary.children:,} children", end="")
+    print(
+        f"\n{total:,} calls of {len(every):,} targets, {summary.seconds:.0f} s, {summary.children:,} children", end=""
+    )
     print(f" ({total / max(summary.seconds, 1e-9):,.0f} calls a second, {options.jobs} at a time)")
     for what, count in summary.outcomes.most_common():
         print(f"  {count:9,} {what}")
-    never = [one.name for place, one in enumerate(every) if not known.calls.get(one.name) and not summary.returned[str(place)]]
+    never = [
+        one.name
+        for place, one in enumerate(every)
+        if not known.calls.get(one.name) and not summary.returned[str(place)]
+    ]
     print(f"{len(every) - len(never):,} targets returned at least once; these never did:")
     print("  " + " ".join(never[: None if options.coverage else 40]) + (" ..." if len(never) > 40 else ""))
     odd = Counter(f"{one['kind']}: {one['target']}: {one['text'][:120]}" for one in summary.findings if one.get("odd"))
@@ -259,6 +269,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the state file")
     parser.add_argument("--scripts", type=int, default=1, help="findings of a kind and callable that are written (1)")
     parser.add_argument("--coverage", action="store_true", help="list all callables that never returned")
+    parser.add_argument("--no-search", action="store_true", help="do without the calls that are known to succeed")
     parser.add_argument("--show", type=int, metavar="NUMBER", help="print one call as a script")
     parser.add_argument("--known", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
@@ -277,7 +288,7 @@ def main() -> int:
         return 0
     options.state = options.state.resolve()
     options.state.parent.mkdir(parents=True, exist_ok=True)
-    options.known = options.known or known_calls(options.state.parent)
+    options.known = options.known or known_calls(options.state.parent, options.no_search)
     if options.show is not None:
         every, known = load(options.known)
         print(script([options.show], every, known, options.seed, f"call {options.show} of seed {options.seed}"))

@@ -14,12 +14,44 @@ from calls.wrong import wrong
 UNKNOWN_NAMES = ["nonsense", "self", "input", "out", "dim", "dtype", "_", "args", "x" * 300]
 # What is done besides to the tensor and the result; each line may raise.
 AFTERWARDS = [
-    "consume(r)", "consume(r)", "consume(r)", "t.sum().backward()", "r.sum().backward()", "repr(r)", "np.asarray(r)", "memoryview(r)",
-    "np.from_dlpack(r)", "np.add(r, r)", "np.asarray(t).sum()", "copy.copy(r)", "copy.deepcopy(r)", "pickle.loads(pickle.dumps(r))",
-    "r[0]", "r[...] = t", "r.grad", "list(r)", "len(r)", "iter(r)", "hash(r)", "r == r", "r + t", "t.add_(r)", "r = t = None; gc.collect()",
-    "r.requires_grad_()", "gc.collect()", "next(r)", "r()", "r(t)", "with_result(r)", "t.data = r", "t.grad = r", "r.data = t",
-    "fastbp.compile(lambda x: x + r)(t)", "func.vmap(lambda x: x * r)(t)", "func.grad(lambda x: (x * r).sum())(t)",
-]  # fmt: skip
+    "consume(r)",
+    "consume(r)",
+    "consume(r)",
+    "t.sum().backward()",
+    "r.sum().backward()",
+    "repr(r)",
+    "np.asarray(r)",
+    "memoryview(r)",
+    "np.from_dlpack(r)",
+    "np.add(r, r)",
+    "np.asarray(t).sum()",
+    "copy.copy(r)",
+    "copy.deepcopy(r)",
+    "pickle.loads(pickle.dumps(r))",
+    "r[0]",
+    "r[...] = t",
+    "r.grad",
+    "list(r)",
+    "len(r)",
+    "iter(r)",
+    "hash(r)",
+    "r == r",
+    "r + t",
+    "t.add_(r)",
+    "r = t = None; gc.collect()",
+    "r.requires_grad_()",
+    "gc.collect()",
+    "next(r)",
+    "r()",
+    "r(t)",
+    "with_result(r)",
+    "t.data = r",
+    "t.grad = r",
+    "r.data = t",
+    "fastbp.compile(lambda x: x + r)(t)",
+    "func.vmap(lambda x: x * r)(t)",
+    "func.grad(lambda x: (x * r).sum())(t)",
+]
 
 
 @dataclass
@@ -97,7 +129,10 @@ def generate(every: list[Target], known: Known, seed: int, number: int) -> Progr
     target = every[place]
     call, valid = call_of(target, random, known)
     context = Context.make(random)
-    lines = [f"t = {context.filled(random.choice(['T(S)', 'T(S, D)', 'T(S, grad=True)', 'T((2, 3))']))}", "l = [t, 1, T((2, 3))]"]
+    lines = [
+        f"t = {context.filled(random.choice(['T(S)', 'T(S, D)', 'T(S, grad=True)', 'T((2, 3))']))}",
+        "l = [t, 1, T((2, 3))]",
+    ]
     lines.append("a = " + random.choice(["A((2, 3))", "A((6,))", "A((3,), 'int64')", "A((3,), 'float64')"]))
     through_class = target.kind in ("method", "get", "set", "delete") and random.random() < 0.2
     text = unbound(target, call, random) if through_class else expression(target, call)

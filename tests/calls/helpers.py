@@ -144,7 +144,9 @@ class Lying:
     dtype = "float32"
     requires_grad = "perhaps"
     data = None
-    __array_interface__ = types.MappingProxyType({"shape": (2**40,), "typestr": "<f4", "data": (0, False), "version": 3})
+    __array_interface__ = types.MappingProxyType(
+        {"shape": (2**40,), "typestr": "<f4", "data": (0, False), "version": 3}
+    )
 
     def __len__(self) -> int:
         return 5

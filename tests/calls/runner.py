@@ -270,7 +270,9 @@ def work(every: list[Target], known: Known, seed: int, pieces: Iterator[tuple[in
         os.chdir(folder)
         # What programs may write is not theirs to find again.
         for first, last in pieces:
-            records, findings, children = run_piece(first, last, lambda number: generate(every, known, seed, number), told)
+            records, findings, children = run_piece(
+                first, last, lambda number: generate(every, known, seed, number), told
+            )
             outcomes: Counter[str] = Counter(OUTCOMES[outcome] for _, outcome, _ in records)
             calls: Counter[str] = Counter()
             returned: Counter[str] = Counter()
