@@ -7,6 +7,7 @@ from random import Random
 
 from calls.arguments import Context
 from calls.pickles import pickle_program
+from calls.scenarios import scenario
 from calls.targets import Target
 from calls.valid import Call, Known, attempt, expression
 from calls.wrong import wrong
@@ -54,6 +55,10 @@ AFTERWARDS = [
 ]
 
 
+PICKLE, SCENARIO = 0xFFFF, 0xFFFE  # in place of the number of a target
+OF_INSTANCES = ("method", "get", "set", "delete")
+
+
 @dataclass
 class Program:
     """Lines of Python, run one after another; `target` is the number of what is called. `valid`: nothing was made wrong."""
@@ -68,7 +73,7 @@ def spoil(call: Call, target: Target, random: Random, known: Known) -> bool:
     places: list[object] = [*range(len(call.args)), *call.kwargs]
     choice = random.random()
     if call.receiver and (choice < 0.12 or not places):
-        call.receiver = wrong(random)
+        call.receiver, call.wrong_self = wrong(random), True
     elif choice < 0.15:
         call.kwargs[random.choice(UNKNOWN_NAMES)] = wrong(random)
     elif choice < 0.2 or not places:
@@ -123,8 +128,11 @@ def unbound(target: Target, call: Call, random: Random) -> str:
 def generate(every: list[Target], known: Known, seed: int, number: int) -> Program:
     """The program of a number."""
     random = Random(f"{seed}:{number}")
-    if random.random() < 0.04:
-        return Program(-1, pickle_program(every, known, random))
+    choice = random.random()
+    if choice < 0.04:
+        return Program(PICKLE, pickle_program(every, known, random))
+    if choice < 0.14:
+        return Program(SCENARIO, scenario(random))
     place = random.randrange(len(every))
     target = every[place]
     call, valid = call_of(target, random, known)
@@ -134,7 +142,7 @@ def generate(every: list[Target], known: Known, seed: int, number: int) -> Progr
         "l = [t, 1, T((2, 3))]",
     ]
     lines.append("a = " + random.choice(["A((2, 3))", "A((6,))", "A((3,), 'int64')", "A((3,), 'float64')"]))
-    through_class = target.kind in ("method", "get", "set", "delete") and random.random() < 0.2
+    through_class = call.wrong_self or (target.kind in OF_INSTANCES and random.random() < 0.1)
     text = unbound(target, call, random) if through_class else expression(target, call)
     text = text.replace("{t}", "t").replace("{l}", "l").replace("{a}", "a")
     lines.append(f"r = {text}")

@@ -27,7 +27,7 @@ import numpy as np
 
 import fastbp
 from calls import helpers
-from calls.generate import Program, generate
+from calls.generate import PICKLE, SCENARIO, Program, generate
 from calls.targets import Target
 from calls.valid import Known, search
 from fastbp import _core
@@ -63,7 +63,7 @@ class Board:
         return int(struct.unpack_from("<q", self.memory, 0)[0])
 
     def note(self, place: int, target: int, outcome: int, valid: bool) -> None:
-        RECORD.pack_into(self.memory, HEAD + place * RECORD.size, target & 0xFFFF, outcome, valid)
+        RECORD.pack_into(self.memory, HEAD + place * RECORD.size, target, outcome, valid)
 
     def records(self, size: int) -> list[tuple[int, int, int]]:
         return list(RECORD.iter_unpack(self.memory[HEAD : HEAD + size * RECORD.size]))
@@ -79,10 +79,18 @@ CALL_LINE = 3  # the line of a program that is the call itself; what follows is 
 
 def source_of(program: Program) -> str:
     """The program as one text: what comes after the call may fail line by line."""
-    lines = program.lines[: CALL_LINE + 1] if program.target >= 0 else program.lines[:-2]
-    after = program.lines[len(lines) :]
-    lines = [*lines, *(f"try: {one}\nexcept BaseException as error: later(error)" for one in after)]
+    head = len(program.lines) - 2 if program.target == PICKLE else CALL_LINE + 1
+    lines = program.lines[:head]
+    for one in program.lines[head:]:
+        body = one.replace("\n", "\n    ")
+        lines.append(f"try:\n    {body}\nexcept BaseException as error:\n    later(error)")
     return "\n".join(lines)
+
+
+def name_of(program: Program, every: list[Target]) -> str:
+    """What a program calls."""
+    special = {PICKLE: "a pickle", SCENARIO: "a scenario"}
+    return special.get(program.target) or every[program.target].name
 
 
 def outcome_of(error: BaseException) -> str:
@@ -282,8 +290,8 @@ def work(every: list[Target], known: Known, seed: int, pieces: Iterator[tuple[in
                     returned[str(target)] += outcome == CODES["returned"]
             for one in findings:
                 program = generate(every, known, seed, one["number"])
-                one["target"] = every[program.target].name if program.target >= 0 else "a pickle"
-                one["line"] = program.lines[CALL_LINE if program.target >= 0 else -3][:400]
+                one["target"] = name_of(program, every)
+                one["line"] = "; ".join(program.lines[CALL_LINE:])[:400]
             yield {
                 "first": first, "outcomes": outcomes, "calls": calls, "returned": returned, "findings": findings,
                 "children": children,

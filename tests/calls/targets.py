@@ -72,6 +72,7 @@ def modules() -> list[types.ModuleType]:
         left_out = any(one.name == out or one.name.startswith(out + ".") for out in MODULES_LEFT_OUT)
         if not left_out and all(not part.startswith("_") for part in parts):
             found.append(importlib.import_module(one.name))
+    found[1:] = sorted(found[1:], key=lambda one: (one.__name__.count("."), one.__name__))
     return [fastbp, importlib.import_module("fastbp._core"), *found[1:]]
 
 
@@ -170,7 +171,8 @@ def targets() -> list[Target]:
     seen: dict[int, str] = {}
     found: list[Target] = []
     for module in modules():
-        for name, value in sorted(vars(module).items()):
+        for name in sorted({*dir(module), *getattr(module, "__all__", ())}):  # some are made when they are asked for
+            value = getattr(module, name)
             hidden = name.startswith("__") or (name.startswith("_") and module.__name__ != "fastbp._core")
             path = f"{module.__name__}.{name}"
             if hidden or not callable(value) or not is_ours(value) or id(value) in seen:

@@ -5,6 +5,7 @@ What was found is kept in a file, as it takes half a minute: it is found anew wh
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import warnings
 from collections.abc import Iterator
@@ -13,25 +14,30 @@ from random import Random
 from typing import Any
 
 from calls.arguments import ANYTHING, MAKERS, Context
+from calls.seeds import SEEDS
 from calls.targets import Target
 
 TRIES = 40
-WANTED = 3
+WANTED = 4
 
 
 @dataclass
 class Call:
-    """A call as text: `receiver` is empty for functions; arguments by position, then by name."""
+    """A call as text: `receiver` is empty for functions; arguments by position, then by name.
+
+    A receiver that has not the method (`wrong_self`) is handed to the one of the class.
+    """
 
     receiver: str
     args: list[str]
     kwargs: dict[str, str]
+    wrong_self: bool = False
 
 
 def receivers(target: Target, made: dict[str, list[str]]) -> list[str]:
     """Expressions of instances of the class of a method or attribute."""
     name = target.owner.rsplit(".", 1)[-1]
-    return [*MAKERS.get(name, []), *made.get(target.owner, [])] or [f"{target.owner}.__new__({target.owner})"]
+    return MAKERS.get(name) or made.get(target.owner) or [f"{target.owner}.__new__({target.owner})"]
 
 
 def attempt(target: Target, random: Random, made: dict[str, list[str]]) -> Call:
@@ -86,18 +92,36 @@ def expression(target: Target, call: Call) -> str:
     return f"delattr({call.receiver}, {name!r})"
 
 
+def parsed(target: Target, text: str) -> Call:
+    """A call from its text."""
+    node = ast.parse(text, mode="eval").body
+    assert isinstance(node, ast.Call)
+    receiver = ""
+    if target.kind == "method":
+        assert isinstance(node.func, ast.Attribute)
+        receiver = ast.unparse(node.func.value)
+    kwargs = {str(one.arg): ast.unparse(one.value) for one in node.keywords}
+    return Call(receiver, [ast.unparse(one) for one in node.args], kwargs)
+
+
+def seeds_of(target: Target) -> list[Call]:
+    """What is written down for a target."""
+    return [parsed(target, text) for text in SEEDS.get(target.name, [])]
+
+
 def try_target(target: Target, space: dict[str, Any], made: dict[str, list[str]]) -> list[Call]:
     """Some calls of one target that succeed."""
     random = Random(target.name)
     good: list[Call] = []
-    for _ in range(TRIES):
-        call = attempt(target, random, made)
+    written = seeds_of(target)
+    for place in range(TRIES):
+        call = written[place] if place < len(written) else attempt(target, random, made)
         with contextlib.suppress(BaseException), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             eval(expression(target, call), space)
             if call not in good:
                 good.append(call)
-        if len(good) == WANTED:
+        if len(good) == WANTED + len(written):
             break
     return good
 
