@@ -94,8 +94,9 @@ def test_calls_follow_from_their_numbers() -> None:
 
 
 def test_all_that_is_public_is_a_target() -> None:
-    import fastbp
     from calls.targets import LEFT_OUT, MODULES_LEFT_OUT, targets
+
+    import fastbp
 
     every = {one.path for one in targets()}
     for name in ("add", "zeros", "compile", "no_grad", "manual_seed"):

@@ -2,8 +2,8 @@
 
 The calls are those of tests/calls. Each worker runs them in children that may die: a signal, more than ten seconds and
 a SystemError are findings. What is done stands in a state file; a run that was interrupted goes on where it was. The
-first findings of each kind and callable are written as scripts beside the state file, which are run alone: a script that
-shows nothing then is written again with the calls that ran before.
+first findings of each kind and callable are written as scripts beside the state file, which are run alone: a script
+that shows nothing then is written again with the calls that ran before.
 
 The exit status is 1 where there are findings.
 """

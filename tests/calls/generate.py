@@ -61,7 +61,7 @@ OF_INSTANCES = ("method", "get", "set", "delete")
 
 @dataclass
 class Program:
-    """Lines of Python, run one after another; `target` is the number of what is called. `valid`: nothing was made wrong."""
+    """Lines of Python; `target` is the number of what is called, and `valid` says that nothing was made wrong."""
 
     target: int
     lines: list[str]

@@ -21,6 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ DIRTY = 77  # the child's exit status where a program left a state that cannot b
 
 OUTCOMES = [
     "not run", "returned", "TypeError", "ValueError", "RuntimeError", "IndexError", "AttributeError", "OverflowError",
-    "MemoryError", "KeyError", "NotImplementedError", "RecursionError", "ZeroDivisionError", "BufferError", "StopIteration",
-    "another exception", "another BaseException", "AssertionError", "UnboundLocalError", "NameError", "SystemError",
+    "MemoryError", "KeyError", "NotImplementedError", "RecursionError", "ZeroDivisionError", "BufferError",
+    "StopIteration", "another exception", "another BaseException", "AssertionError", "UnboundLocalError", "NameError", "SystemError",
 ]  # fmt: skip
 CODES = {name: code for code, name in enumerate(OUTCOMES)}
 # No mistake of a caller should be told in these words.
@@ -100,6 +101,8 @@ def outcome_of(error: BaseException) -> str:
         if isinstance(seen, SystemError):
             return "SystemError"
         seen = None if seen is None else seen.__cause__ or seen.__context__
+    if isinstance(error, NameError) and len(getattr(error, "name", None) or "") == 1:
+        return "another exception"  # of the program: the line before has raised
     for kind in type(error).__mro__:
         if kind.__name__ in CODES:
             return kind.__name__
@@ -127,7 +130,7 @@ class Told:
     """What is told in words, beside the board: lines of a file that several processes append to."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
         self.number = 0
 
     def add(self, kind: str, error: BaseException) -> None:
@@ -171,8 +174,8 @@ def run_program(program: Program, space: dict[str, Any], told: Told) -> int:
 
 def limit() -> None:
     """Bound what a program may take of the machine, and send away what it prints."""
-    mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
-    if mapped:
+    if sys.platform == "linux":
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + ROOM, mapped + ROOM))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -244,7 +247,7 @@ def run_piece(
     begin, children = first, 0
     while begin < last:
         board.begin(begin)
-        traces = tempfile.TemporaryFile()
+        traces = tempfile.TemporaryFile()  # noqa: SIM115
         children += 1
         process = os.fork()
         if process == 0:
@@ -274,6 +277,8 @@ def run_piece(
 def work(every: list[Target], known: Known, seed: int, pieces: Iterator[tuple[int, int]]) -> Iterator[dict[str, Any]]:
     """Run pieces; yields the counts and findings of each."""
     told = Told()
+    gc.collect()
+    gc.freeze()  # children need not look through what they share
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         # What programs may write is not theirs to find again.

@@ -36,7 +36,9 @@ SEEDS: dict[str, list[str]] = {
         "T((3, 4, 5)).__getitem__((T((2,), 'int64', 0, 3), slice(None), [1, 2]))",
         "T((3, 4), grad=True).__getitem__((None, ..., T((4,), 'bool')))",
     ],
-    "fastbp.nll_loss": ["fastbp.nll_loss(T((2, 3), grad=True), T((2,), 'int64', 0, 3), weight=T((3,)), reduction='sum')"],
+    "fastbp.nll_loss": [
+        "fastbp.nll_loss(T((2, 3), grad=True), T((2,), 'int64', 0, 3), weight=T((3,)), reduction='sum')"
+    ],
     "fastbp.cross_entropy": [
         "fastbp.cross_entropy(T((2, 3), grad=True), T((2,), 'int64', 0, 3), weight=T((3,), 'float32', 0, 1))",
         "fastbp.cross_entropy(T((2, 3, 4)), T((2, 4), 'int64', 0, 3), ignore_index=1, label_smoothing=0.1)",
@@ -55,8 +57,8 @@ SEEDS: dict[str, list[str]] = {
         "_core._apply('sum', [T((2, 3))], {'dims': (1,)})",
         "_core._apply('cumsum', [T((2, 3))], {'dim': 1, 'flag': 1})",
         "_core._apply('softmax_grad', [T((2, 3)), T((2, 3))], {'dim': 0})",
-        "_core._apply('embed', [T((2, 2))], {'size': (3, 4, 5), 'start': (1, 0, 4), 'step': (1, 2, 1), 'count': (2, 2, 1), "
-        "'dropped': (2,)})",
+        "_core._apply('embed', [T((2, 2))], {'size': (3, 4, 5), 'start': (1, 0, 4), 'step': (1, 2, 1), "
+        "'count': (2, 2, 1), 'dropped': (2,)})",
         "_core._apply('slice_assign', [T((3, 6)), T((2, 3))], {'start': (1, 0), 'step': (1, 2), 'count': (2, 3), "
         "'size': (3, 6)})",
         "_core._apply('reshape', [T((2, 3))], {'shape': (6,)})",
@@ -66,8 +68,8 @@ SEEDS: dict[str, list[str]] = {
         "_core._factorize('qr', T((4, 3)))",
     ],
     "fastbp._core.adam_step": [
-        "_core.adam_step([T((3,))], [T((3,))], [T((3,))], [T((3,), 'float32', 0, 1)], None, [{'step': fastbp.tensor(1.0)}], "
-        "0.1, 0.9, 0.99, 1e-8)"
+        "_core.adam_step([T((3,))], [T((3,))], [T((3,))], [T((3,), 'float32', 0, 1)], None, "
+        "[{'step': fastbp.tensor(1.0)}], 0.1, 0.9, 0.99, 1e-8)"
     ],
     "fastbp._core.sgd_step": ["_core.sgd_step([T((3,))], [T((3,))], None, [{}], 0.1)"],
     "fastbp._core.apply_function": ["_core.apply_function(OwnFunction, (T((3,), grad=True),))"],
@@ -87,15 +89,23 @@ SEEDS: dict[str, list[str]] = {
     "fastbp.func.stack_module_state": ["func.stack_module_state([nn.Linear(3, 2), nn.Linear(3, 2)])"],
     "fastbp.func.vmap": ["func.vmap(lambda x: x * 2)", "func.vmap(lambda x, y: x @ y, in_dims=(0, None))"],
     "fastbp.grad": ["fastbp.autograd.grad(non_leaf().sum(), [T((2, 3), grad=True)], allow_unused=True)"],
-    "fastbp.optim.Optimizer.add_param_group": ["optimizer_of(optim.Adam).add_param_group({'params': [nn.Parameter(T((2,)))]})"],
+    "fastbp.optim.Optimizer.add_param_group": [
+        "optimizer_of(optim.Adam).add_param_group({'params': [nn.Parameter(T((2,)))]})"
+    ],
     "fastbp.optim.Optimizer.load_state_dict": [
         "optimizer_of(optim.Adam).load_state_dict(optimizer_of(optim.Adam).state_dict())",
         "optimizer_of(optim.SGD).load_state_dict({'state': {}, 'param_groups': [{'params': [0, 1], 'lr': 1}]})",
     ],
     "fastbp.nn.Module.load_state_dict": ["nn.Linear(3, 2).load_state_dict({'weight': T((2, 3)), 'bias': A((2,))})"],
-    "fastbp.sparse_derivatives.sparse_jacobian": ["fastbp.sparse_derivatives.sparse_jacobian(lambda x: x * x, T((4,)))"],
-    "fastbp.sparse_derivatives.sparse_hessian": ["fastbp.sparse_derivatives.sparse_hessian(lambda x: (x**3).sum(), T((4,)))"],
-    "fastbp.sparse_derivatives.jacobian_pattern": ["fastbp.sparse_derivatives.jacobian_pattern(lambda x: x.exp(), T((4,)))"],
+    "fastbp.sparse_derivatives.sparse_jacobian": [
+        "fastbp.sparse_derivatives.sparse_jacobian(lambda x: x * x, T((4,)))"
+    ],
+    "fastbp.sparse_derivatives.sparse_hessian": [
+        "fastbp.sparse_derivatives.sparse_hessian(lambda x: (x**3).sum(), T((4,)))"
+    ],
+    "fastbp.sparse_derivatives.jacobian_pattern": [
+        "fastbp.sparse_derivatives.jacobian_pattern(lambda x: x.exp(), T((4,)))"
+    ],
     "fastbp.sparse_derivatives.sparse_jacobian_plan": [
         "fastbp.sparse_derivatives.sparse_jacobian_plan(lambda x: x * x, T((4,)))"
     ],

@@ -129,8 +129,36 @@ def parameters_of(value: Any, bound: bool, stub: str = "") -> list[Parameter] | 
 # Parameters of slots, which tell no signature.
 SLOT_PARAMETERS = {0: [], 1: ["other"], 2: ["key", "value"]}
 UNARY = set(
-    "repr str hash len iter next neg pos abs invert bool int float index complex del enter reduce getstate copy dir sizeof "
-    "await aiter anext trunc floor ceil".split()
+    [
+        "repr",
+        "str",
+        "hash",
+        "len",
+        "iter",
+        "next",
+        "neg",
+        "pos",
+        "abs",
+        "invert",
+        "bool",
+        "int",
+        "float",
+        "index",
+        "complex",
+        "del",
+        "enter",
+        "reduce",
+        "getstate",
+        "copy",
+        "dir",
+        "sizeof",
+        "await",
+        "aiter",
+        "anext",
+        "trunc",
+        "floor",
+        "ceil",
+    ]
 )
 
 

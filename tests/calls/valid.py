@@ -1,6 +1,7 @@
 """Calls that succeed: found by trying arguments that may be right, target by target.
 
-What was found is kept in a file, as it takes half a minute: it is found anew when the extension or these modules change.
+What was found is kept in a file, as it takes half a minute: it is found anew when the extension or these modules are
+others.
 """
 
 from __future__ import annotations
