@@ -21,12 +21,16 @@ GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fa
 BUILD = ROOT / "build"  # fixed, so that editable installs and wheels share fresh objects
 HIDDEN = "-fvisibility=hidden"  # PyInit__core is the only name that leaves the extension
 
+# Checks are on: an index out of bounds, None where a tensor belongs and a division by zero are exceptions.
 CYTHON_DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": False,
-    "wraparound": False,
-    "cdivision": True,
-    "embedsignature": False,  # binding functions answer inspect.signature; a copy in the docstring would show twice
+    "boundscheck": True,
+    "wraparound": True,
+    "nonecheck": True,
+    "cdivision": False,
+    "auto_pickle": False,  # no pickle of an internal object, and no reconstructors that a pickle could call with anything
+    "embedsignature": True,  # of methods, which the interpreter's own descriptors make: they check what `self` is
+    "embedsignature.format": "clinic",
 }
 
 

@@ -51,5 +51,6 @@ include "core/plan_making.pxi"
 include "core/plan_check.pxi"
 include "core/explanation.pxi"
 include "core/plan_memory.pxi"
+include "core/boundary.pxi"
 
 fbp_kernels_init()

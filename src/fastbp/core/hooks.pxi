@@ -1,6 +1,7 @@
 # Hooks of tensors: on a gradient before it goes on, and on a leaf after its gradient was accumulated.
 
 @cython.final
+@cython.binding(False)
 cdef class HookTable:
     """The hooks of one tensor, by number, in the order of their registration."""
 

@@ -22,13 +22,13 @@ def gather(self, dim, index, *, sparse_grad=False):
 
 def scatter(self, dim, index, src=None, *, value=None, reduce=None):
     """This with src (a tensor or a number) put at `index` along an axis."""
-    return scatter(self, dim, index, value if src is None else src, reduce=reduce)
+    return scatter(self, dim, index, scattered(src, value), reduce=reduce)
 
 def scatter_(self, dim, index, src=None, *, value=None, reduce=None):
     """In-place scatter()."""
     cdef Tensor places = index_tensor("scatter_", index)
     return indexed_in_place(scatter_op(reduce), self, wrap_dim("scatter_", dim, self.node.ndim), places,
-                            scatter_source("scatter_", self, places, value if src is None else src))
+                            scatter_source("scatter_", self, places, scattered(src, value)))
 
 def scatter_add(self, dim, index, src):
     """This with src added at `index` along an axis."""
@@ -49,7 +49,7 @@ def index_add(self, dim, index, source, *, alpha=1):
 def index_add_(self, dim, index, source, *, alpha=1):
     """In-place index_add()."""
     return indexed_in_place(FBP_OP_index_add, self, wrap_dim("index_add_", dim, self.node.ndim), index_tensor("index_add_", index),
-                            scaled(source, alpha))
+                            scaled(tensor_argument("index_add_", source, "source"), alpha))
 
 def index_fill(self, dim, index, value):
     """This with a number at `index` along an axis."""
@@ -117,7 +117,7 @@ def masked_scatter_(self, mask, source):
     """In-place masked_scatter()."""
     cdef Tensor wide = bool_mask("masked_scatter_", mask).expand(shape_tuple(self.node))
     cdef Tensor places = nonzero(wide.reshape(-1)).reshape(-1)
-    cdef Tensor values = ravel(source)
+    cdef Tensor values = ravel(tensor_argument("masked_scatter_", source, "source"))
     if values.node.dtype != self.node.dtype:
         raise RuntimeError("masked_scatter: expected self and source to have same dtypes")
     if places.node.numel > values.node.numel:
@@ -155,11 +155,11 @@ def flip(self, *dims):
 
 def fliplr(self):
     """A copy with the second axis reversed."""
-    return flip(self, 1)
+    return fliplr(self)
 
 def flipud(self):
     """A copy with the first axis reversed."""
-    return flip(self, 0)
+    return flipud(self)
 
 def roll(self, shifts, dims=None):
     """Elements moved along axes, those that fall off coming in at the other end."""

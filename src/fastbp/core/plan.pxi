@@ -27,6 +27,7 @@ cdef struct result_slot:
 
 
 @cython.final
+@cython.binding(False)
 cdef class Plan:
     """What a compiled function runs: a list of steps over one arena.
 

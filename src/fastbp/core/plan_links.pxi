@@ -1,6 +1,7 @@
 # What a plan's runs are tied to: batches of a pass, optimizers.
 
 @cython.final
+@cython.binding(False)
 cdef class BatchPass:
     """Many runs of one plan, each on a batch of rows of larger tensors; results go to one stacked tensor each."""
 

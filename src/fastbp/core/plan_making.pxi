@@ -63,7 +63,7 @@ cdef int add_states(Plan plan, Capture source) except -1:
     return 0
 
 
-def make_plan(Capture source not None, function, list outputs, Guards guards=None, memory_budget=None):
+def make_plan(Capture source not None, function, list outputs not None, Guards guards=None, memory_budget=None):
     """The plan of what a capture did: one, or with that of the derivative where outputs require grad and nothing was swept.
 
     Parameters
@@ -287,6 +287,7 @@ cdef int note_written(Plan plan) except -1:
     return 0
 
 
+@cython.binding(False)
 cdef class CompiledCall:
     """The call of a compiled function: at once into the latest plan where the arguments are tensors that it fits."""
 
@@ -356,7 +357,7 @@ cdef class CompiledCall:
         return self.rebuild(result, iter(made))
 
 
-def needs_eager_run(list tensors):
+def needs_eager_run(list tensors not None):
     """Whether the function itself has to run on these arguments: one has hooks, whose effects belong to each call.
 
     Raises
@@ -366,7 +367,7 @@ def needs_eager_run(list tensors):
     """
     cdef Tensor x
     cdef bint found = False
-    for x in tensors:
+    for x in backward_list(tensors, "arguments"):
         need_argument(x)
         found |= has_hooks(x.node)
     return found

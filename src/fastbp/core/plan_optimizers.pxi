@@ -7,6 +7,7 @@ cdef struct stepped_param:
 
 
 @cython.final
+@cython.binding(False)
 cdef class OptimizerLink:
     """One optimizer that a plan steps, and the state that the plan is bound to."""
 
@@ -52,7 +53,7 @@ cdef class OptimizerLink:
         """Whether the plan stands for the optimizer's groups and state as they are now; replaced tensors are bound."""
         cdef Py_ssize_t i
         cdef stepped_param *one
-        if len(<list>self.attributes["param_groups"]) != self.group_count:
+        if len(<list?>self.attributes["param_groups"]) != self.group_count:
             return False
         if self.snapshot is None or self.failed or not self.snapshot.holds(self.attributes["state"]):
             if not self.adopt(plan):
@@ -117,10 +118,10 @@ cdef class OptimizerLink:
             else:
                 continue
             if self.counts:
-                (<dict>entry)[STEP] = number
+                (<dict?>entry)[STEP] = number
             if one.missing:
                 for k in range(len(<tuple>self.names[i])):
-                    (<dict>entry)[(<tuple>self.names[i])[k]] = (<list>self.tensors[i])[k]
+                    (<dict?>entry)[(<tuple>self.names[i])[k]] = (<list>self.tensors[i])[k]
                 one.missing = False
         if self.lacking:
             self.snapshot = None
@@ -176,6 +177,7 @@ cdef struct line_param:
 
 
 @cython.final
+@cython.binding(False)
 cdef class UpdateLink:
     """One UPDATE line: the group whose options it takes, and which of its optimizer's parameters it steps."""
 
@@ -196,7 +198,7 @@ cdef class UpdateLink:
         """Whether the group has the same parameters and layout as at capture."""
         cdef list now
         cdef Py_ssize_t i
-        self.group = (<list>self.owner.attributes["param_groups"])[self.group_number]
+        self.group = (<list?>self.owner.attributes["param_groups"])[self.group_number]
         now = <list?>self.group["params"]
         if len(now) != len(self.params):
             return False
@@ -271,7 +273,7 @@ cdef int add_updates(Plan plan, list updates) except -1:
             plan.optimizers.append(owner)
         link = UpdateLink.__new__(UpdateLink)
         link.owner, link.group_number, link.adam = owner, group_number, op == "adam"
-        link.group = (<list>owner.attributes["param_groups"])[group_number]
+        link.group = (<list?>owner.attributes["param_groups"])[group_number]
         link.params, link.options, link.count = list(link.group["params"]), bucket.options, len(bucket.params)
         link.line = <line_param *>fbp_block_get((link.count + 1) * sizeof(line_param))
         if link.line == NULL:

@@ -8,11 +8,11 @@ def reshape(self, *shape):
 
 def view_as(self, other):
     """view() to other's shape."""
-    return reshaped(self, (other.shape,), True)
+    return reshaped(self, (tensor_argument("view_as", other, "other").shape,), True)
 
 def reshape_as(self, other):
     """reshape() to other's shape."""
-    return reshaped(self, (other.shape,), False)
+    return reshaped(self, (tensor_argument("reshape_as", other, "other").shape,), False)
 
 def permute(self, *dims):
     """Axes in another order, as a view."""
@@ -57,7 +57,8 @@ def expand(self, *sizes):
 
 def expand_as(self, other):
     """expand() to other's shape."""
-    return as_shape(FBP_OP_expand, self, (<Tensor>other).node.ndim, fbp_shape((<Tensor>other).node))
+    cdef fbp_tensor *like = tensor_argument("expand_as", other, "other").node
+    return as_shape(FBP_OP_expand, self, like.ndim, fbp_shape(like))
 
 def broadcast_to(self, *shape):
     """expand()."""
@@ -171,7 +172,7 @@ def type(self, dtype=None):
 
 def type_as(self, other):
     """This tensor in other's dtype."""
-    return cast(self, <fbp_dtype>(<Tensor>other).node.dtype)
+    return cast(self, <fbp_dtype>tensor_argument("type_as", other, "other").node.dtype)
 
 def float(self):
     """This tensor as float32."""
@@ -217,7 +218,7 @@ def share_memory_(self):
 
 def copy_(self, src, non_blocking=False):
     """Take over src's elements, broadcast and converted; returns self."""
-    cdef fbp_tensor *source = operand(src, self.node.dtype)
+    cdef fbp_tensor *source = operand(src, self.node.dtype, b"copy_")
     cdef fbp_status status = fbp_copy_in_place(&self.node, source)
     fbp_release(source)
     check(status)
@@ -233,7 +234,7 @@ def zero_(self):
 
 def set_(self, source):
     """Stand for source's elements; returns self."""
-    self.data = source
+    self.data = tensor_argument("set_", source, "source")
     return self
 
 def resize_(self, *sizes):
