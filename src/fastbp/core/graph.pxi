@@ -173,7 +173,7 @@ def _apply(name, inputs, attributes=None):
     name : str
         The row's name.
     inputs : sequence of (Tensor or None)
-        None where an optional one is left out.
+        None where linear's bias or a loss's weights are left out.
     attributes : dict, optional
         Fields of the row's attributes as `_recorded_graph` shows them; those left out are 0.
 
@@ -197,8 +197,15 @@ def _apply(name, inputs, attributes=None):
         raise KeyError(f"the op table has no row {name!r}")
     if fbp_ops[op].run == NULL:
         raise NotImplementedError(f"{name} is not applied to tensors")
-    if fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity:
-        raise ValueError(f"{name}: {count} inputs are too many")
+    # Rows look at the inputs that they have, without asking whether these are there.
+    if fbp_ops[op].arity >= 0 and count != fbp_ops[op].arity:
+        raise ValueError(f"{name}: expected {fbp_ops[op].arity} inputs, got {count}")
+    weighted = attribute_struct(op) == "loss" and fbp_ops[op].arity < 0
+    if fbp_ops[op].arity < 0 and count < (2 if weighted else 1):
+        raise ValueError(f"{name}: {count} inputs are too few")
+    for i in range(count):
+        if inputs[i] is None and (i != 2 or not (weighted or fbp_ops[op].name == b"linear")):
+            raise TypeError(f"{name}: input {i} must be Tensor, not None")
     size = attributes_write(op, attributes or {}, &attribute)
     operands = tensor_array(inputs, count)
     status = fbp_apply(<fbp_op>op, count, operands, <void *>&attribute if size else NULL, size, &out)
