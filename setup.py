@@ -28,10 +28,14 @@ CYTHON_DIRECTIVES = {
     "wraparound": True,
     "nonecheck": True,
     "cdivision": False,
-    "auto_pickle": False,  # no pickle of an internal object, and no reconstructors that a pickle could call with anything
+    "auto_pickle": False,  # internal objects have no pickles, so that no pickle calls a reconstructor with anything
     "embedsignature": True,  # of methods, which the interpreter's own descriptors make: they check what `self` is
     "embedsignature.format": "clinic",
 }
+
+# By name: loops in which a check is off (`@cython.boundscheck(False)` and the like), and what guards them in its place.
+# tests/test_boundary.py holds this list to the sources.
+UNCHECKED = {}
 
 
 class BuildCore(build_ext):

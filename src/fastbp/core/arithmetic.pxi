@@ -69,7 +69,7 @@ def clamp(input, min=None, max=None, *, out=None):
         if min is not None:
             input = binary(FBP_OP_maximum, input, min)
         return store(input if max is None else binary(FBP_OP_minimum, input, max), out)
-    if (isinstance(min, float) or isinstance(max, float)) and not input.is_floating_point():
+    if (isinstance(min, float) or isinstance(max, float)) and not fbp_dtype_is_float(<fbp_dtype>tensor_argument("clamp", input).node.dtype):
         input = cast(input, fbp_default_dtype())
     return store(unary_with(FBP_OP_clamp, input, -INFINITY if min is None else min, INFINITY if max is None else max), out)
 
@@ -246,6 +246,8 @@ def equal(input, other):
 
 def isclose(input, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     """Where |input - other| <= atol + rtol * |other|, or both are equal (infinities), or, on request, NaN."""
+    if rtol < 0 or atol < 0:
+        raise RuntimeError(f"isclose(): rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
     a, b = tensor_argument("isclose", input).detach(), tensor_argument("isclose", other, "other").detach()
     if not a.is_floating_point():
         a, b = a.double(), b.double()

@@ -1,4 +1,4 @@
-# Where Python comes in by ways that no signature guards: making instances of the core's classes.
+# Where Python comes in by ways that no signature guards: instances of the core's classes, and what passes of plans read.
 #
 # Inside of the module instances are made by their types' own functions, directly. A call from outside, of a class or of its `__new__`,
 # goes through the type's slots, which are set here: an empty Tensor, where PyTorch gives one; else a TypeError, but for those classes
@@ -55,3 +55,31 @@ cdef int guard_instances() except -1:
 
 
 guard_instances()
+
+
+# ---- passes of plans -------------------------------------------------------------------------------------------------------------
+
+cdef Tensor check_pass(Plan plan, list tensors, list batches, object order, int64_t size, int64_t count):
+    """What a pass reads must lie in the tensors that it is given: a copy of `order`, which nobody else can change, or None."""
+    cdef Tensor x, batch, numbers = None
+    cdef int64_t rows = -1, i
+    tensors, batches = backward_list(tensors, "rows"), backward_list(batches, "batches")
+    if len(tensors) != plan.input_count or size < 0 or count < 0 or not plan.accepts(batches):
+        raise ValueError("epoch: the plan does not run on these batches")
+    for x, batch in zip(tensors, batches):
+        if (x.node.ndim != batch.node.ndim or x.node.ndim == 0 or x.node.dtype != batch.node.dtype or not fbp_is_contiguous(x.node)
+                or fbp_shape(batch.node)[0] != size or not fbp_is_contiguous(batch.node) or x.node.storage.symbolic
+                or memcmp(fbp_shape(x.node) + 1, fbp_shape(batch.node) + 1, (x.node.ndim - 1) * sizeof(int64_t)) != 0):
+            raise ValueError(f"epoch: rows of a tensor of shape {shape_tuple(x.node)} do not make batches of shape {shape_tuple(batch.node)}")
+        rows = fbp_shape(x.node)[0] if rows < 0 else builtin_min(rows, fbp_shape(x.node)[0])
+    if order is None:
+        if rows >= 0 and count > 0 and size > rows // count:
+            raise IndexError(f"epoch: {count} batches of {size} rows of {rows}")
+        return None
+    numbers = index_tensor("epoch", order).detach().clone()
+    if numbers.node.ndim != 1 or (count > 0 and size > numbers.node.numel // count):
+        raise IndexError(f"epoch: {count} batches of {size} rows by {numbers.node.numel} numbers")
+    for i in range(numbers.node.numel if rows >= 0 else 0):
+        if not 0 <= (<int64_t *>numbers.node.data)[i] < rows:
+            raise IndexError(f"epoch: sample number {(<int64_t *>numbers.node.data)[i]} is out of bounds for a data set of {rows} samples")
+    return numbers

@@ -99,6 +99,8 @@ cdef class Capture:
         return self
 
     def __exit__(self, kind, error, trace):
+        if self.capture == NULL:
+            raise RuntimeError("compile: a capture that was not entered is left")
         self.finish()
         if isinstance(error, RunEagerly):
             self.eager = error

@@ -26,9 +26,9 @@ def scatter(self, dim, index, src=None, *, value=None, reduce=None):
 
 def scatter_(self, dim, index, src=None, *, value=None, reduce=None):
     """In-place scatter()."""
+    cdef int at = wrap_dim("scatter_", dim, self.node.ndim)
     cdef Tensor places = index_tensor("scatter_", index)
-    return indexed_in_place(scatter_op(reduce), self, wrap_dim("scatter_", dim, self.node.ndim), places,
-                            scatter_source("scatter_", self, places, scattered(src, value)))
+    return indexed_in_place(scatter_op(reduce), self, at, places, scatter_source("scatter_", self, places, scattered(src, value)))
 
 def scatter_add(self, dim, index, src):
     """This with src added at `index` along an axis."""
@@ -48,7 +48,7 @@ def index_add(self, dim, index, source, *, alpha=1):
 
 def index_add_(self, dim, index, source, *, alpha=1):
     """In-place index_add()."""
-    return indexed_in_place(FBP_OP_index_add, self, wrap_dim("index_add_", dim, self.node.ndim), index_tensor("index_add_", index),
+    return indexed_in_place(FBP_OP_index_add, self, wrap_dim("index_add_", dim, self.node.ndim), index_vector("index_add_", index),
                             scaled(tensor_argument("index_add_", source, "source"), alpha))
 
 def index_fill(self, dim, index, value):
@@ -57,6 +57,8 @@ def index_fill(self, dim, index, value):
 
 def index_fill_(self, dim, index, value):
     """In-place index_fill()."""
+    if isinstance(value, Tensor) and (<Tensor>value).node.ndim:
+        raise RuntimeError(f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s).")
     set_item(self, axis_subscript(self, dim, index), value)
     return self
 
@@ -66,6 +68,8 @@ def index_copy(self, dim, index, source):
 
 def index_copy_(self, dim, index, source):
     """In-place index_copy()."""
+    check_copied(self, wrap_dim("index_copy_", dim, self.node.ndim), index_vector("index_copy_", index),
+                 tensor_argument("index_copy_", source, "source"))
     set_item(self, axis_subscript(self, dim, index), source)
     return self
 
@@ -75,7 +79,11 @@ def index_put(self, indices, values, accumulate=False):
 
 def index_put_(self, indices, values, accumulate=False):
     """self[indices] = values, or self[indices] += values counting every repeated index."""
-    s = read_subscript(self, tuple([slice(None) if index is None else index for index in indices]))
+    if not isinstance(indices, (tuple, list)):
+        raise TypeError(f"index_put_(): argument 'indices' must be tuple of Tensors, not {builtin_type(indices).__name__}")
+    cdef Subscript s = read_subscript(self, tuple([slice(None) if index is None else index for index in indices]))
+    if not s.arrays:
+        raise IndexError("index_put_(): at least one of the indices must be a Tensor")
     write_placed(FBP_OP_put_add if accumulate else FBP_OP_put, self, s, values)
     return self
 

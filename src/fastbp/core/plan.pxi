@@ -233,6 +233,7 @@ cdef class Plan:
 
     def fits(self, list given):
         """Whether the plan can run now with these arguments."""
+        given = backward_list(given, "arguments")
         return self.accepts(given) and self.is_current(given)
 
     def changes(self, list given):
@@ -240,6 +241,7 @@ cdef class Plan:
 
         Empty where the reason is one that leads to a few plans and no more: gradients that are None or not.
         """
+        given = backward_list(given, "arguments")
         if not self.accepts(given):
             return None
         found = [] if self.guards is None else self.guards.changes()
@@ -532,6 +534,9 @@ cdef class Plan:
 
     def reads_apart(self, list tensors not None):
         """Whether no run writes into these tensors: then rows of them are the same whenever they are read."""
+        tensors = backward_list(tensors, "arguments")
+        if len(tensors) != self.input_count:
+            raise ValueError(f"a plan of {self.input_count} arguments is asked about {len(tensors)}")
         return not self.overlaps(tensors)
 
     cdef bint undoes_itself(self) noexcept:
@@ -547,11 +552,13 @@ cdef class Plan:
     def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
         cdef BatchPass run = BatchPass.__new__(BatchPass)
-        cdef Py_ssize_t i, n = len(tensors), used = 0
+        cdef Py_ssize_t i, n, used = 0
         cdef Tensor stacked
         if self.derivative is not None:
             raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
                                "loss.detach(), or run it under no_grad()")
+        order = check_pass(self, tensors, batches, order, size, count)
+        n = self.input_count
         run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
         run.one_by_one = self.check is not None or (self.numbers is not None and self.numbers.changes) or self.undoes_itself()
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
@@ -573,6 +580,7 @@ cdef class Plan:
             run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())
             run.made.append(stacked)
             used += 1
+        run.count = count
         run.what = fbp_pass(size, NULL, <int>n, <int>used, run.sources, run.targets)
         if run.order is not None:
             run.what.order = run.order.node.data
@@ -584,6 +592,9 @@ cdef class Plan:
         cdef fbp_status status
         cdef list made
         cdef Sweep sweep = None
+        given = backward_list(given, "arguments")
+        if not self.accepts(given) or times.shape[0] < self.plan.program.line_count:
+            raise ValueError("profile: the plan does not run with these arguments, or there is not a number for each of its steps")
         if self.cautious and self.overlaps(given):
             raise RuntimeError("profile: arguments share memory with each other or with what the function writes; calls with these run the "
                                "function itself, which has no steps to time")

@@ -13,6 +13,7 @@ cdef class BatchPass:
     cdef fbp_batch_source *sources
     cdef fbp_batch_result *targets
     cdef Py_ssize_t source_bytes, target_bytes
+    cdef int64_t count    # of runs
 
     def __dealloc__(self):
         if self.sources != NULL:
@@ -26,6 +27,8 @@ cdef class BatchPass:
         cdef fbp_status status
         cdef int64_t done = 0
         cdef Replay replay = None
+        if not 0 <= begin <= end <= self.count:
+            raise IndexError(f"runs {begin} to {end} of a pass of {self.count}")
         plan.acquire()
         try:
             if not plan.is_current(self.given):

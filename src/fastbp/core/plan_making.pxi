@@ -76,7 +76,7 @@ def make_plan(Capture source not None, function, list outputs not None, Guards g
         Bytes, or a share of the bytes without a budget, of the arena; of what is saved where there is a derivative.
     """
     cdef fbp_capture *capture = source.capture
-    cdef fbp_program *program = capture.program
+    cdef fbp_program *program = source.program()
     cdef Plan plan
     cdef fbp_leaf_change *change
     cdef Py_ssize_t i, k

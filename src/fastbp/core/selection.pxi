@@ -4,9 +4,26 @@ _sort_result = _namedtuple("sort", ("values", "indices"))
 _topk_result = _namedtuple("topk", ("values", "indices"))
 
 
+cdef Tensor array_argument(str op, object given, str name):
+    """An argument that may be a tensor, an array, a number or nested sequences of numbers."""
+    if isinstance(given, Tensor):
+        return <Tensor>given
+    if not isinstance(given, (int, list, tuple)) and not hasattr(given, "__array__"):
+        refuse_operand(op, given, name)
+    return as_tensor(given)
+
+
+cdef Tensor index_vector(str op, object index):
+    """index_tensor() for ops along one axis."""
+    cdef Tensor given = array_argument(op, index, "index")
+    if given.node.ndim > 1:
+        raise IndexError(f"{op}(): Index is supposed to be a vector, but got {given.node.ndim} dimensions")
+    return index_tensor(op, given)
+
+
 cdef Tensor index_tensor(str op, object index):
     """An index argument as an int64 tensor."""
-    cdef Tensor result = index if isinstance(index, Tensor) else as_tensor(index)
+    cdef Tensor result = array_argument(op, index, "index")
     if result.node.dtype == FBP_INT64:
         return result
     if result.node.dtype == FBP_BOOL or result.node.dtype >= FBP_FLOAT32:
@@ -105,18 +122,36 @@ def scatter_add(input, dim, index, src):
 def index_select(input, dim, index, *, out=None):
     """Slices of input along an axis, in the order of a vector of int64 indices, from 0 up."""
     cdef int at = wrap_dim("index_select", dim, tensor_argument("index_select", input).node.ndim)
-    return store(indexed(FBP_OP_index_select, input, at, index_tensor("index_select", index), None), out)
+    return store(indexed(FBP_OP_index_select, input, at, index_vector("index_select", index), None), out)
 
 
 def index_add(input, dim, index, source, *, alpha=1):
     """input with alpha times slices of source added at `index` along an axis."""
     cdef int at = wrap_dim("index_add", dim, tensor_argument("index_add", input).node.ndim)
-    return indexed(FBP_OP_index_add, input, at, index_tensor("index_add", index),
+    return indexed(FBP_OP_index_add, input, at, index_vector("index_add", index),
                    scaled(tensor_argument("index_add", source, "source"), alpha))
 
 
 cdef tuple axis_subscript(Tensor x, object dim, object index):
-    return (slice(None),) * wrap_dim("index", dim, x.node.ndim) + (index_tensor("index", index),)
+    return (slice(None),) * wrap_dim("index", dim, x.node.ndim) + (index_vector("index", index),)
+
+
+cdef int check_copied(Tensor x, int at, Tensor index, Tensor source) except -1:
+    """index_copy() broadcasts nothing: a slice of `source` for each index, of x's other sizes and dtype."""
+    cdef int i
+    if source.node.dtype != x.node.dtype:
+        raise RuntimeError(f"index_copy_(): self and source expected to have the same dtype, but got (self) {x.dtype!r} and (source) "
+                           f"{source.dtype!r}")
+    if source.node.ndim != x.node.ndim and source.node.ndim != 0 and x.node.ndim != 0:
+        raise IndexError("index_copy_(): When source and destination are not scalars, their dimensionality must match. Source "
+                         f"dimensionality ({source.node.ndim}), destination dimensionality ({x.node.ndim})")
+    if (fbp_shape(source.node)[at] if source.node.ndim else 1) != index.node.numel:
+        raise IndexError(f"index_copy_(): Number of indices ({index.node.numel}) should be equal to source.size(dim)")
+    for i in range(x.node.ndim if source.node.ndim == x.node.ndim else 0):
+        if i != at and fbp_shape(source.node)[i] != fbp_shape(x.node)[i]:
+            raise RuntimeError(f"index_copy_(): Source/destination tensor must have same slice shapes, got {list(source.shape)} for "
+                               f"{list(x.shape)}")
+    return 0
 
 
 def index_fill(input, dim, index, value):
@@ -164,7 +199,7 @@ def take_along_dim(input, indices, dim=None, *, out=None):
 # ---- masks ----------------------------------------------------------------------------------------------------------------------
 
 cdef Tensor bool_mask(str op, object mask):
-    cdef Tensor result = mask if isinstance(mask, Tensor) else as_tensor(mask)
+    cdef Tensor result = array_argument(op, mask, "mask")
     if result.node.dtype != FBP_BOOL and result.node.dtype != FBP_UINT8:
         raise RuntimeError(f"{op}: expected a mask of dtype bool, got {result.dtype!r}")
     return cast(result, FBP_BOOL)
@@ -252,7 +287,7 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     cdef int at = wrap_dim("topk", dim, x.node.ndim)
     if not 0 <= k <= (fbp_shape(x.node)[at] if x.node.ndim else 1):
         raise RuntimeError("selected index k out of range")
-    indices = ordered(FBP_OP_topk, x, at, k, largest)
+    indices = ordered(FBP_OP_topk, x, at, k if x.node.ndim else 1, largest)  # of a number there is the number, whatever k
     return _topk_result(indexed(FBP_OP_gather, x, at, indices, None), indices)
 
 
@@ -320,7 +355,10 @@ def roll(input, shifts, dims=None):
         return reshaped(roll(ravel(x), moves, 0), (shape_tuple(x.node),), False)
     if len(moves) != len(axes):
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(moves)}, dims:{len(axes)}")
+    if x.node.numel == 0:
+        return x.clone()
     for shift, dim in zip(moves, axes):
+        axis_of("roll", dim, x.node)
         at = wrap_dim("roll", dim, x.node.ndim)
         size = fbp_shape(x.node)[at] if x.node.ndim else 0
         back = (size - shift % size) % size if size > 0 else 0

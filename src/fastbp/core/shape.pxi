@@ -130,6 +130,13 @@ def movedim(input, source, destination):
     ndim = tensor_argument("movedim", input).node.ndim
     source = [wrap_dim("movedim", d, ndim) for d in (source if isinstance(source, (tuple, list)) else (source,))]
     destination = [wrap_dim("movedim", d, ndim) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    if len(source) != len(destination):
+        raise RuntimeError(f"movedim: Invalid source or destination dims: source ({source} dims) should contain the same number of dims as "
+                           f"destination ({destination} dims)")
+    if len(set(source)) != len(source) or len(set(destination)) != len(destination):
+        raise RuntimeError(f"movedim: repeated dim in source ({source}) or destination ({destination})")
+    if ndim == 0:
+        return reshaped(input, ((),), False)
     order = [d for d in range(ndim) if d not in source]
     for to, origin in sorted(zip(destination, source)):
         order.insert(to, origin)
@@ -189,6 +196,8 @@ def ravel(input):
 def unflatten(input, dim, sizes):
     """One axis as several."""
     cdef Tensor x = tensor_argument("unflatten", input)
+    if isinstance(sizes, (tuple, list)) and not sizes:
+        raise RuntimeError("unflatten(): sizes must be non-empty")
     cdef int at = wrap_dim("unflatten", dim, x.node.ndim)
     if x.node.ndim == 0:
         raise IndexError("unflatten(): a 0-d tensor has no dimension to unflatten")
@@ -197,8 +206,6 @@ def unflatten(input, dim, sizes):
 
 cdef tuple resolve_unflatten(tuple shape, int at, tuple sizes):
     """The shape with `sizes` in place of axis `at`; one of them may be -1."""
-    if not sizes:
-        raise RuntimeError("unflatten(): sizes must be non-empty")
     if sizes.count(-1) > 1:
         raise RuntimeError("only one dimension can be inferred")
     known = 1
@@ -223,8 +230,6 @@ def broadcast_to(input, shape):
 
 def broadcast_tensors(*tensors):
     """All repeated to their common shape."""
-    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
-        tensors = tuple(tensors[0])
     shape = broadcast_shapes(*[shape_tuple(tensor_argument("broadcast_tensors", x, "tensors").node) for x in tensors])
     return tuple([x.expand(shape) for x in tensors])
 
@@ -320,18 +325,18 @@ def unbind(input, dim=0):
     cdef Tensor x = tensor_argument("unbind", input)
     cdef int at = wrap_dim("unbind", dim, x.node.ndim)
     if x.node.ndim == 0:
-        raise RuntimeError("unbind(): dimension specified as 0 but tensor has no dimensions")
+        raise IndexError("unbind(): dimension specified as 0 but tensor has no dimensions")
     note_outside(x.node)
     return tuple([sliced(x, at, i, 1, 1, True) for i in range(fbp_shape(x.node)[at])])
 
 
-cdef list listed_tensors(str op, object tensors):
-    """A list of its own of the tensors in a sequence that must not be empty."""
+cdef list listed_tensors(str op, object tensors, object error=RuntimeError):
+    """A list of its own of the tensors in a sequence that must not be empty: `error`."""
     if not isinstance(tensors, (list, tuple, Tensor)) and not hasattr(tensors, "__iter__"):
         raise TypeError(f"{op}(): argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
     cdef list result = list(tensors)
     if not result:
-        raise RuntimeError(f"{op}(): expected a non-empty list of Tensors")
+        raise error(f"{op}(): expected a non-empty list of Tensors")
     for i, x in enumerate(result):
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}(): expected Tensor as element {i} in argument 0, but got {type(x).__name__}")
@@ -340,7 +345,7 @@ cdef list listed_tensors(str op, object tensors):
 
 cdef list same_dtype(object tensors, str op):
     """The tensors of a list, cast to their common dtype."""
-    cdef list result = listed_tensors(op, tensors)
+    cdef list result = listed_tensors(op, tensors, ValueError if op == "cat" else RuntimeError)
     cdef int best = -1
     for x in result:
         if (<Tensor>x).node.dtype > best:
@@ -475,8 +480,11 @@ def meshgrid(*tensors, indexing="ij"):
     """Grids of coordinates from vectors of them; indexing "ij" or "xy"."""
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         tensors = tuple(tensors[0])
+    if not tensors:
+        raise RuntimeError("meshgrid expects a non-empty TensorList")
     for x in tensors:
-        tensor_argument("meshgrid", x, "tensors")
+        if tensor_argument("meshgrid", x, "tensors").node.ndim > 1:
+            raise RuntimeError(f"meshgrid(): Expected 0D or 1D tensor in the tensor list but got one of shape {tuple(x.shape)}")
     if indexing == "xy" and len(tensors) > 1:
         grids = meshgrid(tensors[1], tensors[0], *tensors[2:])
         return tuple([g.transpose(0, 1) for g in (grids[1], grids[0], *grids[2:])])

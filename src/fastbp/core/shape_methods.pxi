@@ -90,6 +90,9 @@ def repeat(self, *sizes):
     cdef int i, ndim = read_sizes(sizes, times), lead = ndim - self.node.ndim
     if lead < 0:
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+    for i in range(ndim):
+        if times[i] < 0:
+            raise RuntimeError(f"Trying to create tensor with negative dimension {times[i]}: repeat() of {shape_tuple(self.node)}")
     old = (1,) * lead + shape_tuple(self.node)
     spread, wide = [], []
     for i in range(ndim):
@@ -225,7 +228,9 @@ def copy_(self, src, non_blocking=False):
     return self
 
 def fill_(self, value):
-    """Set every element; returns self."""
+    """Set every element to a number, or to a tensor's of no dimensions; returns self."""
+    if isinstance(value, Tensor) and (<Tensor>value).node.ndim:
+        raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
     return self.copy_(value)
 
 def zero_(self):
@@ -297,6 +302,8 @@ def pow(self, exponent):
 
 def pow_(self, exponent):
     """In-place pow()."""
+    if isinstance(exponent, int) and exponent < 0 and not fbp_dtype_is_float(<fbp_dtype>self.node.dtype):
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
     return binary_in_place(FBP_OP_pow, self, exponent, 0.0, 0.0)
 
 def clamp(self, min=None, max=None):
@@ -305,6 +312,8 @@ def clamp(self, min=None, max=None):
 
 def clamp_(self, min=None, max=None):
     """In-place clamp()."""
+    if min is None and max is None:
+        raise RuntimeError("clamp_: At least one of 'min' or 'max' must not be None")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         return self.copy_(clamp(self, min, max))
     return unary_in_place(FBP_OP_clamp, self, -INFINITY if min is None else min, INFINITY if max is None else max)

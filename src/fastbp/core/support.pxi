@@ -386,9 +386,15 @@ cdef int read_sizes(object sizes, int64_t *shape) except -1:
     return ndim
 
 
+cdef int refuse_dim(str op, object dim) except -1:
+    raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
+
+
 cdef int wrap_dim(str op, object dim, int ndim) except -1:
     cdef int result
-    check(fbp_dim_wrap(op.encode(), dim, ndim, &result))
+    if not isinstance(dim, int) and (isinstance(dim, float) or not hasattr(dim, "__index__")):
+        refuse_dim(op, dim)
+    check(fbp_dim_wrap(op.encode(), dim.__index__(), ndim, &result))
     return result
 
 
@@ -401,17 +407,16 @@ cdef int axis_of(str op, object dim, const fbp_tensor *t) except -1:
 
 cdef uint32_t dims_mask(str op, object dim, int ndim) except? 0xFFFFFFFF:
     """Bit mask of axes given as None (all), a number or a sequence of numbers."""
-    cdef uint32_t mask = 0
+    cdef uint32_t mask = 0, every = ((<uint32_t>1) << ndim) - 1
     cdef int at
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
-        return ((<uint32_t>1) << ndim) - 1
+        return every
     for one in dim if isinstance(dim, (tuple, list)) else (dim,):
         at = wrap_dim(op, one, ndim)
         if mask >> at & 1:
             raise RuntimeError(f"{op}: dim {at} appears multiple times in the list of dims")
-        if ndim:
-            mask |= (<uint32_t>1) << at
-    return mask
+        mask |= (<uint32_t>1) << at
+    return mask & every
 
 
 cdef inline tuple shape_tuple(const fbp_tensor *t):

@@ -160,6 +160,10 @@ cdef class Tensor:
         else:
             self.node.flags &= ~FBP_REQUIRES_GRAD
 
+    @requires_grad.deleter
+    def requires_grad(self):
+        raise RuntimeError("requires_grad must be a bool")
+
     def requires_grad_(self, requires_grad=True):
         """Set requires_grad and return self."""
         self.requires_grad = requires_grad
@@ -315,6 +319,10 @@ cdef class Tensor:
         out.autograd = extra
         self.node.autograd = NULL
         replace_node(self, out)
+
+    @data.deleter
+    def data(self):
+        raise RuntimeError("Deleting tensor data is not allowed. Delete tensor instead!")
 
     # ---- values ---------------------------------------------------------------------------------------------------
 
