@@ -181,7 +181,8 @@ def script(numbers: list[int], every: list[Any], known: Any, seed: int, title: s
     for number in numbers:
         body = source_of(generate(every, known, seed, number)).replace("\n", "\n    ")
         text += f"\n\ndef call_{number}():\n    {body}\n\n\n"
-        text += f"try:\n    call_{number}()\nexcept SystemError:\n    raise\nexcept BaseException as error:\n"
+        text += f"fastbp.manual_seed(0)\ntry:\n    call_{number}()\nexcept SystemError:\n    raise\n"
+        text += "except BaseException as error:\n"
         text += "    print(type(error).__name__, str(error)[:200])\n"
     return text
 

@@ -107,9 +107,9 @@ def pickle_program(every: list[Target], known: Known, random: Random) -> list[st
         edits = [(random.randrange(4000), random.randrange(256)) for _ in range(random.choice([1, 1, 2, 4]))]
         lines.append(f"p = pickle.dumps({value}, {random.choice([0, 1, 2, 2, 3, 4, 5])})")
         if random.random() < 0.2:
-            lines.append(f"r = pickle.loads(p[:{random.randrange(2000)}])")
+            lines.append(f"r = loads(p[:{random.randrange(2000)}])")
         else:
-            lines.append(f"r = pickle.loads(swap_bytes(p, {edits}))")
+            lines.append(f"r = loads(swap_bytes(p, {edits}))")
     else:
         if random.random() < 0.25:
             classes = [one for one in every if one.kind == "class"]

@@ -41,8 +41,9 @@ DIRTY = 77  # the child's exit status where a program left a state that cannot b
 
 OUTCOMES = [
     "not run", "returned", "TypeError", "ValueError", "RuntimeError", "IndexError", "AttributeError", "OverflowError",
-    "MemoryError", "KeyError", "NotImplementedError", "RecursionError", "ZeroDivisionError",
-    "BufferError", "StopIteration", "another exception", "another BaseException", "AssertionError", "UnboundLocalError", "NameError", "SystemError",
+    "MemoryError", "KeyError", "NotImplementedError", "RecursionError", "ZeroDivisionError", "BufferError",
+    "StopIteration", "another exception", "another BaseException", "AssertionError", "UnboundLocalError", "NameError",
+    "SystemError",
 ]  # fmt: skip
 CODES = {name: code for code, name in enumerate(OUTCOMES)}
 # No mistake of a caller should be told in these words.

@@ -515,6 +515,19 @@ r = fastbp.add({V}, {V}, out={W})
 x = T((6,))
 fastbp.exp(x[:3], out=x[1:4])
 fastbp.matmul(T((3, 3)), T((3, 3)), out={V})
+
+x = expanded((3, 2**40))
+x.clone()
+x + 1
+x.tolist()
+x.contiguous().sum()
+fastbp.tensor(range(2**40))
+fastbp.tensor([range(2**40), {W}])
+x.reshape(-1, {N})
+x[{W}].clone()
+fastbp.cat([x, x])
+x.numpy().copy()
+x.expand({W}, -1, -1) @ {V}
 """
 SCENARIOS = [statements(block) for block in BLOCKS.split("\n\n")]
 NUMBERS = ["0", "1", "2", "3", "-1", "None", "2**31", "2**62", "True", "0.5", "-2**63"]
