@@ -420,10 +420,11 @@ def diagonal(input, offset=0, dim1=0, dim2=1):
     """Elements on a diagonal of two axes, as a new last axis; a view."""
     cdef fbp_diagonal_attribute attribute
     cdef Tensor x = tensor_argument("diagonal", input)
+    cdef int64_t shift = offset
     cdef fbp_tensor *out
     attribute.first = wrap_dim("diagonal", dim1, x.node.ndim)
     attribute.second = wrap_dim("diagonal", dim2, x.node.ndim)
-    attribute.offset = offset
+    attribute.offset = builtin_max(builtin_min(shift, <int64_t>1 << 62), -(<int64_t>1 << 62))  # beyond, there is nothing, and no -offset
     attribute.sizes[0] = fbp_shape(x.node)[attribute.first] if x.node.ndim else 0
     attribute.sizes[1] = fbp_shape(x.node)[attribute.second] if x.node.ndim else 0
     check(fbp_apply(FBP_OP_diagonal, 1, &x.node, &attribute, sizeof(attribute), &out))

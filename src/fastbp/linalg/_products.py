@@ -94,7 +94,7 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor
         raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(given)}")
     for number, x in enumerate(given):
         if not isinstance(x, Tensor):
-            raise TypeError(f"multi_dot(): expected Tensor as element {number} in argument 0, but got {type(x).__name__}")
+            raise TypeError(f"multi_dot(): expected Tensor as element {number} in argument 0, not {type(x).__name__}")
         ends = number in (0, len(given) - 1)
         if x.ndim != 2 and not (ends and x.ndim == 1):
             raise RuntimeError(
@@ -131,7 +131,7 @@ def chain_matmul(*matrices: Tensor, out: Tensor | None = None) -> Tensor:
         raise RuntimeError("chain_matmul(): Expected one or more matrices")
     for number, x in enumerate(matrices):
         if not isinstance(x, Tensor):
-            raise TypeError(f"chain_matmul(): expected Tensor as element {number} in argument 0, but got {type(x).__name__}")
+            raise TypeError(f"chain_matmul(): expected Tensor as element {number}, but got {type(x).__name__}")
         if x.ndim != 2:
             raise RuntimeError(f"chain_matmul(): Tensor dimension is {x.ndim}, expected 2 instead.")
     return stored(matrices[0].clone(), out) if len(matrices) == 1 else multi_dot(matrices, out=out)
