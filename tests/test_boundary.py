@@ -589,6 +589,12 @@ def test_internal_functions_look_at_their_arguments() -> None:
         _core._apply("leaky_relu", [x], {"p": (1.0,) * 50})
     with pytest.raises(ValueError):
         _core.GraphRecord((ones(2).requires_grad_() * 2).sum()).revive(1, [x] * 50)
+    for name, inputs in (("add", [x]), ("matmul", [x]), ("neg", []), ("linear", [x, None]), ("cat", [])):
+        with pytest.raises(ValueError, match="missing"):
+            _core._apply(name, inputs)
+    for step, count in ((2**62, 5), (1, -1), (-(2**62), 3)):
+        with pytest.raises(IndexError, match="out of bounds"):
+            _core._apply("slice", [x], {"start": (0,), "step": (step,), "count": (count,), "size": (2,)})
     assert _core.unbatch(x, 0) == (x, False) or _core.unbatch(x, 0)[0] is x
 
 

@@ -58,7 +58,7 @@ ASKING: dict[str, Any] = {
     "set": lambda x: x.__setitem__(x.abs().amin().long(), 1.0),
     "not": lambda x: not x.sum(),
     "assert": lambda x: x.sum().item() == 3,
-    "repeat": lambda x: x.repeat_interleave(x.long()),
+    "repeat": lambda x: x.repeat_interleave(x.long().abs()),
 }
 
 

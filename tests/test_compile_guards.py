@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -347,3 +349,26 @@ def test_a_counter_that_stands_still_is_noticed(make: Callable[[], Case], monkey
     monkeypatch.setattr("fastbp._core.world_moved", lambda: None)
     with pytest.raises(AssertionError, match="after change"):
         check_changes(make)
+
+
+def test_values_that_are_nested_deeply_count_as_changed() -> None:
+    """Looking into them would take the stack of the process."""
+    code = """
+import fastbp
+def nested():
+    value = ()
+    for _ in range(200_000):
+        value = (value,)
+    return value
+limit = nested()
+@fastbp.compile
+def f(x):
+    return x * (2 if limit else 3)
+assert f(fastbp.ones(2)).tolist() == [2, 2]
+old, limit = limit, nested()
+assert f(fastbp.ones(2)).tolist() == [2, 2]
+print("done", flush=True)
+import os; os._exit(0)  # the interpreter itself may not take these apart
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -185,6 +185,10 @@ class Plan:
         count: builtins.int,
     ) -> BatchPass: ...
 """,
+    "HeldTensors": """\
+class HeldTensors:
+    def __init__(self, capacity: builtins.int) -> None: ...
+""",
     "Sweep": """\
 class Sweep(HostRule):
     def replay(self) -> list[Tensor]: ...
@@ -699,12 +703,12 @@ RETURNS_BY_TYPE = {
         "is_floating_point _is_borrowed is_same_size is_pinned"
     ),
     "_int": (
-        "get_num_threads initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension nelement numel "
-        "storage_offset get_device steps_done"
+        "get_num_threads threads_refused initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension "
+        "nelement numel storage_offset get_device steps_done"
     ),
     "None": (
         "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "
-        "note_optimizer backward check_device retain_grad"
+        "note_fork note_optimizer backward check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",

@@ -184,11 +184,13 @@ def show_config() -> str:
     ...
     """
     cpu = _core.cpu_information()
+    refused = _core.threads_refused()
     lines = [
         f"fastbp {__version__}",
         f"kernels      {_core.get_isa()} (this CPU also runs: {', '.join(_core.available_isas()[:-1])})",
         f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine, "
-        f"by {_core.threads_runtime()}",
+        f"by {_core.threads_runtime()}"
+        + (f"; no more than {refused}, for the system refused to start another" if refused else ""),
         f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, "
         f"L3 {cpu['l3_bytes'] >> 10} KiB",
         f"default type {_core.get_default_dtype()!r}",
@@ -233,8 +235,8 @@ def __dir__() -> list[str]:
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.
 _PRIVATE = """rebuild GraphRecord forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
-BatchPass Capture CompiledCall Plan PlanCheck Replay Sweep UpdateLink capturing current_capture is_symbolic
-make_plan paused_capture
+BatchPass Capture CompiledCall HeldTensors Plan PlanCheck Replay Sweep UpdateLink capturing current_capture is_symbolic
+make_plan note_fork paused_capture
 NumberInput NumberNode NumberTape NumberWrite OptimizerBefore OptimizerLink PlanNumbers RunEagerly StateSnapshot
 SymbolicInteger SymbolicNumber SymbolicOptimizer note_optimizer steps_done with_gradients are_same_objects
 batch unbatch level_of lift drop_history leave_point is_recorded reaches_others recording slow_ops_forget vmap_depth

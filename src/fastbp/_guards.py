@@ -169,10 +169,10 @@ def _hooks_of(module: Any) -> list[Any]:
     return found
 
 
-def _is_plain(value: Any) -> bool:
-    """A number, a string, None, or a tuple of such."""
+def _is_plain(value: Any, depth: int = 100) -> bool:
+    """A number, a string, None, or a tuple of such, not nested more deeply than the guards look."""
     if isinstance(value, tuple):
-        return all(_is_plain(one) for one in value)
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in value)
     return value is None or value is _core.Absent or isinstance(value, bool | int | float | complex | str | bytes)
 
 

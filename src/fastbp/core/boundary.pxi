@@ -47,7 +47,8 @@ cdef int guard_instances() except -1:
         type = <PyTypeObject *>kind
         type.call = NULL
         if kind is Tensor:
-            make_handle = type.make
+            if make_handle == NULL:
+                make_handle = type.make
             type.make = open_handle
         else:
             type.make = refuse_instance

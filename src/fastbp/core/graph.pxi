@@ -165,6 +165,9 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
     return 0
 
 
+cdef frozenset THIRD_OPTIONAL = frozenset(("linear", "nll_loss", "cross_entropy", "nll_grad", "cross_entropy_grad"))
+
+
 def _apply(name, inputs, attributes=None):
     """Any row of the op table: the door to rows that have no public function of their own.  For tests, and for passes that ask an op what it does.
 
@@ -173,7 +176,7 @@ def _apply(name, inputs, attributes=None):
     name : str
         The row's name.
     inputs : sequence of (Tensor or None)
-        None where linear's bias or a loss's weights are left out.
+        None where an optional one is left out.
     attributes : dict, optional
         Fields of the row's attributes as `_recorded_graph` shows them; those left out are 0.
 
@@ -197,15 +200,13 @@ def _apply(name, inputs, attributes=None):
         raise KeyError(f"the op table has no row {name!r}")
     if fbp_ops[op].run == NULL:
         raise NotImplementedError(f"{name} is not applied to tensors")
-    # Rows look at the inputs that they have, without asking whether these are there.
-    if fbp_ops[op].arity >= 0 and count != fbp_ops[op].arity:
-        raise ValueError(f"{name}: expected {fbp_ops[op].arity} inputs, got {count}")
-    weighted = attribute_struct(op) == "loss" and fbp_ops[op].arity < 0
-    if fbp_ops[op].arity < 0 and count < (2 if weighted else 1):
-        raise ValueError(f"{name}: {count} inputs are too few")
-    for i in range(count):
-        if inputs[i] is None and (i != 2 or not (weighted or fbp_ops[op].name == b"linear")):
-            raise TypeError(f"{name}: input {i} must be Tensor, not None")
+    if fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity:
+        raise ValueError(f"{name}: {count} inputs are too many")
+    given = [x is not None for x in inputs]
+    if name in THIRD_OPTIONAL:
+        given = given[:2]
+    if not builtin_all(given) or len(given) < (1 if fbp_ops[op].arity < 0 else 2 if name in THIRD_OPTIONAL else fbp_ops[op].arity):
+        raise ValueError(f"{name}: inputs are missing")
     size = attributes_write(op, attributes or {}, &attribute)
     operands = tensor_array(inputs, count)
     status = fbp_apply(<fbp_op>op, count, operands, <void *>&attribute if size else NULL, size, &out)

@@ -71,7 +71,15 @@ def same_value(a, b):
     return is_same(a, b)
 
 
-cdef bint is_same(object a, object b) except -1:
+cdef enum:
+    MOST_NESTED = 100  # tuples within tuples that are looked into: others count as changed
+
+
+cdef inline bint is_same(object a, object b) except -1:
+    return a is b or is_same_within(a, b, MOST_NESTED)
+
+
+cdef bint is_same_within(object a, object b, int depth) except -1:
     cdef double x, y
     cdef Py_ssize_t i
     if a is b:
@@ -86,10 +94,10 @@ cdef bint is_same(object a, object b) except -1:
     if PyComplex_Check(a):
         return is_same(a.real, b.real) and is_same(a.imag, b.imag)
     if PyTuple_Check(a):
-        if len(<tuple>a) != len(<tuple>b):
+        if len(<tuple>a) != len(<tuple>b) or depth == 0:
             return False
         for i in range(len(<tuple>a)):
-            if not is_same((<tuple>a)[i], (<tuple>b)[i]):
+            if not is_same_within((<tuple>a)[i], (<tuple>b)[i], depth - 1):
                 return False
         return True
     if builtin_type(a) is method_type:
@@ -102,8 +110,11 @@ cdef str value_text(object value):
     if value is Absent:
         return "absent"
     if value is None or PyFloat_Check(value) or PyLong_Check(value) or PyUnicode_Check(value) or PyTuple_Check(value):
-        text = repr(value)
-        if len(text) <= 60:
+        try:
+            text = repr(value)
+        except Exception:  # of an item, or nested too deeply
+            text = ""
+        if 0 < len(text) <= 60:
             return text
     name = getattr(value, "__qualname__", None)
     return name if PyUnicode_Check(name) else f"a {builtin_type(value).__name__}"

@@ -27,25 +27,37 @@ cdef class BatchPass:
         cdef fbp_status status
         cdef int64_t done = 0
         cdef Replay replay = None
-        if not 0 <= begin <= end <= self.count:
-            raise IndexError(f"runs {begin} to {end} of a pass of {self.count}")
-        plan.acquire()
+        cdef bint began = False
+        if not 0 <= begin < end <= self.count:
+            raise ValueError(f"expected 0 <= begin < end <= {self.count}, got {begin} and {end}")
+        if not plan.acquire():
+            raise RuntimeError("epoch: the function is called by its own run")
+        status = FBP_ERROR_RUNTIME
         try:
-            if not plan.is_current(self.given):
+            plan.take(self.given)
+            if not plan.world_holds():
                 return 0
             if self.one_by_one:
                 end = begin + 1
+            plan.prepare_numbers()
             if plan.check is not None:
                 replay = (<PlanCheck>plan.check).begin(plan, self.rows_of(begin))
-            plan.prepare_state(self.given)
+            if not plan.memory_holds(self.given):
+                return 0
+            plan.bind(self.given, None)
+            began = True
             with nogil:
                 status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
             if done:
                 plan.settle(self.given)
             if status != FBP_OK:
-                plan.drop_gradients(self.given)
                 raise_status(status)
         finally:
+            if began and status != FBP_OK:
+                plan.fail(self.given, True)
+            elif not began:
+                plan.fail(self.given, False)
+            plan.let_go()
             plan.release()
         if replay is not None:
             (<PlanCheck>plan.check).finish(plan, replay, replay.given, [None if x is None else x[begin] for x in self.made])

@@ -238,6 +238,8 @@ cdef int buffer_layout(const Py_buffer *view, fbp_layout *layout) except -1:
         raise ValueError(f"a tensor has at most {FBP_MAX_NDIM} dimensions, the array has {view.ndim}")
     for i in range(view.ndim):
         shape[i] = view.shape[i]
+    if view.itemsize != fbp_dtype_size(<fbp_dtype><int>code):
+        raise TypeError(f"a buffer whose elements of format {(<bytes>view.format).decode()!r} take {view.itemsize} bytes is not supported")
     check(fbp_layout_contiguous(layout, <fbp_dtype><int>code, view.ndim, shape))
     if <size_t>view.buf % view.itemsize:
         raise ValueError("the array's elements are not aligned in memory; use array.copy()")
