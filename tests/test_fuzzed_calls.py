@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COUNT = 8000
+COUNT = 6000
 
 PLANTED = """
 import ctypes, json, sys, time, types
@@ -174,6 +174,24 @@ def test_capture_leaves_graphs_outside_as_they_are() -> None:
     r.sum().backward()  # its values have not been let go of
     assert w.grad is not None
     assert w.grad.tolist() == r.tolist()
+
+
+def test_gradients_that_are_left_of_another_shape() -> None:
+    """The memory of one element was written as that of six, and a plan for one row read two."""
+    code = """
+def run(wrap, before, after):
+    x = T(before, grad=True)
+    step = wrap(lambda: (x * x).sum().backward())
+    step()
+    x.data = T(after)
+    for _ in range(3):
+        step()
+    return x.grad.tolist()
+
+for before, after in [((1, 1), (2, 3)), ((1, 3), (2, 3)), ((3,), (2, 3))]:
+    print(run(lambda f: f, before, after) == run(fastbp.compile, before, after))
+"""
+    assert survives(code) == "True\nTrue\nTrue"
 
 
 @pytest.mark.parametrize("spec", [3, None, b".2f", ("a",)])

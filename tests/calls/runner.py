@@ -221,21 +221,36 @@ def child(
 # ---- many programs ------------------------------------------------------------------------------------------------
 
 
+def progress_of(process: int) -> tuple[str, float]:
+    """Whether a process runs, sleeps, ... and the seconds of processor time that it has used; "S" where that is not told."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return "S", 0.0
+    return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_for(process: int, board: Board) -> tuple[int, bool]:
-    """The status of a child at its end, and whether it had to be ended as a program took too long."""
+    """The status of a child at its end, and whether it had to be ended as a program took too long.
+
+    On a machine that others use, too, a program that waits for its turn is not one that hangs.
+    """
     since, seen, hung = time.monotonic(), board.current(), False
+    used = killed_at = 0.0
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return status, hung
         now = time.monotonic()
         if board.current() != seen:
-            since, seen = now, board.current()
-        elif hung and now - since > PATIENCE + 3:
+            since, seen, used = now, board.current(), progress_of(process)[1]
+        elif hung and now > killed_at + 3:
             os.kill(process, signal.SIGKILL)
         elif not hung and now - since > PATIENCE:
-            hung = True
-            os.kill(process, signal.SIGABRT)  # faulthandler tells where it was
+            state, total = progress_of(process)
+            if state == "S" or total - used > PATIENCE or now - since > 12 * PATIENCE:
+                hung, killed_at = True, now
+                os.kill(process, signal.SIGABRT)  # faulthandler tells where it was
         time.sleep(0.002 if now - since < 0.01 else 0.02)
 
 
