@@ -222,7 +222,7 @@ def child(
 
 
 def progress_of(process: int) -> tuple[str, float]:
-    """Whether a process runs, sleeps, ... and the seconds of processor time that it has used; "S" where that is not told."""
+    """Whether a process runs or sleeps, and its seconds of processor time; "S" where that is not told."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
