@@ -194,6 +194,20 @@ for before, after in [((1, 1), (2, 3)), ((1, 3), (2, 3)), ((3,), (2, 3))]:
     assert survives(code) == "True\nTrue\nTrue"
 
 
+@pytest.mark.parametrize("result", ["leaked()", "[x, leaked()]", "leaked(2)"])
+def test_compiled_functions_that_return_tensors_of_a_vmap(result: str) -> None:
+    """These have no memory that a plan could write; eager code stands in."""
+    code = f"""
+import warnings
+warnings.simplefilter("ignore")
+s = fastbp.compile(lambda x: {result})
+for x in (T((6,)), T((2, 3), grad=True)):
+    consume(s(x))
+print(s.plan)
+"""
+    assert survives(code) == "None"
+
+
 @pytest.mark.parametrize("spec", [3, None, b".2f", ("a",)])
 def test_format_of_what_is_no_text(spec: Any) -> None:
     import fastbp
