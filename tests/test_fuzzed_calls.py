@@ -246,6 +246,17 @@ print("alive")
     assert survives(code) == "alive"
 
 
+def test_nodes_are_applied_to_all_that_they_take() -> None:
+    code = """
+record = _core.GraphRecord(T((), grad=True) * T(()))
+for node in range(len(record)):
+    for given in ([None, T(())], [T(()), None], [None, None]):
+        with contextlib.suppress(TypeError, ValueError):
+            print(record.apply(node, given, False))
+"""
+    assert survives(code) == ""
+
+
 # ---- pickles ------------------------------------------------------------------------------------------------------
 
 PICKLED = [
