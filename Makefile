@@ -21,8 +21,8 @@ requirements = $(RUN) -c 'import functools, tomllib; \
 	print(*functools.reduce(dict.get, "$(1)".split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench check-c check-threads check-sanitize check-free-threading check-race check-arm lint
-.PHONY: sdist wheel clean
+.PHONY: help demo test fuzz fuzz-calls bench check-c check-threads check-sanitize check-free-threading check-race
+.PHONY: check-arm lint sdist wheel clean
 
 help:  ## list these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -35,6 +35,9 @@ test: $(VENV)/.package $(VENV)/.test  ## build and run the Python tests (ARGS="-
 
 fuzz: $(VENV)/.package $(VENV)/.test  ## 20,000 random training programs, compiled against eager (ARGS=--help)
 	@$(RUN) tools/fuzz_programs.py $(ARGS)
+
+fuzz-calls: $(VENV)/.package $(VENV)/.test  ## 1,000,000 wrong calls of everything: no crash, no hang (ARGS=--help)
+	@$(RUN) tools/fuzz_calls.py $(ARGS)
 
 bench: $(VENV)/.package  ## run the benchmarks (ARGS=--help lists what they take)
 	@$(RUN) -m benchmarks $(ARGS)

@@ -34,7 +34,7 @@ def capturing():
 cdef int note_outside(fbp_tensor *t) except -1:
     """A tensor from outside that the function asks about, or that a view is about to hide: the plan must notice when it is another."""
     cdef fbp_capture *capture = fbp_mode_get().capture
-    if capture != NULL and not t.storage.symbolic and not t.storage.captured:
+    if capture != NULL and t.storage != NULL and not t.storage.symbolic and not t.storage.captured:
         fbp_capture_see(capture, t)
     return 0
 
@@ -312,10 +312,12 @@ cdef class Capture:
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
         self.program().phase = 1
         outputs, leaves = backward_list(outputs, "outputs"), backward_list(leaves, "leaves")
+        if not leaves:
+            raise RunEagerly("it returns tensors that require grad, and no one holds the leaves behind them")
         cotangents = [self.symbol(x.detach().contiguous()) for x in outputs]
         self.ties = len(outputs) > 1
         try:
-            return cotangents, run_backward(outputs, cotangents, False, False, leaves, False, True)
+            return cotangents, run_backward(outputs, cotangents, True, False, leaves, False, True)
         finally:
             self.ties = False
 
@@ -349,7 +351,7 @@ cdef class Capture:
         return result
 
     def leaves(self, outputs):
-        """The leaves that require grad behind `outputs`."""
+        """The leaves that require grad behind `outputs`; those without elements are no one's, and no one sees their gradients."""
         cdef fbp_node_list found
         outputs = backward_list(outputs, "outputs")
         cdef fbp_tensor **roots = tensor_array(outputs, len(outputs))
@@ -358,7 +360,7 @@ cdef class Capture:
         status = fbp_walk(<int>len(outputs), roots, True, 0, &found)
         result = []
         for i in range(found.count):
-            if found.nodes[i].edge_count == 0 and fbp_requires_grad(found.nodes[i]):
+            if found.nodes[i].edge_count == 0 and fbp_requires_grad(found.nodes[i]) and found.nodes[i].storage != NULL:
                 result.append(wrap(fbp_retain(found.nodes[i])))
         fbp_walk_end(&found)
         free_array(roots, len(outputs))

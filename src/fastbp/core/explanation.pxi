@@ -222,6 +222,8 @@ cdef class GraphRecord:
         cdef fbp_tensor **array
         if node.edge_count == 0 or node.flags & FBP_HOST_RULE or len(operands) != <Py_ssize_t>node.edge_count:
             raise ValueError(f"node {i} is no op of {len(operands)} inputs")
+        if [k for k in range(len(operands)) if operands[k] is None and fbp_input(node, <int>k) != NULL]:
+            raise TypeError(f"node {i}: inputs are missing")
         array = tensor_array(operands, len(operands))
         with make_switch(record), keep_values():
             status = fbp_apply(<fbp_op>node.op, <int>node.edge_count, array, fbp_attributes(node) if node.attribute_bytes else NULL,

@@ -165,7 +165,7 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
     return 0
 
 
-cdef frozenset THIRD_OPTIONAL = frozenset(("linear", "nll_loss", "cross_entropy", "nll_grad", "cross_entropy_grad"))
+cdef frozenset THIRD_OPTIONAL = frozenset(("linear", "nll_loss", "cross_entropy", "nll_grad"))
 
 
 def _apply(name, inputs, attributes=None):
@@ -205,7 +205,7 @@ def _apply(name, inputs, attributes=None):
     given = [x is not None for x in inputs]
     if name in THIRD_OPTIONAL:
         given = given[:2]
-    if not builtin_all(given) or len(given) < (1 if fbp_ops[op].arity < 0 else 2 if name in THIRD_OPTIONAL else fbp_ops[op].arity):
+    if not builtin_all(given) or len(given) < (2 if name in THIRD_OPTIONAL else 1 if fbp_ops[op].arity < 0 else fbp_ops[op].arity):
         raise ValueError(f"{name}: inputs are missing")
     size = attributes_write(op, attributes or {}, &attribute)
     operands = tensor_array(inputs, count)

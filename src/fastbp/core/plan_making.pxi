@@ -81,6 +81,8 @@ def make_plan(Capture source not None, function, list outputs not None, Guards g
     cdef Plan plan
     cdef fbp_leaf_change *change
     cdef Py_ssize_t i, k
+    if [x for x in outputs if isinstance(x, Tensor) and fbp_is_batched((<Tensor>x).node)]:
+        raise RunEagerly("it returns a tensor of a vmap")
     source.refuse_hooks()
     source.refuse_recorded_writes()
     source.refuse_shared_gradients()

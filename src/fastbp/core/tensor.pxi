@@ -419,6 +419,8 @@ cdef class Tensor:
         return self.round(decimals=ndigits or 0)
 
     def __format__(self, spec):
+        if not isinstance(spec, str):
+            raise TypeError(f"__format__() argument must be str, not {builtin_type(spec).__name__}")
         if self.node.ndim == 0 and spec:
             return format(self.item(), spec)
         return object.__format__(self, spec)

@@ -37,8 +37,15 @@ cdef inline bint is_nested(object value):
 
 
 cdef list items_of(object values):
-    """The items of any sequence: as many as it says that it has, for it may never come to an end by itself."""
-    return [values[i] for i in range(len(values))]
+    """The items of any sequence: as many as it says that it has, for it may never come to an end by itself.
+
+    Room for them is taken first: where there is none, that is told now and not after hours.
+    """
+    cdef list items = [None] * len(values)
+    cdef Py_ssize_t i
+    for i in range(len(items)):
+        items[i] = values[i]
+    return items
 
 
 cdef int nested_code(object values, int depth) except -1:
