@@ -46,7 +46,11 @@ CYTHON_DIRECTIVES = {
 
 # By name: loops in which a check is off (`@cython.boundscheck(False)` and the like), and what guards them in its place.
 # tests/test_boundary.py holds this list to the sources.
-UNCHECKED = {}
+UNCHECKED = {
+    "memory_holds": "the plan's own list of state, as long as its count",
+    "leaf": "the plan's own list of leaves; slots are below its count",
+    "is_current": "two lists whose lengths have just been compared, between which nothing runs",
+}
 
 
 class BuildCore(build_ext):

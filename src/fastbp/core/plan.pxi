@@ -231,10 +231,12 @@ cdef class Plan:
                         return False
         return True
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     cdef fbp_tensor *leaf(self, Py_ssize_t i, list given) noexcept:
         """The leaf of slot i at this call."""
         if self.leaves[i].argument >= 0:
-            return self.taken[self.leaves[i].argument] if self.is_taken else (<Tensor>given[self.leaves[i].argument]).node
+            return self.argument(self.leaves[i].argument, given)
         return (<Tensor>self.leaf_tensors[i]).node
 
     cdef bint is_current(self, list given) except -1:
@@ -255,6 +257,8 @@ cdef class Plan:
                 return False
         return True
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     cdef bint memory_holds(self, list given) except -1:
         """Whether state and gradients are as at capture.  From here until all is bound and held nothing runs that could change them."""
         cdef Py_ssize_t i

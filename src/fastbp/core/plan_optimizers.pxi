@@ -194,6 +194,8 @@ cdef class UpdateLink:
         if self.line != NULL:
             fbp_block_free(self.line, (self.count + 1) * sizeof(line_param))
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     cdef bint is_current(self) except -1:
         """Whether the group has the same parameters and layout as at capture."""
         cdef list now
