@@ -47,6 +47,8 @@ CYTHON_DIRECTIVES = {
 # By name: loops in which a check is off (`@cython.boundscheck(False)` and the like), and what guards them in its place.
 # tests/test_boundary.py holds this list to the sources.
 UNCHECKED = {
+    "accepts": "the arguments are as many as the plan's inputs, which is asked first, and nothing runs in between",
+    "take": "follows accepts() at once",
     "memory_holds": "the plan's own list of state, as long as its count",
     "leaf": "the plan's own list of leaves; slots are below its count",
     "is_current": "two lists whose lengths have just been compared, between which nothing runs",

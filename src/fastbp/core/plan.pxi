@@ -207,6 +207,8 @@ cdef class Plan:
 
     # ---- whether it fits --------------------------------------------------------------------------------------------------
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     cdef bint accepts(self, list given) except -1:
         """Whether the arguments and the world are those that the plan was made for."""
         cdef Py_ssize_t i, k
@@ -379,6 +381,8 @@ cdef class Plan:
         """Argument i of this call."""
         return self.taken[i] if self.is_taken else (<Tensor>given[i]).node
 
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
     cdef void take(self, list given) noexcept:
         """Hold the arguments as they are now; the run is about these."""
         cdef Py_ssize_t i
