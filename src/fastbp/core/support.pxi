@@ -1,6 +1,7 @@
 # Conversions between Python and the core: errors, types, wrappers, operands.
 
 cdef class Tensor  # core/tensor.pxi
+cdef class HookTable  # core/hooks.pxi
 cdef class HostRule  # core/host_rule.pxi
 cdef class SymbolicNumber  # core/symbolic_numbers.pxi
 
@@ -118,14 +119,19 @@ cdef inline object wrap(fbp_tensor *t):
     """The Python tensor for `t`, whose reference is taken over."""
     cdef Tensor result
     if t.handle != NULL:
+        if t.flags & FBP_KEEPS_HANDLE:
+            return wake(t)
         result = <Tensor>t.handle
         fbp_release(t)
         return result
     result = Tensor.__new__(Tensor)
     result.node = t
     t.handle = <void *>result
-    if t.flags & FBP_SYMBOLIC:
-        note_symbolic(result)
+    if t.flags & (FBP_SYMBOLIC | FBP_REACHES):
+        if t.flags & FBP_REACHES:
+            join_collector(result)
+        if t.flags & FBP_SYMBOLIC:
+            note_symbolic(result)
     return result
 
 
@@ -133,14 +139,32 @@ cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept with gil:
     """Make a live wrapper stand for another node (after an in-place write through a view)."""
     cdef Tensor wrapper = <Tensor>handle
     cdef fbp_tensor *old = wrapper.node
+    cdef bint kept = old.flags & FBP_KEEPS_HANDLE and old.handle == handle
     if old.handle == handle:
         old.handle = NULL
     wrapper.node = fbp_retain(t)
     t.handle = handle
-    fbp_release(old)
+    if t.flags & FBP_REACHES:
+        join_or_not(wrapper)
+    if kept:  # the reference that `old` has to it goes, and not one that it has to `old`
+        old.flags &= ~FBP_KEEPS_HANDLE
+        Py_DECREF(wrapper)
+    else:
+        fbp_release(old)
+
+
+cdef void join_or_not(Tensor x) noexcept:
+    """join_collector() where there is nobody to tell of a lack of memory."""
+    try:
+        join_collector(x)
+    except MemoryError:
+        pass
 
 
 cdef void release_object(void *held) noexcept with gil:
+    if isinstance(<object>held, HookTable):
+        release_hooks(<HookTable>held)
+        return
     if isinstance(<object>held, HostRule):
         (<HostRule>held).forsaken()
     Py_DECREF(<object>held)

@@ -5,7 +5,6 @@ cdef struct exported_buffer:
     Py_ssize_t dims[32]  # shape[ndim], strides[ndim]; FBP_MAX_NDIM is 16
 
 
-@cython.freelist(512)
 cdef class Tensor:
     """An n-dimensional array that can remember how it was computed, with PyTorch's methods and semantics.
 
@@ -15,6 +14,9 @@ cdef class Tensor:
 
     cdef fbp_tensor *node
     cdef object __weakref__
+    cdef dict __dict__      # NULL until there is an attribute
+    cdef uint32_t place     # among the handles that have joined the collector, from 1; 0: it has not (core/garbage.pxi)
+    cdef bint searched      # the attributes, for tensors behind them
 
     def __init__(self, *sizes):
         cdef Tensor made
@@ -27,10 +29,17 @@ cdef class Tensor:
         self.node = fbp_retain(made.node)
 
     def __dealloc__(self):
+        if self.place:
+            leave_collector(self)
         if self.node != NULL:
             if self.node.handle == <void *>self:
                 self.node.handle = NULL
             fbp_release(self.node)
+
+    def __setattr__(self, name, value):
+        PyObject_GenericSetAttr(self, name, value)
+        if attributes_of(<PyObject *>self)[0] != NULL:
+            attributes_changed(self, value)
 
     @staticmethod
     def _make_subclass(cls, Tensor data not None, bint requires_grad=False):
@@ -312,6 +321,7 @@ cdef class Tensor:
         out.flags = (out.flags & ~FBP_VIEW) | (self.node.flags & FBP_REQUIRES_GRAD)
         out.autograd = extra
         self.node.autograd = NULL
+        move_hooks(self.node, out)
         replace_node(self, out)
 
     # ---- values ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,444 @@
+# What Python's collector of cycles sees of tensors: attributes, hooks and rules, through the nodes between them.
+#
+# A tensor is born untracked, and costs the collector nothing. It joins when the first object that could lead back to it is hung on it, or
+# when its node was made from one on which objects hang (FBP_REACHES). csrc/graph/owned.h says what a tensor shows the collector, and
+# what a face is: here it is a node's HookTable. docs/architecture.md, "Cycles", tells the whole, and what is not collected.
+
+cdef extern from *:
+    """
+    /* Handles of the type itself that are free: as blocks of the collector, which are dear to get. */
+    enum { FBP_FREE_HANDLES_MOST = 512 };
+    #ifdef Py_GIL_DISABLED
+    static inline PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) {
+        PyObject *o = _PyObject_GC_New(type);
+        if (o) memset((char *)o + sizeof(PyObject), 0, (size_t)bytes - sizeof(PyObject));
+        return o;
+    }
+    static inline void fbp_handle_free(PyObject *o) { PyObject_GC_Del(o); }
+    #else
+    static PyObject *fbp_free_handles[FBP_FREE_HANDLES_MOST];
+    static int fbp_free_handle_count;
+    static inline PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) {
+        PyObject *o;
+        if (fbp_free_handle_count) {
+            o = fbp_free_handles[--fbp_free_handle_count];
+            _Py_NewReference(o);
+        } else if (!(o = _PyObject_GC_New(type))) return NULL;
+        memset((char *)o + sizeof(PyObject), 0, (size_t)bytes - sizeof(PyObject));
+        return o;
+    }
+    static inline void fbp_handle_free(PyObject *o) {
+        if (fbp_free_handle_count < FBP_FREE_HANDLES_MOST) fbp_free_handles[fbp_free_handle_count++] = o;
+        else PyObject_GC_Del(o);
+    }
+    #endif
+    /* The type's property of this name. */
+    static PyGetSetDef *fbp_property_of(PyTypeObject *type, const char *name) {
+        PyGetSetDef *found = type->tp_getset;
+        while (found->name && strcmp(found->name, name)) found++;
+        return found;
+    }
+    """
+    ctypedef int (*visitproc)(PyObject *, void *) noexcept
+    ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
+    ctypedef int (*inquiry)(PyObject *) noexcept
+    ctypedef void (*destructor)(PyObject *) noexcept
+    ctypedef PyObject *(*allocfunc)(PyTypeObject *, Py_ssize_t) noexcept
+    ctypedef PyObject *(*getter)(PyObject *, void *) noexcept
+    ctypedef int (*setter)(PyObject *, PyObject *, void *) noexcept
+    ctypedef struct PyTypeObject:
+        Py_ssize_t tp_basicsize, tp_dictoffset
+        traverseproc tp_traverse
+        inquiry tp_clear
+        destructor tp_dealloc
+        allocfunc tp_alloc
+        destructor tp_free
+    ctypedef struct PyGetSetDef:
+        getter get
+        setter set
+    PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) noexcept
+    void fbp_handle_free(PyObject *o) noexcept
+    PyGetSetDef *fbp_property_of(PyTypeObject *type, const char *name) noexcept
+    PyTypeObject *type_of "Py_TYPE"(PyObject *o) noexcept
+    void set_references "Py_SET_REFCNT"(PyObject *o, Py_ssize_t count) noexcept
+    void hold_object "Py_INCREF"(PyObject *o) noexcept
+    void drop_object "Py_DECREF"(PyObject *o) noexcept
+    bint is_collectable "PyObject_IS_GC"(PyObject *o) noexcept
+    bint is_type "PyType_Check"(PyObject *o) noexcept
+    bint is_module "PyModule_Check"(PyObject *o) noexcept
+    bint is_function "PyFunction_Check"(PyObject *o) noexcept
+    PyObject *closure_of "PyFunction_GET_CLOSURE"(PyObject *f) noexcept
+    PyObject *defaults_of "PyFunction_GET_DEFAULTS"(PyObject *f) noexcept
+    bint is_tracked "PyObject_GC_IsTracked"(PyObject *o) noexcept
+    void track "PyObject_GC_Track"(PyObject *o) noexcept
+    PyObject *generic_dict "PyObject_GenericGetDict"(PyObject *o, void *context) noexcept
+    int generic_set_dict "PyObject_GenericSetDict"(PyObject *o, PyObject *value, void *context) noexcept
+    void PyObject_ClearWeakRefs(PyObject *o) noexcept
+    Py_ssize_t dict_size "PyDict_Size"(PyObject *d) noexcept
+
+
+cdef inline PyObject **attributes_of(PyObject *o) noexcept:
+    """Where a tensor has its `__dict__`, which lies third among its members."""
+    return <PyObject **>&(<Tensor>o).node + 2
+
+
+# ---- joining -----------------------------------------------------------------------------------------------------------
+
+# The handles that have joined, borrowed; each knows its place, counted from 1.
+cdef PyObject **joined = NULL
+cdef uint32_t joined_count = 0, joined_size = 0
+cdef bint called_back = False  # by the collector, before it begins
+
+
+cdef int join_collector(Tensor x) except -1:
+    """Show a tensor to the collector."""
+    global joined, joined_count, joined_size
+    if not is_tracked(<PyObject *>x):
+        track(<PyObject *>x)
+    if x.place:
+        return 0
+    if joined_count == joined_size:
+        size = builtin_max(64, 2 * joined_size)
+        larger = <PyObject **>realloc(joined, size * sizeof(PyObject *))
+        if larger == NULL:
+            raise MemoryError("cannot allocate a list of tensors for the collector")
+        joined, joined_size = larger, size
+    joined[joined_count] = <PyObject *>x
+    joined_count += 1
+    x.place = joined_count
+    if not called_back:
+        call_back()
+    return 0
+
+
+cdef int call_back() except -1:
+    global called_back
+    called_back = True
+    import gc
+    gc.callbacks.append(before_collection)
+    return 0
+
+
+cdef void leave_collector(Tensor x) noexcept:
+    """The tensor goes; the last one takes its place."""
+    global joined_count
+    cdef PyObject *last
+    joined_count -= 1
+    last = joined[joined_count]
+    joined[x.place - 1] = last
+    (<Tensor>last).place = x.place
+    x.place = 0
+
+
+cdef int attributes_changed(Tensor x, object value) except -1:
+    """Something was hung on a tensor as an attribute."""
+    x.searched = False
+    if not x.place and is_collectable(<PyObject *>value):
+        join_collector(x)
+    return 0
+
+
+cdef PyObject *get_dict(PyObject *o, void *context) noexcept:
+    """`__dict__`: made when it is asked for; what will be put into it, nobody sees."""
+    cdef PyObject *result = generic_dict(o, context)
+    if result != NULL:
+        (<Tensor>o).searched = False
+        if not is_tracked(o):
+            track(o)
+    return result
+
+
+cdef int set_dict(PyObject *o, PyObject *value, void *context) noexcept:
+    (<Tensor>o).searched = False
+    if not is_tracked(o):
+        track(o)
+    return generic_set_dict(o, value, context)
+
+
+# ---- what a handle and a face show -------------------------------------------------------------------------------------------
+
+cdef struct visitor:
+    visitproc visit
+    void *argument
+
+
+cdef int show_hanging(void *context, fbp_tensor *node) noexcept:
+    """What hangs on a node besides its hooks."""
+    cdef visitor *v = <visitor *>context
+    cdef int result = 0
+    if node.flags & FBP_HOST_RULE:
+        result = v.visit((<PyObject **>fbp_attributes(node))[0], v.argument)
+    if result == 0 and node.flags & FBP_KEEPS_HANDLE:
+        result = v.visit(<PyObject *>node.handle, v.argument)
+    return result
+
+
+cdef int show_face(void *context, fbp_tensor *node) noexcept:
+    cdef visitor *v = <visitor *>context
+    return v.visit(<PyObject *>node.autograd.hooks, v.argument)
+
+
+cdef int show_owned(fbp_tensor *node, bint whole, visitproc visit, void *argument) noexcept:
+    """Show what a holder of one reference to a node owns; `whole`: of all references."""
+    cdef visitor v
+    cdef fbp_owned_visit walk
+    v.visit, v.argument = visit, argument
+    walk.owned, walk.faced, walk.shared, walk.context = show_hanging, show_face, NULL, &v
+    return fbp_owned_walk(node, whole, &walk)
+
+
+cdef bint is_kept(PyObject *o) noexcept:
+    """Whether a node holds the handle, and not the handle the node."""
+    cdef fbp_tensor *node = (<Tensor>o).node
+    return node != NULL and node.flags & FBP_KEEPS_HANDLE and node.handle == <void *>o
+
+
+cdef int traverse_tensor(PyObject *o, visitproc visit, void *argument) noexcept:
+    cdef int result = 0
+    if attributes_of(o)[0] != NULL:
+        result = visit(attributes_of(o)[0], argument)
+    if result == 0 and (<Tensor>o).node != NULL and not is_kept(o):
+        result = show_owned((<Tensor>o).node, False, visit, argument)
+    return result
+
+
+cdef int clear_tensor(PyObject *o) noexcept:
+    """Attributes alone: what finalizers may still come by stays a sound tensor."""
+    cdef PyObject *attributes = attributes_of(o)[0]
+    attributes_of(o)[0] = NULL
+    if attributes != NULL:
+        drop_object(attributes)
+    return 0
+
+
+cdef int traverse_saved(PyObject *o, visitproc visit, void *argument) noexcept:
+    cdef int result = plain_traverse_saved(o, visit, argument)
+    if result == 0 and (<SavedTensor>o).node != NULL:
+        result = show_owned((<SavedTensor>o).node, False, visit, argument)
+    return result
+
+
+cdef int traverse_hooks(PyObject *o, visitproc visit, void *argument) noexcept:
+    cdef int result = plain_traverse_hooks(o, visit, argument)
+    if result == 0 and (<HookTable>o).node != NULL:
+        result = show_owned((<HookTable>o).node, True, visit, argument)
+    return result
+
+
+# ---- a handle that is kept -----------------------------------------------------------------------------------------------------
+
+cdef bint fell_asleep(PyObject *o) noexcept:
+    """A tensor with attributes that Python has let go, and whose elements others need and may ask for: its node keeps it."""
+    cdef fbp_tensor *node = (<Tensor>o).node
+    if node == NULL or node.handle != <void *>o or node.value_references < 2 or node.references < 2 or node.storage == NULL:
+        return False
+    if dict_size(attributes_of(o)[0]) == 0 or node.flags & FBP_SYMBOLIC:
+        return False
+    set_references(o, 1)
+    node.references -= 1
+    node.value_references -= 1
+    node.flags |= FBP_KEEPS_HANDLE
+    if is_tracked(o) and not (<Tensor>o).searched:
+        (<Tensor>o).searched = True
+        node.flags |= FBP_REACHES
+        join_those_behind(attributes_of(o)[0], 0)
+    return True
+
+
+cdef object wake(fbp_tensor *t):
+    """The handle that a node keeps, for Python again; the caller's reference to the node becomes the handle's."""
+    cdef Tensor result = <Tensor>t.handle
+    t.flags &= ~FBP_KEEPS_HANDLE
+    drop_object(<PyObject *>result)
+    return result
+
+
+cdef void part_from_handle(void *handle) noexcept with gil:
+    drop_object(<PyObject *>handle)
+
+
+fbp_host_part = part_from_handle
+
+
+cdef PyObject *new_tensor(PyTypeObject *type, Py_ssize_t items) noexcept:
+    return fbp_handle_get(type, type.tp_basicsize)
+
+
+cdef void dealloc_tensor(PyObject *o) noexcept:
+    cdef PyObject *attributes = attributes_of(o)[0]
+    if attributes == NULL:
+        plain_dealloc(o)
+        return
+    if type_of(o) == tensor_type and fell_asleep(o):
+        return
+    attributes_of(o)[0] = NULL
+    plain_dealloc(o)
+    drop_object(attributes)
+
+
+# ---- tensors made before an object was hung on what they were made from ----------------------------------------------------------
+
+DEF SEARCHED_MOST = 256
+
+cdef struct search:
+    PyObject *found[SEARCHED_MOST]
+    int count
+
+
+cdef int note_found(PyObject *o, void *context) noexcept:
+    cdef search *s = <search *>context
+    cdef int i
+    if o == NULL or not is_collectable(o) or is_type(o) or is_module(o):
+        return 0
+    for i in range(s.count):
+        if s.found[i] == o:
+            return 0
+    if s.count == SEARCHED_MOST:
+        return 1
+    s.found[s.count] = o
+    s.count += 1
+    return 0
+
+
+cdef int join_those_behind(PyObject *o, uint64_t oldest) noexcept:
+    """Have the tensors join to which an object leads by few steps, and mark their ways to nodes with objects younger than `oldest`."""
+    cdef search s
+    cdef PyObject *at
+    cdef int i = 0
+    s.count = 0
+    note_found(o, &s)
+    while i < s.count:
+        at = s.found[i]
+        i += 1
+        if is_function(at):  # its globals are not its own
+            note_found(closure_of(at), &s)
+            note_found(defaults_of(at), &s)
+            continue
+        if isinstance(<object>at, Tensor):
+            try:
+                join_collector(<Tensor>at)
+                mark_ways((<Tensor>at).node, oldest)
+            except MemoryError:
+                pass  # it is not collected
+        if type_of(at).tp_traverse != NULL and type_of(at).tp_traverse(at, note_found, &s):
+            break
+    return 0
+
+
+cdef int mark_ways(fbp_tensor *root, uint64_t oldest) except -1:
+    """Flag the nodes from which those on which objects hang are reached."""
+    cdef fbp_node_list found
+    cdef fbp_tensor *node
+    cdef fbp_tensor *input
+    cdef int64_t i
+    cdef uint32_t edge
+    if root == NULL:
+        return 0
+    memset(&found, 0, sizeof(found))
+    status = fbp_walk(1, &root, False, oldest, &found)
+    for i in range(found.count):
+        node = found.nodes[i]
+        if node.autograd != NULL and node.autograd.gradient != NULL:
+            node.flags |= node.autograd.gradient.flags & FBP_REACHES
+        for edge in range(node.edge_count):
+            input = fbp_input(node, edge)
+            if input != NULL:
+                node.flags |= input.flags & FBP_REACHES
+    fbp_walk_end(&found)
+    return check(status)
+
+
+# ---- before a collection -------------------------------------------------------------------------------------------------------------
+
+cdef uint32_t collection = 0   # number of the present one
+cdef double credit = 0         # collections of younger generations since the last look, against the tensors to look at
+
+
+cdef int note_nothing(void *context, fbp_tensor *node) noexcept:
+    return 0
+
+
+cdef int note_face(void *context, fbp_tensor *node) noexcept:
+    """Bring a face up to date, and have it looked through."""
+    try:
+        settle_face(node, <list>context)
+        return 0
+    except BaseException:
+        return 1
+
+
+cdef int settle_face(fbp_tensor *node, list pending) except -1:
+    """Give a node with several holders a face, with as many references to it as to the node."""
+    cdef fbp_autograd *extra = fbp_autograd_get(node)
+    cdef HookTable table
+    if extra == NULL:
+        return 0
+    if extra.hooks == NULL:
+        if node.references == 1:
+            return 0
+        new_hook_table(node)
+    if extra.faced == 0:  # a list of cotangents
+        return 0
+    table = <HookTable>extra.hooks
+    while extra.faced < node.references:
+        Py_INCREF(table)
+        extra.faced += 1
+    while extra.faced > node.references:
+        Py_DECREF(table)
+        extra.faced -= 1
+    if table.collection != collection:
+        table.collection = collection
+        pending.append(table)
+    return 0
+
+
+cdef int settle_faces() except -1:
+    """Look at all that the tensors which have joined own together."""
+    global collection
+    cdef list pending = []
+    cdef fbp_owned_visit walk
+    cdef fbp_tensor *node
+    cdef uint32_t i
+    collection += 1
+    walk.owned, walk.faced, walk.shared, walk.context = note_nothing, note_face, note_face, <void *>pending
+    for i in range(joined_count):
+        node = (<Tensor>joined[i]).node
+        if node == NULL or not node.flags & FBP_REACHES or is_kept(joined[i]):
+            continue
+        settle_face(node, pending)
+        fbp_owned_walk(node, False, &walk)
+    while pending:
+        table = pending.pop()
+        if (<HookTable>table).node != NULL:
+            fbp_owned_walk((<HookTable>table).node, True, &walk)
+    return 0
+
+
+def before_collection(phase, info):
+    """What Python calls before and after each collection of cycles."""
+    global credit
+    if phase != "start" or info["generation"] == 0:
+        return
+    credit += 1000
+    if info["generation"] == 2 or credit > joined_count:
+        credit = 0
+        settle_faces()
+
+
+# ---- the slots ----------------------------------------------------------------------------------------------------------------------
+
+cdef PyTypeObject *tensor_type = <PyTypeObject *>Tensor
+cdef object empty_handle = Tensor.__new__(Tensor)
+cdef destructor plain_dealloc = tensor_type.tp_dealloc
+cdef traverseproc plain_traverse_saved = (<PyTypeObject *>SavedTensor).tp_traverse
+cdef traverseproc plain_traverse_hooks = (<PyTypeObject *>HookTable).tp_traverse
+
+if tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>empty_handle) - <char *>empty_handle:
+    raise SystemError("fastbp: a tensor's __dict__ lies elsewhere than core/garbage.pxi has it")
+
+tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
+tensor_type.tp_alloc, tensor_type.tp_free = new_tensor, fbp_handle_free
+fbp_property_of(tensor_type, b"__dict__").get = get_dict
+fbp_property_of(tensor_type, b"__dict__").set = set_dict
+(<PyTypeObject *>SavedTensor).tp_traverse = traverse_saved
+(<PyTypeObject *>HookTable).tp_traverse = traverse_hooks
