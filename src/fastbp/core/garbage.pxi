@@ -433,7 +433,7 @@ cdef destructor plain_dealloc = tensor_type.tp_dealloc
 cdef traverseproc plain_traverse_saved = (<PyTypeObject *>SavedTensor).tp_traverse
 cdef traverseproc plain_traverse_hooks = (<PyTypeObject *>HookTable).tp_traverse
 
-if tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>empty_handle) - <char *>empty_handle:
+if tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>empty_handle) - <char *><PyObject *>empty_handle:
     raise SystemError("fastbp: a tensor's __dict__ lies elsewhere than core/garbage.pxi has it")
 
 tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
