@@ -76,6 +76,8 @@ cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
     x.node = fresh
     fresh.handle = <void *>x
     fbp_release(old)
+    if fresh.flags & FBP_REACHES:
+        join_collector(x)
     return 0
 
 

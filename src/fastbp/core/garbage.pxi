@@ -15,7 +15,9 @@ cdef extern from *:
         return o;
     }
     static inline void fbp_handle_free(PyObject *o) { PyObject_GC_Del(o); }
+    enum { FBP_MAY_SEARCH = 0 }; /* other threads would change what is looked through */
     #else
+    enum { FBP_MAY_SEARCH = 1 };
     static PyObject *fbp_free_handles[FBP_FREE_HANDLES_MOST];
     static int fbp_free_handle_count;
     static inline PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) {
@@ -56,6 +58,7 @@ cdef extern from *:
     ctypedef struct PyGetSetDef:
         getter get
         setter set
+    enum: FBP_MAY_SEARCH
     PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) noexcept
     void fbp_handle_free(PyObject *o) noexcept
     PyGetSetDef *fbp_property_of(PyTypeObject *type, const char *name) noexcept
@@ -80,6 +83,12 @@ cdef extern from *:
 cdef inline PyObject **attributes_of(PyObject *o) noexcept:
     """Where a tensor has its `__dict__`, which lies third among its members."""
     return <PyObject **>&(<Tensor>o).node + 2
+
+
+cdef object attributes_or_none(Tensor x):
+    """A tensor's `__dict__`, where there is something in it."""
+    cdef PyObject *attributes = attributes_of(<PyObject *>x)[0]
+    return None if attributes == NULL or dict_size(attributes) == 0 else <object>attributes
 
 
 # ---- joining -----------------------------------------------------------------------------------------------------------
@@ -115,7 +124,7 @@ cdef int call_back() except -1:
     global called_back
     called_back = True
     import gc
-    gc.callbacks.append(before_collection)
+    gc.callbacks.append(_before_collection)
     return 0
 
 
@@ -306,7 +315,8 @@ cdef int join_those_behind(PyObject *o, uint64_t oldest) noexcept:
     cdef PyObject *at
     cdef int i = 0
     s.count = 0
-    note_found(o, &s)
+    if FBP_MAY_SEARCH:
+        note_found(o, &s)
     while i < s.count:
         at = s.found[i]
         i += 1
@@ -373,6 +383,8 @@ cdef int settle_face(fbp_tensor *node, list pending) except -1:
     cdef HookTable table
     if extra == NULL:
         return 0
+    if node.handle != NULL and not node.flags & FBP_KEEPS_HANDLE:
+        join_collector(<Tensor>node.handle)  # made before anything was hung there
     if extra.hooks == NULL:
         if node.references == 1:
             return 0
@@ -398,12 +410,13 @@ cdef int settle_faces() except -1:
     cdef list pending = []
     cdef fbp_owned_visit walk
     cdef fbp_tensor *node
-    cdef uint32_t i
+    cdef uint32_t i = 0
     collection += 1
     walk.owned, walk.faced, walk.shared, walk.context = note_nothing, note_face, note_face, <void *>pending
-    for i in range(joined_count):
+    while i < joined_count:  # more may join meanwhile
         node = (<Tensor>joined[i]).node
-        if node == NULL or not node.flags & FBP_REACHES or is_kept(joined[i]):
+        i += 1
+        if node == NULL or not node.flags & FBP_REACHES or is_kept(joined[i - 1]):
             continue
         settle_face(node, pending)
         fbp_owned_walk(node, False, &walk)
@@ -414,7 +427,7 @@ cdef int settle_faces() except -1:
     return 0
 
 
-def before_collection(phase, info):
+def _before_collection(phase, info):
     """What Python calls before and after each collection of cycles."""
     global credit
     if phase != "start" or info["generation"] == 0:
@@ -427,14 +440,15 @@ def before_collection(phase, info):
 
 # ---- the slots ----------------------------------------------------------------------------------------------------------------------
 
+cdef object one_tensor = Tensor.__new__(Tensor)
 cdef PyTypeObject *tensor_type = <PyTypeObject *>Tensor
-cdef object empty_handle = Tensor.__new__(Tensor)
 cdef destructor plain_dealloc = tensor_type.tp_dealloc
 cdef traverseproc plain_traverse_saved = (<PyTypeObject *>SavedTensor).tp_traverse
 cdef traverseproc plain_traverse_hooks = (<PyTypeObject *>HookTable).tp_traverse
 
-if tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>empty_handle) - <char *><PyObject *>empty_handle:
+if tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>one_tensor) - <char *><PyObject *>one_tensor:
     raise SystemError("fastbp: a tensor's __dict__ lies elsewhere than core/garbage.pxi has it")
+one_tensor = None
 
 tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
 tensor_type.tp_alloc, tensor_type.tp_free = new_tensor, fbp_handle_free

@@ -311,6 +311,8 @@ cdef object unary_in_place(fbp_op op, Tensor a, double p0, double p1):
     attribute.p[0] = p0
     attribute.p[1] = p1
     check(fbp_apply_in_place(op, 1, &input, &attribute, sizeof(attribute), &a.node))
+    if a.node.flags & FBP_REACHES:
+        join_collector(a)
     return a
 
 
@@ -325,6 +327,8 @@ cdef object binary_in_place(fbp_op op, Tensor a, object b, double p0, double p1)
     status = fbp_apply_in_place(op, 2, inputs, &attribute, sizeof(attribute), &a.node)
     fbp_release(inputs[1])
     check(status)
+    if a.node.flags & FBP_REACHES:
+        join_collector(a)
     return a
 
 

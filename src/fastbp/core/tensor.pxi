@@ -439,10 +439,16 @@ cdef class Tensor:
         return <Py_hash_t>(<size_t><void *>self >> 4)
 
     def __reduce__(self):
-        return rebuild, (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.node) and self.node.edge_count == 0))
+        made_of = (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.node) and self.node.edge_count == 0))
+        attributes = attributes_or_none(self)
+        return (rebuild, made_of) if attributes is None else (rebuild, made_of, attributes)
 
     def __copy__(self):
-        return self.detach().requires_grad_(self.requires_grad) if self.node.edge_count == 0 else self.detach()
+        copied = self.detach().requires_grad_(self.requires_grad) if self.node.edge_count == 0 else self.detach()
+        attributes = attributes_or_none(self)
+        if attributes is not None:
+            copied.__dict__.update(attributes)
+        return copied
 
     def __deepcopy__(self, memo):
         found = memo.get(id(self))
@@ -452,7 +458,10 @@ cdef class Tensor:
             found = self.detach().clone().requires_grad_(self.requires_grad)
             memo[id(self)] = found
             if self.grad is not None:
-                found.grad = self.grad.detach().clone()
+                found.grad = deep_copy(self.grad.detach() if self.grad.grad_fn is not None else self.grad, memo)
+            attributes = attributes_or_none(self)
+            if attributes is not None:
+                found.__dict__.update(deep_copy(attributes, memo))
         return found
 
     # ---- operators ---------------------------------------------------------------------------------------------------

@@ -48,5 +48,12 @@ class Parameter(Tensor):
             memo[id(self)] = copied
         return copied
 
+    def __copy__(self) -> Parameter:
+        copied = type(self)(self.detach(), self.requires_grad)
+        vars(copied).update(vars(self))
+        return copied
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return type(self), (self.detach(), self.requires_grad)
+        made_of = type(self), (self.detach(), self.requires_grad)
+        attributes = vars(self)
+        return (*made_of, attributes) if attributes else made_of
