@@ -285,67 +285,88 @@ cdef void dealloc_tensor(PyObject *o) noexcept:
     drop_object(attributes)
 
 
-# ---- tensors made before an object was hung on what they were made from ----------------------------------------------------------
+# ---- tensors that were made before an object was hung on what they were made from ------------------------------------------------
 
-DEF SEARCHED_MOST = 256
+cdef enum:
+    SEARCHED_MOST = 4096    # objects, before a collection
+    SEARCHED_AT_ONCE = 256  # when one is hung
 
+# Objects met on the way from what hangs on tensors, borrowed, and where each stands, from 1, by its address.
 cdef struct search:
     PyObject *found[SEARCHED_MOST]
-    int count
+    uint16_t places[2 * SEARCHED_MOST]
+    int count, most
+
+cdef search behind
 
 
 cdef int note_found(PyObject *o, void *context) noexcept:
-    cdef search *s = <search *>context
-    cdef int i
+    """Remember an object, once. 1 when there is no more room."""
+    cdef size_t at = <size_t>o // 16 * <size_t>0x9e3779b97f4a7c15 >> 40 & (2 * SEARCHED_MOST - 1)
     if o == NULL or not is_collectable(o) or is_type(o) or is_module(o):
         return 0
-    for i in range(s.count):
-        if s.found[i] == o:
+    while behind.places[at]:
+        if behind.found[behind.places[at] - 1] == o:
             return 0
-    if s.count == SEARCHED_MOST:
+        at = (at + 1) & (2 * SEARCHED_MOST - 1)
+    if behind.count == behind.most:
         return 1
-    s.found[s.count] = o
-    s.count += 1
+    behind.found[behind.count] = o
+    behind.count += 1
+    behind.places[at] = behind.count
     return 0
+
+
+cdef void search_begin(int most) noexcept:
+    memset(behind.places, 0, sizeof(behind.places))
+    behind.count, behind.most = 0, most
+
+
+cdef int search_end(uint64_t oldest) except -1:
+    """Have the tensors join to which those objects lead, and mark their ways to nodes with objects that are younger than `oldest`."""
+    cdef PyObject *at
+    cdef list tensors = []
+    cdef int i = 0
+    while i < behind.count:
+        at = behind.found[i]
+        i += 1
+        if is_function(at):  # its globals are not its own
+            note_found(closure_of(at), NULL)
+            note_found(defaults_of(at), NULL)
+            continue
+        if isinstance(<object>at, Tensor):
+            join_collector(<Tensor>at)
+            if (<Tensor>at).node != NULL:
+                tensors.append(<object>at)
+        if type_of(at).tp_traverse != NULL and type_of(at).tp_traverse(at, note_found, NULL):
+            break
+    behind.count = 0
+    return mark_ways(tensors, oldest) if tensors else 0
 
 
 cdef int join_those_behind(PyObject *o, uint64_t oldest) noexcept:
-    """Have the tensors join to which an object leads by few steps, and mark their ways to nodes with objects younger than `oldest`."""
-    cdef search s
-    cdef PyObject *at
-    cdef int i = 0
-    s.count = 0
-    if FBP_MAY_SEARCH:
-        note_found(o, &s)
-    while i < s.count:
-        at = s.found[i]
-        i += 1
-        if is_function(at):  # its globals are not its own
-            note_found(closure_of(at), &s)
-            note_found(defaults_of(at), &s)
-            continue
-        if isinstance(<object>at, Tensor):
-            try:
-                join_collector(<Tensor>at)
-                mark_ways((<Tensor>at).node, oldest)
-            except MemoryError:
-                pass  # it is not collected
-        if type_of(at).tp_traverse != NULL and type_of(at).tp_traverse(at, note_found, &s):
-            break
+    """Have the tensors join to which an object leads by few steps."""
+    if not FBP_MAY_SEARCH:
+        return 0
+    search_begin(SEARCHED_AT_ONCE)
+    note_found(o, NULL)
+    try:
+        search_end(oldest)
+    except MemoryError:
+        pass  # some cycles are not collected
     return 0
 
 
-cdef int mark_ways(fbp_tensor *root, uint64_t oldest) except -1:
+cdef int mark_ways(list tensors, uint64_t oldest) except -1:
     """Flag the nodes from which those on which objects hang are reached."""
     cdef fbp_node_list found
     cdef fbp_tensor *node
     cdef fbp_tensor *input
+    cdef fbp_tensor **roots = tensor_array(tensors, len(tensors))
     cdef int64_t i
     cdef uint32_t edge
-    if root == NULL:
-        return 0
     memset(&found, 0, sizeof(found))
-    status = fbp_walk(1, &root, False, oldest, &found)
+    status = fbp_walk(<int>len(tensors), roots, False, oldest, &found)
     for i in range(found.count):
         node = found.nodes[i]
         if node.autograd != NULL and node.autograd.gradient != NULL:
@@ -355,6 +376,7 @@ cdef int mark_ways(fbp_tensor *root, uint64_t oldest) except -1:
             if input != NULL:
                 node.flags |= input.flags & FBP_REACHES
     fbp_walk_end(&found)
+    free_array(roots, len(tensors))
     return check(status)
 
 
@@ -364,7 +386,12 @@ cdef uint32_t collection = 0   # number of the present one
 cdef double credit = 0         # collections of younger generations since the last look, against the tensors to look at
 
 
-cdef int note_nothing(void *context, fbp_tensor *node) noexcept:
+cdef int note_hanging(void *context, fbp_tensor *node) noexcept:
+    """What hangs on a node may lead to tensors that have not joined."""
+    if node.flags & FBP_HOST_RULE and isinstance(rule_of(node), FunctionContext):
+        note_found((<PyObject **>fbp_attributes(node))[0], NULL)
+    if node.flags & FBP_KEEPS_HANDLE:
+        note_found(<PyObject *>node.handle, NULL)
     return 0
 
 
@@ -409,10 +436,11 @@ cdef int settle_faces() except -1:
     global collection
     cdef list pending = []
     cdef fbp_owned_visit walk
+    cdef HookTable table
     cdef fbp_tensor *node
     cdef uint32_t i = 0
     collection += 1
-    walk.owned, walk.faced, walk.shared, walk.context = note_nothing, note_face, note_face, <void *>pending
+    walk.owned, walk.faced, walk.shared, walk.context = note_hanging, note_face, note_face, <void *>pending
     while i < joined_count:  # more may join meanwhile
         node = (<Tensor>joined[i]).node
         i += 1
@@ -422,8 +450,10 @@ cdef int settle_faces() except -1:
         fbp_owned_walk(node, False, &walk)
     while pending:
         table = pending.pop()
-        if (<HookTable>table).node != NULL:
-            fbp_owned_walk((<HookTable>table).node, True, &walk)
+        note_found(<PyObject *>table.before, NULL)
+        note_found(<PyObject *>table.after, NULL)
+        if table.node != NULL:
+            fbp_owned_walk(table.node, True, &walk)
     return 0
 
 
@@ -435,7 +465,11 @@ def _before_collection(phase, info):
     credit += 1000
     if info["generation"] == 2 or credit > joined_count:
         credit = 0
+        search_begin(SEARCHED_MOST)
         settle_faces()
+        if FBP_MAY_SEARCH and behind.count:
+            search_end(0)
+            settle_faces()
 
 
 # ---- the slots ----------------------------------------------------------------------------------------------------------------------
