@@ -77,6 +77,8 @@ cdef extern from *:
     PyObject *generic_dict "PyObject_GenericGetDict"(PyObject *o, void *context) noexcept
     int generic_set_dict "PyObject_GenericSetDict"(PyObject *o, PyObject *value, void *context) noexcept
     void PyObject_ClearWeakRefs(PyObject *o) noexcept
+    int disable_collector "PyGC_Disable"() noexcept
+    int enable_collector "PyGC_Enable"() noexcept
     Py_ssize_t dict_size "PyDict_Size"(PyObject *d) noexcept
 
 
@@ -335,13 +337,13 @@ cdef int search_end(uint64_t oldest) except -1:
             note_found(defaults_of(at), NULL)
             continue
         if isinstance(<object>at, Tensor):
-            join_collector(<Tensor>at)
-            if (<Tensor>at).node != NULL:
-                tensors.append(<object>at)
+            tensors.append(<object>at)
         if type_of(at).tp_traverse != NULL and type_of(at).tp_traverse(at, note_found, NULL):
             break
     behind.count = 0
-    return mark_ways(tensors, oldest) if tensors else 0
+    for x in tensors:  # not before: the objects met are borrowed, and joining may run other code
+        join_collector(<Tensor>x)
+    return mark_ways([x for x in tensors if (<Tensor>x).node != NULL], oldest)
 
 
 cdef int join_those_behind(PyObject *o, uint64_t oldest) noexcept:
@@ -465,11 +467,16 @@ def _before_collection(phase, info):
     credit += 1000
     if info["generation"] == 2 or credit > joined_count:
         credit = 0
-        search_begin(SEARCHED_MOST)
-        settle_faces()
-        if FBP_MAY_SEARCH and behind.count:
-            search_end(0)
+        enabled = disable_collector()  # where this is called by others, too
+        try:
+            search_begin(SEARCHED_MOST)
             settle_faces()
+            if FBP_MAY_SEARCH and behind.count:
+                search_end(0)
+                settle_faces()
+        finally:
+            if enabled:
+                enable_collector()
 
 
 # ---- the slots ----------------------------------------------------------------------------------------------------------------------
