@@ -103,7 +103,7 @@ def test_every_tensor_takes_attributes(kind: str) -> None:
     assert "tag" in dir(t) and t.__dict__ is vars(t)
     del t.tag
     assert vars(t) == {"other": [2]}
-    with pytest.raises(AttributeError, match="'(Tensor|Parameter)' object has no attribute 'tag'"):
+    with pytest.raises(AttributeError, match="(Tensor|Parameter)' object has no attribute 'tag'"):
         t.tag  # noqa: B018
     with pytest.raises(AttributeError):
         del t.tag
@@ -308,7 +308,7 @@ def inner_hook() -> list[Any]:
 
 def inner_hook_with_its_tensor() -> list[Any]:
     h = leaf() * 2
-    h.register_hook(lambda g: (y, h))
+    h.register_hook(lambda g: (y, h) and None)
     y = (h + 1) * h
     return [y, h]
 
@@ -316,7 +316,7 @@ def inner_hook_with_its_tensor() -> list[Any]:
 def inner_hook_afterwards() -> list[Any]:
     h = leaf() * 2
     y = (h + 1).exp()
-    h.register_hook(lambda g: (y, h))
+    h.register_hook(lambda g: (y, h) and None)
     return [y, h]
 
 
@@ -344,7 +344,7 @@ def hook_of_a_module_after_backward() -> list[Any]:
 
 def two_results_of_one_inner() -> list[Any]:
     h = leaf() * 2
-    h.register_hook(lambda g: (a, b))
+    h.register_hook(lambda g: (a, b) and None)
     inner = h * 3
     a, b = inner + 1, inner * 2
     del inner, h
