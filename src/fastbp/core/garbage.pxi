@@ -7,11 +7,11 @@
 cdef extern from *:
     """
     /* Handles of the type itself that are free: as blocks of the collector, which are dear to get. */
-    enum { FBP_FREE_HANDLES_MOST = 512 };
+    enum { FBP_FREE_HANDLES_MOST = 512, FBP_HANDLE_BYTES = 4 * sizeof(void *), FBP_HANDLE_END = sizeof(PyObject) + FBP_HANDLE_BYTES }; /* of the members */
     #ifdef Py_GIL_DISABLED
-    static inline PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) {
+    static inline PyObject *fbp_handle_get(PyTypeObject *type) {
         PyObject *o = _PyObject_GC_New(type);
-        if (o) memset((char *)o + sizeof(PyObject), 0, (size_t)bytes - sizeof(PyObject));
+        if (o) memset((char *)o + sizeof(PyObject), 0, FBP_HANDLE_BYTES);
         return o;
     }
     static inline void fbp_handle_free(PyObject *o) { PyObject_GC_Del(o); }
@@ -20,13 +20,13 @@ cdef extern from *:
     enum { FBP_MAY_SEARCH = 1 };
     static PyObject *fbp_free_handles[FBP_FREE_HANDLES_MOST];
     static int fbp_free_handle_count;
-    static inline PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) {
+    static inline PyObject *fbp_handle_get(PyTypeObject *type) {
         PyObject *o;
         if (fbp_free_handle_count) {
             o = fbp_free_handles[--fbp_free_handle_count];
             _Py_NewReference(o);
         } else if (!(o = _PyObject_GC_New(type))) return NULL;
-        memset((char *)o + sizeof(PyObject), 0, (size_t)bytes - sizeof(PyObject));
+        memset((char *)o + sizeof(PyObject), 0, FBP_HANDLE_BYTES);
         return o;
     }
     static inline void fbp_handle_free(PyObject *o) {
@@ -59,7 +59,8 @@ cdef extern from *:
         getter get
         setter set
     enum: FBP_MAY_SEARCH
-    PyObject *fbp_handle_get(PyTypeObject *type, Py_ssize_t bytes) noexcept
+    enum: FBP_HANDLE_END
+    PyObject *fbp_handle_get(PyTypeObject *type) noexcept
     void fbp_handle_free(PyObject *o) noexcept
     PyGetSetDef *fbp_property_of(PyTypeObject *type, const char *name) noexcept
     PyTypeObject *type_of "Py_TYPE"(PyObject *o) noexcept
@@ -272,13 +273,21 @@ fbp_host_part = part_from_handle
 
 
 cdef PyObject *new_tensor(PyTypeObject *type, Py_ssize_t items) noexcept:
-    return fbp_handle_get(type, type.tp_basicsize)
+    return fbp_handle_get(type)
 
 
 cdef void dealloc_tensor(PyObject *o) noexcept:
     cdef PyObject *attributes = attributes_of(o)[0]
+    cdef fbp_tensor *node = (<Tensor>o).node
     if attributes == NULL:
-        plain_dealloc(o)
+        if type_of(o) != tensor_type or attributes_of(o)[-1] != NULL or is_tracked(o):  # the member before has the weak references
+            plain_dealloc(o)
+            return
+        if node != NULL:
+            if node.handle == <void *>o:
+                node.handle = NULL
+            fbp_release(node)
+        fbp_handle_free(o)
         return
     if type_of(o) == tensor_type and fell_asleep(o):
         return
@@ -487,8 +496,8 @@ cdef destructor plain_dealloc = tensor_type.tp_dealloc
 cdef traverseproc plain_traverse_saved = (<PyTypeObject *>SavedTensor).tp_traverse
 cdef traverseproc plain_traverse_hooks = (<PyTypeObject *>HookTable).tp_traverse
 
-if tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>one_tensor) - <char *><PyObject *>one_tensor:
-    raise SystemError("fastbp: a tensor's __dict__ lies elsewhere than core/garbage.pxi has it")
+if tensor_type.tp_basicsize != FBP_HANDLE_END or tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>one_tensor) - <char *><PyObject *>one_tensor:
+    raise SystemError("fastbp: a tensor's members lie elsewhere than core/garbage.pxi has them")
 one_tensor = None
 
 tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
