@@ -46,6 +46,7 @@ cdef extern from *:
     ctypedef int (*inquiry)(PyObject *) noexcept
     ctypedef void (*destructor)(PyObject *) noexcept
     ctypedef PyObject *(*allocfunc)(PyTypeObject *, Py_ssize_t) noexcept
+    ctypedef PyObject *(*newfunc)(PyTypeObject *, PyObject *, PyObject *) noexcept
     ctypedef PyObject *(*getter)(PyObject *, void *) noexcept
     ctypedef int (*setter)(PyObject *, PyObject *, void *) noexcept
     ctypedef struct PyTypeObject:
@@ -54,6 +55,7 @@ cdef extern from *:
         inquiry tp_clear
         destructor tp_dealloc
         allocfunc tp_alloc
+        newfunc tp_new
         destructor tp_free
     ctypedef struct PyGetSetDef:
         getter get
@@ -61,6 +63,7 @@ cdef extern from *:
     enum: FBP_MAY_SEARCH
     enum: FBP_HANDLE_END
     PyObject *fbp_handle_get(PyTypeObject *type) noexcept
+    object new_of_type "fbp_handle_get"(PyTypeObject *type)
     void fbp_handle_free(PyObject *o) noexcept
     PyGetSetDef *fbp_property_of(PyTypeObject *type, const char *name) noexcept
     PyTypeObject *type_of "Py_TYPE"(PyObject *o) noexcept
@@ -272,6 +275,15 @@ cdef void part_from_handle(void *handle) noexcept with gil:
 fbp_host_part = part_from_handle
 
 
+cdef Tensor new_handle():
+    """A tensor without a node. Cython's own tp_new would make a dict for each."""
+    return <Tensor>new_of_type(tensor_type)
+
+
+cdef PyObject *new_of_class(PyTypeObject *type, PyObject *arguments, PyObject *keywords) noexcept:
+    return type.tp_alloc(type, 0)
+
+
 cdef PyObject *new_tensor(PyTypeObject *type, Py_ssize_t items) noexcept:
     return fbp_handle_get(type)
 
@@ -280,7 +292,7 @@ cdef void dealloc_tensor(PyObject *o) noexcept:
     cdef PyObject *attributes = attributes_of(o)[0]
     cdef fbp_tensor *node = (<Tensor>o).node
     if attributes == NULL:
-        if type_of(o) != tensor_type or attributes_of(o)[-1] != NULL or is_tracked(o):  # the member before has the weak references
+        if type_of(o) != tensor_type or (attributes_of(o) - 1)[0] != NULL or is_tracked(o):  # the member before has the weak references
             plain_dealloc(o)
             return
         if node != NULL:
@@ -501,7 +513,7 @@ if tensor_type.tp_basicsize != FBP_HANDLE_END or tensor_type.tp_dictoffset != <c
 one_tensor = None
 
 tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
-tensor_type.tp_alloc, tensor_type.tp_free = new_tensor, fbp_handle_free
+tensor_type.tp_alloc, tensor_type.tp_free, tensor_type.tp_new = new_tensor, fbp_handle_free, new_of_class
 fbp_property_of(tensor_type, b"__dict__").get = get_dict
 fbp_property_of(tensor_type, b"__dict__").set = set_dict
 (<PyTypeObject *>SavedTensor).tp_traverse = traverse_saved

@@ -124,7 +124,7 @@ cdef inline object wrap(fbp_tensor *t):
         result = <Tensor>t.handle
         fbp_release(t)
         return result
-    result = Tensor.__new__(Tensor)
+    result = new_handle()
     result.node = t
     t.handle = <void *>result
     if t.flags & (FBP_SYMBOLIC | FBP_REACHES):
