@@ -440,7 +440,7 @@ SPECIAL = {
     "dlpack_device": "(self) -> tuple[_int, _int]",
 }
 # "buffer" and its release show from Python 3.12 on, of a protocol that the type checker needs not know.
-PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "delattr", "array_priority", "dict", "weakref", "reduce_cython",
+PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "setattr", "delattr", "array_priority", "dict", "weakref", "reduce_cython",
                      "setstate_cython", "pyx_vtable", "buffer", "release_buffer"}  # fmt: skip
 
 ATTRIBUTES = {
