@@ -21,7 +21,7 @@ requirements = $(RUN) -c 'import functools, tomllib; \
 	print(*functools.reduce(dict.get, "$(1)".split("."), tomllib.load(open("pyproject.toml", "rb"))), sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench check-c check-arm lint sdist wheel clean
+.PHONY: help demo test fuzz bench check-c check-threads check-sanitize check-arm lint sdist wheel clean
 
 help:  ## list these verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -38,10 +38,20 @@ fuzz: $(VENV)/.package $(VENV)/.test  ## 20,000 random training programs, compil
 bench: $(VENV)/.package  ## run the benchmarks (ARGS=--help lists what they take)
 	@$(RUN) -m benchmarks $(ARGS)
 
-check-c: $(VENV)/.python  ## test the C core: optimised, then ASan and UBSan, then its base without OpenMP
+check-c: $(VENV)/.python  ## test the C core: optimised, on both kinds of threads, then under ASan and UBSan
 	@$(CORE) --out build/check
-	@$(CORE) --out build/check-address --sanitize
-	@$(CORE) --out build/check-serial --serial --folders base --only test_base
+	@$(CORE) --out build/check --threads pool --folders base --only test_base,test_threads
+	@$(CORE) --out build/check-address --sanitize address --threads pool
+
+check-threads: $(VENV)/.python  ## test the C core under ThreadSanitizer
+	@$(CORE) --out build/check-threads --sanitize thread
+
+# Tests that measure memory or time, or that start programs in environments of their own, say nothing here.
+check-sanitize: $(VENV)/.build $(VENV)/.test  ## the Python tests on an extension under ASan and UBSan (ARGS chooses)
+	@echo "building fastbp for the sanitizers in build/sanitize"
+	@FASTBP_BUILD_SANITIZE=address $(RUN) setup.py --quiet build --build-lib build/sanitize --build-temp build/sanitize-objects
+	@$(call requirements,project.dependencies) | $(PIP) install -r /dev/stdin
+	@$(RUN) tools/run_sanitized.py build/sanitize $(ARGS)
 
 check-arm: $(VENV)/.python  ## test the C core's aarch64 build under qemu
 	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null || { \

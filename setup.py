@@ -1,10 +1,15 @@
 """Builds the one extension module, fastbp._core, from src/fastbp/_core.pyx and the C core.
 
 Everything that is not about compiling stands in pyproject.toml; how the core is compiled stands in tools/core_build.py.
+FASTBP_BUILD_THREADS in the environment, openmp or pool, chooses what runs the threads (docs/threads.md).
+With FASTBP_BUILD_SANITIZE=address in the environment, core and extension are built for AddressSanitizer and UBSan
+(`make check-sanitize`): such a module is loaded by a Python whose LD_PRELOAD names the compiler's libasan.so; =thread
+is the same for ThreadSanitizer, on the pool.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +24,12 @@ import core_build  # noqa: E402
 
 GENERATOR = ROOT / "tools" / "generate.py"  # turns csrc/ops/ops.def into src/fastbp/core/generated_*.pxi
 BUILD = ROOT / "build"  # fixed, so that editable installs and wheels share fresh objects
+SANITIZE = os.environ.get("FASTBP_BUILD_SANITIZE") or None
+COMPILE_FLAGS = (
+    ("-O0", *core_build.SANITIZE_FLAGS[SANITIZE])  # what Cython writes takes gcc five minutes and 2 GB at -O1
+    if SANITIZE
+    else ("-Os", "-g0", "-fno-asynchronous-unwind-tables")  # small: calls, not loops
+)
 HIDDEN = "-fvisibility=hidden"  # PyInit__core is the only name that leaves the extension
 
 CYTHON_DIRECTIVES = {
@@ -43,8 +54,9 @@ class BuildCore(build_ext):
             [bare], build_dir=str(BUILD / "cython"), compiler_directives=CYTHON_DIRECTIVES, quiet=True
         )
         ext.sources = module.sources
-        objects = core_build.build_objects(BUILD / "core", extra_flags=(HIDDEN,), jobs=self.parallel)
-        toolchain = core_build.make_toolchain()
+        folder = BUILD / (f"core-{SANITIZE}" if SANITIZE else "core")
+        objects = core_build.build_objects(folder, extra_flags=(HIDDEN,), jobs=self.parallel, sanitize=SANITIZE)
+        toolchain = core_build.make_toolchain(sanitize=SANITIZE)
         ext.extra_objects = [str(path) for path in objects]
         headers = [str(path) for pattern in ("*.h", "*.def") for path in (ROOT / "csrc").rglob(pattern)]
         ext.depends = [*ext.depends, *ext.extra_objects, *headers]  # link, or compile, again when the core changed
@@ -59,8 +71,8 @@ setup(
             sources=["src/fastbp/_core.pyx"],
             include_dirs=["csrc"],
             language="c",
-            extra_compile_args=["-Os", "-g0", HIDDEN, "-fno-asynchronous-unwind-tables"],  # small: calls, not loops
-            extra_link_args=["-s"],
+            extra_compile_args=[*COMPILE_FLAGS, HIDDEN],
+            extra_link_args=[] if SANITIZE else ["-s"],
         )
     ],
     cmdclass={"build_ext": BuildCore},

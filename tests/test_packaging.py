@@ -158,10 +158,46 @@ def test_every_kernel_is_compiled_for_every_instruction_set(core_build: ModuleTy
         assert [n for n in names if n.startswith(f"kernels.{stem}.")] == [
             f"kernels.{stem}.{isa}.o" for isa in ("scalar", "sse2", "avx2", "avx512")
         ]
-    compiled = {unit.source for unit in units} | set((ROOT / "csrc" / "tests").glob("*.c"))
+    other = core_build.Toolchain(cc=("cc",), machine="x86_64", threads="openmp")
+    compiled = {unit.source for unit in (*units, *core_build.list_units(other))}
+    compiled |= set((ROOT / "csrc" / "tests").glob("*.c"))
     assert compiled == set((ROOT / "csrc").rglob("*.c")), "a file outside of the folders that the build walks"
     for unit in units:
         assert not [flag for flag in unit.flags if "fast-math" in flag or "march" in flag]
+
+
+@pytest.mark.parametrize("threads", ["openmp", "pool"])
+def test_one_team_of_threads_is_compiled(core_build: ModuleType, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_build, "has_openmp", lambda cc: True)
+    monkeypatch.setenv("FASTBP_BUILD_THREADS", threads)
+    toolchain = core_build.make_toolchain("cc")
+    units = core_build.list_units(toolchain)
+    assert [u.object_name for u in units if u.source.name.startswith("team_")] == [f"base.team_{threads}.o"]
+    opened = [u.source.name for u in units if "-fopenmp" in u.flags]
+    assert opened == (["team_openmp.c"] if threads == "openmp" else [])
+    assert ("-fopenmp" in toolchain.link_flags) == (threads == "openmp")
+
+
+def test_the_choice_of_threads(core_build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(has_openmp: bool, **options: str) -> str:
+        monkeypatch.setattr(core_build, "has_openmp", lambda cc: has_openmp)
+        return str(core_build.make_toolchain("cc", **options).threads)
+
+    monkeypatch.delenv("FASTBP_BUILD_THREADS", raising=False)
+    assert chosen(True) == "openmp"
+    assert chosen(False) == "pool"
+    assert chosen(True, sanitize="thread") == "pool"
+    monkeypatch.setenv("FASTBP_BUILD_THREADS", "pool")
+    assert chosen(True) == "pool"
+    assert chosen(True, threads="openmp") == "openmp"
+    for value, has_openmp, options, words in (
+        ("serial", True, {}, "may be openmp or pool"),
+        ("openmp", False, {}, "has no OpenMP"),
+        ("openmp", True, {"sanitize": "thread"}, "take the pool"),
+    ):
+        monkeypatch.setenv("FASTBP_BUILD_THREADS", value)
+        with pytest.raises(core_build.BuildError, match=words):
+            chosen(has_openmp, **options)
 
 
 @pytest.fixture

@@ -5,7 +5,11 @@ Work is split so that no sum's order depends on the number of threads; one that 
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,3 +167,124 @@ def test_the_count_is_restored() -> None:
             assert fastbp.get_num_threads() == 2
         assert fastbp.get_num_threads() == 7
     assert fastbp.get_num_threads() == before
+
+
+def run_alone(program: str, **environment: str) -> str:
+    """What a program prints in a process of its own, which must end by itself and well."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads by /proc")
+
+# One limit each, below what 64 threads need but enough for some.
+LIMITS = {
+    "memory": """
+pages = int(open("/proc/self/statm").read().split()[0])
+room = pages * resource.getpagesize() + (96 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+""",
+    "threads of a user": """
+os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (4, 4))
+""",
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("what", LIMITS)
+def test_refused_threads_lower_the_count_for_good(what: str) -> None:
+    if "setuid" in LIMITS[what] and os.getuid() != 0:
+        pytest.skip("only root can become a user without threads")
+    program = f"""
+import os, resource
+import numpy as np
+import fastbp
+x = fastbp.from_numpy(np.ones(2_000_000))
+{LIMITS[what]}
+fastbp.set_num_threads(64)
+assert fastbp.get_num_threads() == 64 and "refused" not in fastbp.show_config()
+for _ in range(3):
+    assert (x + x).sum().item() == 4_000_000
+count = fastbp.get_num_threads()
+assert 1 <= count < 64, count
+fastbp.set_num_threads(64)
+assert fastbp.get_num_threads() == count
+assert f"no more than {{count}}, for the system refused to start another" in fastbp.show_config()
+print(count)
+"""
+    count = int(run_alone(program))
+    assert count <= 4 or what == "memory"
+
+
+TWO_PLANS = """
+import os, threading, time
+import numpy as np
+import fastbp
+
+def started():
+    return set(os.listdir("/proc/self/task"))
+
+fastbp.set_num_threads(2)
+keys = fastbp.from_numpy(np.random.default_rng(0).standard_normal(8_000_000))
+x = fastbp.from_numpy(np.ones(2_000_000))
+lasting = fastbp.compile(lambda x: x.argsort(0))  # one task
+shared = fastbp.compile(lambda x: (x * 2).exp())
+lasting(keys)
+entered = threading.Event()
+other = threading.Thread(target=lambda: (entered.set(), lasting(keys)))
+other.start()
+entered.wait()
+time.sleep(0.03)
+before = started()
+shared(x)
+during, together = started(), other.is_alive()
+other.join()
+before_alone = started()
+shared(x)
+print(together, len(during - before), len(started() - before_alone))
+"""
+
+
+@needs_proc
+def test_two_plans_together_use_no_more_threads_than_one_may() -> None:
+    """With two threads, a plan that runs while another does starts no helper; later, alone, it does."""
+    found = [run_alone(TWO_PLANS).split()]
+    while ["True", "0", "1"] not in found and len(found) < 10:  # the other may have been early, or late
+        found.append(run_alone(TWO_PLANS).split())
+    assert ["True", "0", "1"] in found, found
+
+
+def test_a_process_ends_while_a_daemon_is_in_a_region() -> None:
+    program = """
+import threading
+import numpy as np
+import fastbp
+fastbp.set_num_threads(3)
+x = fastbp.from_numpy(np.ones(500_000))
+step = fastbp.compile(lambda x: (x * 2).exp())
+count = 0
+many = threading.Event()
+
+def work():
+    global count
+    while True:
+        step(x)
+        count += 1
+        if count > 20:
+            many.set()
+
+threading.Thread(target=work, daemon=True).start()
+many.wait()
+print("ends")
+"""
+    for _ in range(3):
+        assert run_alone(program) == "ends\n"

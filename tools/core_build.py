@@ -3,7 +3,7 @@
 
 ``setup.py`` calls :func:`build_objects`; the command line below serves developers and CI::
 
-    python tools/core_build.py --out build/check --tests --sanitize --werror
+    python tools/core_build.py --out build/check --tests --sanitize address --werror
     python tools/core_build.py --out build/arm --target aarch64 --tests
     python tools/core_build.py --out /tmp/x --tests --only test_math --keep-going
 
@@ -47,15 +47,27 @@ COMMON_FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-asynchronous-unwind-tables",  # nothing unwinds through the core; a quarter of a megabyte
-    "-fopenmp-simd",  # reads `#pragma omp simd` alone; OpenMP's threads are for THREAD_FILES
+    "-fopenmp-simd",  # reads `#pragma omp simd` alone; OpenMP's threads are for THREAD_FILES["openmp"]
     "-Icsrc",
 )
 LINK_FLAGS = ("-pthread", "-lm")
-OPENMP_FLAG = "-fopenmp"  # where the compiler has it: to compile THREAD_FILES and to link
-THREAD_FILES = ("threads.c",)  # the one door to threads, so that no other file can open a region by mistake
+OPENMP_FLAG = "-fopenmp"  # to compile OpenMP's team, so that no other file can open a region by mistake, and to link
+# What runs the threads: one of these files of csrc/base is compiled, the others are left out.
+THREAD_FILES = {"openmp": "team_openmp.c", "pool": "team_pool.c"}
+THREADS_VARIABLE = "FASTBP_BUILD_THREADS"  # the choice where none is passed on: one of THREAD_FILES
 WARNING_FLAGS = ("-Wall", "-Wextra")
-# No ThreadSanitizer: it does not see the barriers of gcc's OpenMP and takes every region for a race.
-SANITIZE_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+SANITIZE_FLAGS = {
+    # Memory that is given back is not handed out again, so that a use after free is seen (csrc/base/memory.c).
+    "address": (
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+        "-g",
+        "-DFBP_MEMORY_CACHES=0",
+    ),
+    # With the pool alone: it does not see the barriers of gcc's OpenMP and takes every region for a race.
+    "thread": ("-fsanitize=thread", "-fno-omit-frame-pointer", "-g", "-DFBP_MEMORY_CACHES=0"),
+}
 # Random bits must be the same on every instruction set, so that no multiply-add of this file may be fused.
 # Plain loops whose peeled and unswitched copies would only add to the binary.
 COMPACT = ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic")
@@ -99,7 +111,7 @@ class Toolchain:
     runner: tuple[str, ...] = ()
     extra_flags: tuple[str, ...] = ()
     optimise: tuple[str, str] = ("-O2", "-O3")  # files compiled once, kernel files
-    openmp: bool = False  # compiles and links OPENMP_FLAG; without, everything runs serially
+    threads: str = "pool"  # one of THREAD_FILES
 
     @property
     def instruction_sets(self) -> tuple[InstructionSet, ...]:
@@ -113,12 +125,12 @@ class Toolchain:
     @property
     def link_flags(self) -> tuple[str, ...]:
         """Flags that a program or extension linked from the objects needs."""
-        openmp = (OPENMP_FLAG,) if self.openmp else ()
+        openmp = (OPENMP_FLAG,) if self.threads == "openmp" else ()
         return (*(flag for flag in self.extra_flags if flag.startswith("-fsanitize")), *openmp, *LINK_FLAGS)
 
     def file_flags(self, source: Path) -> tuple[str, ...]:
         """Flags of this one file."""
-        openmp = (OPENMP_FLAG,) if self.openmp and source.name in THREAD_FILES else ()
+        openmp = (OPENMP_FLAG,) if source.name == THREAD_FILES["openmp"] else ()
         return (*openmp, *FILE_FLAGS.get(source.name, ()))
 
 
@@ -158,16 +170,34 @@ def has_openmp(cc: tuple[str, ...]) -> bool:
         return done.returncode == 0
 
 
+def choose_threads(cc: tuple[str, ...], threads: str | None, sanitize: str | None) -> str:
+    """What runs the threads: as asked for (see make_toolchain), or as the compiler can; BuildError if it cannot be."""
+    asked = threads or os.environ.get(THREADS_VARIABLE) or None
+    if asked not in (None, *THREAD_FILES):
+        raise BuildError(f"{THREADS_VARIABLE} is {asked!r}; it may be {' or '.join(THREAD_FILES)}")
+    if sanitize == "thread":
+        if asked == "openmp":
+            raise BuildError("the thread sanitizer does not see OpenMP's barriers; take the pool")
+        return "pool"
+    if asked == "openmp" and not has_openmp(cc):
+        raise BuildError(f"{shlex.join(cc)} has no OpenMP; set {THREADS_VARIABLE}=pool or leave it out")
+    return asked or ("openmp" if has_openmp(cc) else "pool")
+
+
 def make_toolchain(
     cc: str | None = None,
     *,
     target: str | None = None,
-    sanitize: bool = False,
+    sanitize: str | None = None,
     werror: bool = False,
-    openmp: bool = True,
+    threads: str | None = None,
     extra_flags: Sequence[str] = (),
 ) -> Toolchain:
-    """The toolchain for this machine, or for ``target`` ("aarch64") with a cross compiler and qemu."""
+    """The toolchain for this machine, or for ``target`` ("aarch64") with a cross compiler and qemu.
+
+    ``sanitize`` is one of SANITIZE_FLAGS, ``threads`` one of THREAD_FILES; None leaves the choice to THREADS_VARIABLE
+    or, where that is not set, to the compiler: OpenMP where it has it.
+    """
     machine, archiver = target_machine(), "ar"
     runner: tuple[str, ...] = ()
     if target and target != machine:
@@ -181,7 +211,7 @@ def make_toolchain(
     flags = (
         *WARNING_FLAGS,
         *(("-Werror",) if werror else ()),
-        *(SANITIZE_FLAGS if sanitize else ()),
+        *(SANITIZE_FLAGS[sanitize] if sanitize else ()),
         *extra_flags,
     )
     return Toolchain(
@@ -191,16 +221,19 @@ def make_toolchain(
         runner=runner,
         extra_flags=flags,
         optimise=("-O1", "-O1") if sanitize else ("-O2", "-O3"),
-        openmp=openmp and has_openmp(command),
+        threads=choose_threads(command, threads, sanitize),
     )
 
 
 def list_units(toolchain: Toolchain, folders: Sequence[str] = ()) -> list[Unit]:
     """Every object of the core, or of these folders of csrc alone, in a fixed order."""
     plain, kernel = toolchain.optimise
+    others = {file for name, file in THREAD_FILES.items() if name != toolchain.threads}
     units = []
     for folder in PLAIN_FOLDERS:
         for source in sorted((SOURCE / folder).glob("*.c")):
+            if source.name in others:
+                continue
             units.append(Unit(source, f"{folder}.{source.stem}.o", (plain, *toolchain.file_flags(source))))
     for source in sorted((SOURCE / "kernels").glob("*.c")):
         own = toolchain.file_flags(source)
@@ -304,6 +337,7 @@ def build_objects(
     jobs: int | None = None,
     *,
     cc: str | None = None,
+    sanitize: str | None = None,
 ) -> list[Path]:
     """Compile the core for this machine into ``build_dir``.
 
@@ -317,6 +351,8 @@ def build_objects(
         Compilers at a time; default one per core.
     cc : str, optional
         Compiler; default ``$CC``, else ``cc``.
+    sanitize : str, optional
+        One of ``SANITIZE_FLAGS``.
 
     Returns
     -------
@@ -328,7 +364,8 @@ def build_objects(
     BuildError
         When a file does not compile.
     """
-    objects, _ = compile_all(make_toolchain(cc, extra_flags=extra_flags), Path(build_dir), jobs)
+    toolchain = make_toolchain(cc, sanitize=sanitize, extra_flags=extra_flags)
+    objects, _ = compile_all(toolchain, Path(build_dir), jobs)
     return objects
 
 
@@ -417,8 +454,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for objects and programs")
     parser.add_argument("--tests", action="store_true", help="compile and run csrc/tests/test_*.c")
     parser.add_argument("--only", default="", metavar="NAMES", help="tests to run, e.g. test_base,test_math")
-    parser.add_argument("--sanitize", action="store_true", help="AddressSanitizer and UBSan")
-    parser.add_argument("--serial", action="store_true", help="compile as where there is no OpenMP")
+    parser.add_argument("--sanitize", choices=SANITIZE_FLAGS, help="AddressSanitizer and UBSan, or ThreadSanitizer")
+    parser.add_argument(
+        "--threads", choices=THREAD_FILES, help=f"what runs them; default ${THREADS_VARIABLE}, else as the compiler can"
+    )
     parser.add_argument("--werror", action="store_true", help="warnings are errors")
     parser.add_argument("--folders", default="", metavar="NAMES", help="compile these folders of csrc alone, e.g. base")
     parser.add_argument("--keep-going", action="store_true", help="test what compiles; still fails at the end")
@@ -433,14 +472,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             target=options.target,
             sanitize=options.sanitize,
             werror=options.werror,
-            openmp=not options.serial,
+            threads=options.threads,
         )
         folders = [name for name in options.folders.split(",") if name]
         objects, failures = compile_all(
             toolchain, options.out, options.jobs, folders=folders, keep_going=options.keep_going
         )
-        threads = "OpenMP" if toolchain.openmp else "serial"
-        print(f"{len(objects)} objects for {toolchain.machine} ({threads}) in {options.out}", flush=True)
+        print(f"{len(objects)} objects for {toolchain.machine} ({toolchain.threads}) in {options.out}", flush=True)
         passed = run_tests(toolchain, objects, options.out, only, options.jobs) if options.tests else True
     except BuildError as error:
         print(error, file=sys.stderr)

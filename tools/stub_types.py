@@ -699,8 +699,8 @@ RETURNS_BY_TYPE = {
         "is_floating_point _is_borrowed is_same_size is_pinned"
     ),
     "_int": (
-        "get_num_threads initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension nelement numel "
-        "storage_offset get_device steps_done"
+        "get_num_threads threads_refused initial_seed level_of vmap_depth seed data_ptr dim element_size ndimension "
+        "nelement numel storage_offset get_device steps_done"
     ),
     "None": (
         "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "

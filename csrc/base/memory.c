@@ -4,6 +4,9 @@
  *            asks for the same sizes again costs a list pop and no page faults;
  *   blocks   16-byte size classes carved from 64 KiB slabs of 2 MiB regions; a region that empties goes back to the system;
  *   scratch  per-thread, grow-only.
+ *
+ * Caches hide a use after free from AddressSanitizer: what was given back is soon somebody else's.  FBP_MEMORY_CACHES=0,
+ * which the sanitized builds set, asks the system for every array and block, and for no byte more than is wanted.
  */
 #define _DEFAULT_SOURCE /* posix_memalign, madvise */
 #include "base/memory.h"
@@ -14,6 +17,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#ifndef FBP_MEMORY_CACHES
+#define FBP_MEMORY_CACHES 1
+#endif
 
 static _Atomic int64_t allocations, live_bytes, peak_bytes, live_blocks, slab_bytes;
 
@@ -63,6 +70,9 @@ static inline void cache_acquire(void) {
 }
 static inline void cache_release(void) { atomic_flag_clear_explicit(&cache_lock, memory_order_release); }
 
+/* A process that forks while another thread is at the cache would hand its child a lock that no one there can open. */
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(cache_acquire, cache_release, cache_release); }
+
 /* Round up to 64 * {4, 5, 6, 7} * 2^k; *class is its index.  Waste is at most a fifth. */
 static size_t array_class(size_t bytes, int *class) {
     size_t lines = (bytes + FBP_ALIGNMENT - 1) / FBP_ALIGNMENT;
@@ -79,9 +89,13 @@ static size_t array_class(size_t bytes, int *class) {
     return (quarter << shift) * FBP_ALIGNMENT;
 }
 
+/* Whether an array of so many bytes comes from the cache and goes back to it. */
+static inline bool is_cached(size_t bytes) { return FBP_MEMORY_CACHES && bytes <= CACHED_MAX_BYTES; }
+
 void *fbp_memory_get(size_t bytes) {
-    if (bytes > CACHED_MAX_BYTES) {
-        size_t rounded = (bytes + FBP_ALIGNMENT - 1) & ~(size_t)(FBP_ALIGNMENT - 1);
+    if (!is_cached(bytes)) {
+        const size_t step = FBP_MEMORY_CACHES ? FBP_ALIGNMENT : 1;
+        size_t rounded = bytes ? (bytes + step - 1) / step * step : step;
         void *memory = rounded < bytes ? NULL : system_get(rounded, FBP_ALIGNMENT);
         if (memory) count_live((int64_t)bytes);
         return memory;
@@ -103,7 +117,7 @@ void *fbp_memory_get(size_t bytes) {
 void fbp_memory_free(void *memory, size_t bytes) {
     if (!memory) return;
     count_live(-(int64_t)bytes);
-    if (bytes <= CACHED_MAX_BYTES) {
+    if (is_cached(bytes)) {
         int class;
         size_t rounded = array_class(bytes, &class);
         cache_acquire();
@@ -236,8 +250,11 @@ static void slab_empty(slab *s) {
     free((char *)r - SLAB_HEADER);
 }
 
+/* Whether a block of so many bytes is carved from a slab. */
+static inline bool is_carved(size_t bytes) { return FBP_MEMORY_CACHES && bytes <= BLOCK_MAX; }
+
 void *fbp_block_get(size_t bytes) {
-    if (bytes > BLOCK_MAX) {
+    if (!is_carved(bytes)) {
         void *memory = fbp_memory_get(bytes);
         if (memory) atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
         return memory;
@@ -261,7 +278,7 @@ void *fbp_block_get(size_t bytes) {
 void fbp_block_free(void *block, size_t bytes) {
     if (!block) return;
     atomic_store_explicit(&live_blocks, atomic_load_explicit(&live_blocks, memory_order_relaxed) - 1, memory_order_relaxed);
-    if (bytes > BLOCK_MAX) {
+    if (!is_carved(bytes)) {
         fbp_memory_free(block, bytes);
         return;
     }

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
 #include "exec/chain.h"
 #include "exec/scalars.h"
 #include "kernels/kernels.h"
@@ -252,12 +253,19 @@ void fbp_plan_end(fbp_plan *plan) {
     for (int32_t i = 0; i < plan->draw_count; i++) plan->draws[i].generator->offset += plan->draws[i].blocks;
 }
 
-fbp_status fbp_plan_run(fbp_plan *plan) {
+static fbp_status run_steps(fbp_plan *plan) {
     fbp_plan_begin(plan);
     const fbp_step *step = plan->steps, *end = step + plan->program->line_count;
     for (; step < end; step++) FBP_TRY(fbp_step_run(plan, step));
     fbp_plan_end(plan);
     return FBP_OK;
+}
+
+fbp_status fbp_plan_run(fbp_plan *plan) {
+    int *depth = fbp_host_enter();
+    const fbp_status status = run_steps(plan);
+    fbp_host_leave(depth);
+    return status;
 }
 
 fbp_status fbp_plan_run_timed(fbp_plan *plan, double *seconds) {
@@ -292,10 +300,13 @@ static void bind_batch(fbp_plan *plan, const fbp_pass *pass, int64_t i) {
 }
 
 fbp_status fbp_plan_pass(fbp_plan *plan, const fbp_pass *pass, int64_t begin, int64_t end, int64_t *done) {
-    for (int64_t i = begin; i < end; i++) {
+    int *depth = fbp_host_enter(); /* between its runs as well */
+    fbp_status status = FBP_OK;
+    for (int64_t i = begin; i < end && status == FBP_OK; i++) {
         bind_batch(plan, pass, i);
-        FBP_TRY(plan->checked ? fbp_plan_run_checked(plan) : fbp_plan_run(plan));
-        ++*done;
+        status = plan->checked ? fbp_plan_run_checked(plan) : fbp_plan_run(plan);
+        if (status == FBP_OK) ++*done;
     }
-    return FBP_OK;
+    fbp_host_leave(depth);
+    return status;
 }

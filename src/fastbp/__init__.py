@@ -184,11 +184,13 @@ def show_config() -> str:
     ...
     """
     cpu = _core.cpu_information()
+    refused = _core.threads_refused()
     lines = [
         f"fastbp {__version__}",
         f"kernels      {_core.get_isa()} (this CPU also runs: {', '.join(_core.available_isas()[:-1])})",
         f"threads      {_core.get_num_threads()} of {cpu['usable']} usable cores, {cpu['cores']} in the machine, "
-        f"by {_core.threads_runtime()}",
+        f"by {_core.threads_runtime()}"
+        + (f"; no more than {refused}, for the system refused to start another" if refused else ""),
         f"CPU          {cpu['brand']}, L1 {cpu['l1_bytes'] >> 10} KiB, L2 {cpu['l2_bytes'] >> 10} KiB, "
         f"L3 {cpu['l3_bytes'] >> 10} KiB",
         f"default type {_core.get_default_dtype()!r}",

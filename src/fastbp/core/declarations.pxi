@@ -42,6 +42,7 @@ cdef extern from "base/memory.h" nogil:
 cdef extern from "base/threads.h" nogil:
     int fbp_threads_get()
     void fbp_threads_set(int count)
+    int fbp_threads_refused()
     const char *fbp_threads_runtime()
 
 cdef extern from "base/environment.h" nogil:

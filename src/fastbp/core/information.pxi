@@ -76,8 +76,13 @@ def get_num_threads():
 
 
 def threads_runtime():
-    """What runs the threads: "OpenMP" with its version, or "serial"."""
+    """What runs the threads: "OpenMP" with its version, or "a pool of POSIX threads"."""
     return fbp_threads_runtime().decode()
+
+
+def threads_refused():
+    """How many threads there were when the system refused to start another: from then on the most there are. 0 when it never did."""
+    return fbp_threads_refused()
 
 
 cdef class threads:
