@@ -185,6 +185,10 @@ class Plan:
         count: builtins.int,
     ) -> BatchPass: ...
 """,
+    "HeldTensors": """\
+class HeldTensors:
+    def __init__(self, capacity: builtins.int) -> None: ...
+""",
     "Sweep": """\
 class Sweep(HostRule):
     def replay(self) -> list[Tensor]: ...
@@ -704,7 +708,7 @@ RETURNS_BY_TYPE = {
     ),
     "None": (
         "set_default_dtype slow_ops_forget leave_point set_isa set_num_threads set_rng_state sgd_step adam_step "
-        "note_optimizer backward check_device retain_grad"
+        "note_fork note_optimizer backward check_device retain_grad"
     ),
     "tuple[Tensor, ...]": ("broadcast_tensors chunk meshgrid split unbind atleast_nd hsplit vsplit tensor_split"),
     "builtins.str": "get_isa threads_runtime environment_problems",

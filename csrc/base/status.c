@@ -15,3 +15,7 @@ fbp_status fbp_fail(fbp_status status, const char *format, ...) {
 }
 
 const char *fbp_message(void) { return message; }
+
+fbp_status (*fbp_host_interrupted)(void) = NULL;
+
+fbp_status fbp_interrupted(void) { return fbp_host_interrupted ? fbp_host_interrupted() : FBP_OK; }

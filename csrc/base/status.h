@@ -28,6 +28,11 @@ fbp_status fbp_fail(fbp_status status, const char *format, ...)
 /* Message of this thread's last failure; never NULL, valid until the next one. */
 const char *fbp_message(void);
 
+/* Set by the host: the status of an interruption (Ctrl-C), FBP_OK where there is none. */
+extern fbp_status (*fbp_host_interrupted)(void);
+/* To be asked now and then by what may last, under the host's lock.  Anything of the host's may run in it. */
+fbp_status fbp_interrupted(void);
+
 /* Hand a failure upwards. */
 #define FBP_TRY(expression)                              \
     do {                                                 \

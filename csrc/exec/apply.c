@@ -283,13 +283,19 @@ fbp_status fbp_apply(fbp_op op, int count, fbp_tensor *const *inputs, const void
     }
     prepared p;
     fbp_call ready;
+    const fbp_mode *mode = fbp_mode_get();
+    const bool holds = mode->anomaly || mode->vmap_count; /* the host is asked on the way, and handles may come to stand for other nodes */
+    for (int i = 0; holds && i < count; i++)
+        if (inputs[i]) fbp_retain(inputs[i]);
     fbp_status status = prepare(&call, &p, &ready);
     if (status == FBP_OK) status = apply_prepared(&ready, out);
-    if (status == FBP_OK && fbp_mode_get()->anomaly) {
+    if (status == FBP_OK && mode->anomaly) {
         status = fbp_anomaly_made(&ready, !fbp_ops[op].view && fbp_anomaly_watches(&ready), *out);
         if (status != FBP_OK) fbp_release(*out);
     }
     prepared_end(&p);
+    for (int i = 0; holds && i < count; i++)
+        if (inputs[i]) fbp_release(inputs[i]);
     return status;
 }
 

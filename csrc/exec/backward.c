@@ -34,30 +34,86 @@ fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp
     return FBP_OK;
 }
 
-/* ---- the heap of nodes with a pending cotangent -------------------------------------------------------------------------- */
+/* ---- sweeps under way ---------------------------------------------------------------------------------------------------- */
+
+/* Somebody reads what this node has saved: no sweep of another thread, or within a hook, lets go of it meanwhile. */
+typedef struct reader {
+    const fbp_tensor *node; /* NULL: none at the moment */
+    struct reader *next;
+} reader;
+
+enum { INSIDE = 32, /* nodes of a heap that needs no memory of its own */ WORK_BETWEEN_LOOKS = 1 << 12 /* between two looks at signals */ };
 
 typedef struct pass {
     const fbp_backward_request *request;
-    fbp_tensor **heap; /* each holds a reference: a hook may drop the user's last one */
+    fbp_tensor **heap;  /* each holds a reference: a hook may drop the user's last one */
+    fbp_tensor **aside; /* cotangents of heap[] while another pass has its own on the nodes; the second half of the same block */
     int count, capacity;
+    int64_t work;              /* since the latest look at signals */
     const fbp_tensor *watched; /* the node whose rule runs, where what it returns must be finite */
-    struct pass *outer;       /* the pass during whose hook this one was started */
-    fbp_node_list list;       /* with request->inputs: nodes that carry this pass's marks */
-    fbp_tensor **stashed;     /* cotangents of heap[] put aside while an inner pass runs */
-    fbp_tensor *inside[32];
+    fbp_node_list list;        /* with request->inputs: nodes that carry this pass's marks; alive as long as the roots are */
+    reader reads;
+    fbp_tensor *inside[2 * INSIDE];
 } pass;
 
-static _Thread_local pass *active;
+/* Cotangents and marks lie on the nodes, and several sweeps may be under way over one graph: within hooks, and in threads, which take turns
+ * whenever Python runs (hooks, rules, what is freed).  One has its own on the nodes at a time, and each looks whether it is the one before
+ * it uses them.  All this is under the host's lock. */
+static pass *installed;
+static reader *readers;
+
+static void mark(const pass *p);
+static void unmark(const pass *p);
+
+static void put_aside(pass *p) {
+    for (int i = 0; i < p->count; i++) {
+        p->aside[i] = p->heap[i]->cotangent;
+        p->heap[i]->cotangent = NULL;
+    }
+    if (p->request->input_count) unmark(p);
+}
+
+static void take_over(pass *p) {
+    if (installed) put_aside(installed);
+    for (int i = 0; i < p->count; i++) p->heap[i]->cotangent = p->aside[i];
+    if (p->request->input_count) mark(p);
+    installed = p;
+}
+
+static inline void install(pass *p) {
+    if (installed != p) take_over(p);
+}
+
+static void reader_add(reader *r) {
+    r->next = readers;
+    readers = r;
+}
+
+static void reader_remove(reader *r) {
+    reader **at = &readers;
+    while (*at != r) at = &(*at)->next;
+    *at = r->next;
+}
+
+/* Let go of what the node of `own` has saved, unless another reader is at it. */
+static void saved_release(const reader *own, fbp_tensor *node) {
+    for (const reader *r = readers; r; r = r->next)
+        if (r != own && r->node == node) return;
+    fbp_saved_release(node);
+}
+
+/* ---- the heap of nodes with a pending cotangent -------------------------------------------------------------------------- */
 
 static fbp_status heap_push(pass *p, fbp_tensor *node) {
     if (p->count == p->capacity) {
-        size_t bytes = (size_t)p->capacity * sizeof *p->heap;
+        size_t bytes = 2 * (size_t)p->capacity * sizeof *p->heap;
         fbp_tensor **larger = fbp_block_get(2 * bytes);
         if (!larger) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate the list of pending nodes");
-        memcpy(larger, p->heap, bytes);
+        memcpy(larger, p->heap, bytes / 2);
         if (p->heap != p->inside) fbp_block_free(p->heap, bytes);
         p->heap = larger;
         p->capacity *= 2;
+        p->aside = larger + p->capacity;
     }
     node->references++;
     int at = p->count++;
@@ -97,6 +153,7 @@ static void add_into(fbp_tensor *target, const fbp_tensor *g) {
 static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
     double value;
     if (p->watched && fbp_not_finite(part, &value) >= 0) return fbp_host_anomaly(p->watched->op, 0, NULL, part, p->watched);
+    install(p);
     if (!node->cotangent) {
         FBP_TRY(heap_push(p, node));
         node->cotangent = fbp_retain(part);
@@ -109,6 +166,7 @@ static fbp_status cotangent_add(pass *p, fbp_tensor *node, fbp_tensor *part) {
     }
     fbp_tensor *inputs[2] = {total, part}, *sum;
     FBP_TRY(fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &sum));
+    install(p);
     node->cotangent = sum;
     fbp_release(total);
     return FBP_OK;
@@ -130,39 +188,59 @@ static fbp_status add_in_place(fbp_tensor *target, fbp_tensor *g) {
     return status;
 }
 
+/* t's gradient is `fresh`, which is taken over. */
+static fbp_status gradient_set(fbp_tensor *t, fbp_tensor *fresh) {
+    fbp_tensor **place = fbp_gradient_place(t);
+    if (!place) {
+        fbp_release(fresh);
+        return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a gradient");
+    }
+    fbp_tensor *old = *place;
+    *place = fresh;
+    if (old) fbp_release(old);
+    return FBP_OK;
+}
+
+/* The sum of two gradients, as a new tensor. */
+static fbp_status gradient_sum(fbp_tensor *old, fbp_tensor *g, fbp_tensor **out) {
+    fbp_tensor *inputs[2] = {old, g};
+    return fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, out);
+}
+
+/* t.grad += g where there is one already, and more is to be done than to add to its elements. */
+static fbp_status gradient_add(fbp_tensor *t, fbp_tensor *old, fbp_tensor *g, bool create_graph, fbp_capture *capture) {
+    const bool able = !create_graph && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) &&
+                      fbp_writable("backward", old) == FBP_OK;
+    const bool stays = able && capture && fbp_capture_is_seen(capture, old); /* the same tensor */
+    fbp_tensor *sum;
+    fbp_retain(old); /* who has it besides may drop it */
+    fbp_status status;
+    if (able && !capture && !old->storage->symbolic && !g->storage->symbolic) {
+        status = add_in_place(old, g);
+    } else {
+        status = gradient_sum(old, g, &sum);
+        if (status == FBP_OK && stays) {
+            status = fbp_capture_write(capture, old, sum);
+            fbp_release(sum);
+        } else if (status == FBP_OK) {
+            status = gradient_set(t, sum);
+        }
+    }
+    fbp_release(old);
+    return status;
+}
+
 fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph) {
-    fbp_autograd *extra = fbp_autograd_get(t);
-    if (!extra) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a gradient");
     if (fbp_level(g) > fbp_level(t))
         return fbp_fail(FBP_ERROR_RUNTIME, "backward(): a gradient of shape %s inside of vmap has no place in a .grad outside of it; use "
                                            "func.grad or autograd.grad, and return the gradient", fbp_tensor_shape_text(g));
-    fbp_tensor *old = extra->gradient, *fresh;
     fbp_capture *capture = fbp_capture_get();
-    if (capture) {
-        fbp_capture_gradient(capture, t, false);
-        if (capture->failed) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a list of gradients");
-    }
-    if (!old) {
-        if (create_graph || fbp_is_exclusive(g)) fresh = fbp_retain(g);
-        else FBP_TRY(fbp_contiguous_copy(g, &fresh));
-        extra->gradient = fresh;
-        return FBP_OK;
-    }
-    const bool able = !create_graph && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) &&
-                      fbp_writable("backward", old) == FBP_OK;
-    if (capture && able && fbp_capture_is_seen(capture, old)) { /* it stays the same tensor */
-        fbp_tensor *both[2] = {old, g}, *sum;
-        FBP_TRY(fbp_apply(FBP_OP_add, 2, both, NULL, 0, &sum));
-        fbp_status status = fbp_capture_write(capture, old, sum);
-        fbp_release(sum);
-        return status;
-    }
-    if (able && !capture && !old->storage->symbolic && !g->storage->symbolic) return add_in_place(old, g);
-    fbp_tensor *inputs[2] = {old, g};
-    FBP_TRY(fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &fresh));
-    extra->gradient = fresh;
-    fbp_release(old);
-    return FBP_OK;
+    if (capture) FBP_TRY(fbp_capture_gradient(capture, t, false));
+    fbp_tensor *old = fbp_gradient_get(t), *fresh;
+    if (old) return gradient_add(t, old, g, create_graph, capture);
+    if (create_graph || fbp_is_exclusive(g)) fresh = fbp_retain(g);
+    else FBP_TRY(fbp_contiguous_copy(g, &fresh));
+    return gradient_set(t, fresh);
 }
 
 /* ---- one node ------------------------------------------------------------------------------------------------------------------ */
@@ -212,6 +290,7 @@ static fbp_status propagate(pass *p, fbp_tensor *node, int which, fbp_tensor *g,
     fbp_tensor *input = fbp_input(node, which), *part = NULL;
     fbp_status status = FBP_OK;
     if (node->flags & FBP_HOST_RULE) {
+        install(p); /* outputs of a rule look at the cotangent of their hub */
         FBP_TRY(fbp_host_pull(*(void **)fbp_attributes(node), which, g, p->request->create_graph, last, &part));
         if (part) {
             status = cotangent_add(p, input, part);
@@ -241,16 +320,20 @@ fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, f
     *out = NULL;
     FBP_TRY(saved_check(node));
     if (node->flags & FBP_HOST_RULE) return fbp_host_pull(*(void **)fbp_attributes(node), which, g, false, true, out);
+    reader reads = {.node = node};
+    reader_add(&reads);
     mode->grad_enabled = false;
     if (!fbp_same_shape(fbp_input(node, which), node) || !fbp_pull_fused(node, which, g, false, out, &status))
         status = pull_built(node, which, g, fit, out);
     mode->grad_enabled = grad_enabled;
+    reader_remove(&reads);
     return status;
 }
 
 /* A point at which a transform has differentiated takes no gradient from sweeps that do not ask for it: nobody could see it, and a plan
  * would take it for state that changes from call to call. */
-static bool is_wanted(const pass *p, const fbp_tensor *t) {
+static bool is_wanted(pass *p, const fbp_tensor *t) {
+    if (p->request->input_count) install(p);
     return fbp_requires_grad(t) && (p->request->input_count ? t->flags & FBP_WANTED : !(t->flags & FBP_POINT_LEFT));
 }
 
@@ -282,7 +365,7 @@ static bool is_input(const fbp_backward_request *request, const fbp_tensor *node
 }
 
 /* The last input to which the sweep goes on; -1 at a requested input with nothing wanted behind it, which is then left as it is. */
-static int last_wanted(const pass *p, const fbp_tensor *node) {
+static int last_wanted(pass *p, const fbp_tensor *node) {
     int i = (int)node->edge_count - 1;
     while (i >= 0 && !(fbp_input(node, i) && is_wanted(p, fbp_input(node, i)))) i--;
     return i;
@@ -326,13 +409,15 @@ static fbp_status visit(pass *p, fbp_tensor *node) {
         if (status == FBP_OK && node->autograd && node->autograd->hooks && (request->input_count == 0 || request->accumulate))
             status = fbp_host_accumulated(node->autograd->hooks, node);
     } else if (status == FBP_OK && (last = last_wanted(p, node)) >= 0 && (status = saved_check(node)) == FBP_OK) {
+        p->reads.node = node;
         if (!request->create_graph) status = make_flat(node, &g);
         uint8_t anomaly = watch(p, node, g);
         for (int i = 0; i <= last && status == FBP_OK; i++)
             if (fbp_input(node, i) && is_wanted(p, fbp_input(node, i))) status = propagate(p, node, i, g, i == last);
         fbp_mode_get()->anomaly = anomaly;
         p->watched = NULL;
-        if (!request->retain_graph && status == FBP_OK) fbp_saved_release(node);
+        p->reads.node = NULL;
+        if (!request->retain_graph && status == FBP_OK) saved_release(&p->reads, node);
     }
     fbp_release(g);
     return status;
@@ -356,30 +441,14 @@ static void unmark(const pass *p) {
     for (int i = 0; i < p->request->input_count; i++) p->request->inputs[i]->flags &= (uint16_t)~FBP_WANTED;
 }
 
-/* The pass around this one whose marks are set. */
-static const pass *marking_outer(const pass *p) {
-    const pass *outer = p->outer;
-    while (outer && !outer->request->input_count) outer = outer->outer;
-    return outer;
-}
-
-/* All nodes of a pass with requested inputs, marked.  A pass around it takes its own marks away meanwhile. */
+/* All nodes of a pass with requested inputs, marked. */
 static fbp_status marks_begin(pass *p) {
     const fbp_backward_request *request = p->request;
-    const pass *outer = marking_outer(p);
-    if (outer) unmark(outer);
     for (int i = 0; i < request->input_count && request->ends_there; i++) request->inputs[i]->flags |= FBP_VISITED; /* no way past them */
     fbp_status status = fbp_walk(request->root_count, request->roots, true, fbp_walk_oldest(request->input_count, request->inputs), &p->list);
     for (int i = 0; i < request->input_count; i++) request->inputs[i]->flags &= (uint16_t)~FBP_VISITED;
     if (status == FBP_OK) mark(p);
     return status;
-}
-
-static void marks_end(pass *p) {
-    unmark(p);
-    fbp_walk_end(&p->list);
-    const pass *outer = marking_outer(p);
-    if (outer) mark(outer);
 }
 
 /* ---- the sweep ------------------------------------------------------------------------------------------------------------------------ */
@@ -408,61 +477,70 @@ static fbp_status seed(pass *p, int i) {
     return status;
 }
 
-/* A pass started inside another's hook must not see the other's pending cotangents. */
-static fbp_status stash(pass *outer) {
-    if (!outer || !outer->count) return FBP_OK;
-    outer->stashed = malloc((size_t)outer->count * sizeof *outer->stashed);
-    if (!outer->stashed) return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot put an outer pass aside");
-    for (int i = 0; i < outer->count; i++) {
-        outer->stashed[i] = outer->heap[i]->cotangent;
-        outer->heap[i]->cotangent = NULL;
-    }
-    return FBP_OK;
+static void pass_begin(pass *p, const fbp_backward_request *request) {
+    p->request = request;
+    p->heap = p->inside;
+    p->aside = p->inside + INSIDE;
+    p->capacity = INSIDE;
+    reader_add(&p->reads);
+    install(p);
 }
 
-static void unstash(pass *outer) {
-    if (!outer || !outer->stashed) return;
-    for (int i = 0; i < outer->count; i++) outer->heap[i]->cotangent = outer->stashed[i];
-    free(outer->stashed);
-    outer->stashed = NULL;
-}
-
+/* No scratch is left, whatever has happened. */
 static void pass_end(pass *p) {
-    for (int i = 0; i < p->count; i++) { /* after a failure: cotangents that were still pending */
-        fbp_release(p->heap[i]->cotangent);
-        p->heap[i]->cotangent = NULL;
-        node_release(p->heap[i]);
+    while (p->count) { /* after a failure: cotangents that were still pending */
+        install(p);
+        fbp_tensor *node = p->heap[--p->count], *cotangent = node->cotangent;
+        node->cotangent = NULL;
+        fbp_release(cotangent);
+        node_release(node);
     }
-    if (p->heap != p->inside) fbp_block_free(p->heap, (size_t)p->capacity * sizeof *p->heap);
+    install(p);
+    if (p->request->input_count) unmark(p);
+    installed = NULL;
+    reader_remove(&p->reads);
+    fbp_walk_end(&p->list);
+    if (p->heap != p->inside) fbp_block_free(p->heap, 2 * (size_t)p->capacity * sizeof *p->heap);
+}
+
+/* Signals are looked at now and then: a sweep may last. */
+static fbp_status look(pass *p, const fbp_tensor *node) {
+    p->work += 1 + node->numel / 1024;
+    if (p->work < WORK_BETWEEN_LOOKS) return FBP_OK;
+    p->work = 0;
+    return fbp_interrupted();
+}
+
+static fbp_status sweep(pass *p) {
+    const fbp_backward_request *request = p->request;
+    fbp_status status = request->input_count ? marks_begin(p) : FBP_OK;
+    for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(p, i);
+    while (p->count && status == FBP_OK) {
+        install(p);
+        fbp_tensor *node = heap_pop(p);
+        status = visit(p, node);
+        if (status == FBP_OK) status = look(p, node);
+        node_release(node);
+    }
+    return status;
 }
 
 fbp_status fbp_backward(const fbp_backward_request *request) {
-    pass p = {.request = request, .capacity = sizeof p.inside / sizeof *p.inside, .outer = active};
+    pass p = {0};
     fbp_mode *mode = fbp_mode_get();
     const bool grad_enabled = mode->grad_enabled;
     const uint64_t quiet_level = mode->quiet_level, level = fbp_level_of(request->root_count, request->roots);
     fbp_program *program = mode->capture ? mode->capture->program : NULL;
-    p.heap = p.inside;
-    FBP_TRY(stash(active));
-    active = &p;
+    pass_begin(&p, request);
     /* A sweep that is not recorded is so on its own level: what lies behind batched tensors belongs to others. */
     if (request->create_graph) mode->quiet_level = UINT64_MAX;
     else if (level > 0 && level < quiet_level) mode->quiet_level = level;
     mode->grad_enabled = request->create_graph || (level > 0 && grad_enabled);
     if (program) program->sweep++;
-    fbp_status status = request->input_count ? marks_begin(&p) : FBP_OK;
-    for (int i = 0; i < request->root_count && status == FBP_OK; i++) status = seed(&p, i);
-    while (p.count && status == FBP_OK) {
-        fbp_tensor *node = heap_pop(&p);
-        status = visit(&p, node);
-        node_release(node);
-    }
+    const fbp_status status = sweep(&p);
     mode->grad_enabled = grad_enabled;
     mode->quiet_level = quiet_level;
     if (program) program->sweep--;
     pass_end(&p);
-    if (request->input_count) marks_end(&p);
-    active = p.outer;
-    unstash(active);
     return status;
 }

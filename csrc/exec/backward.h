@@ -18,7 +18,8 @@ typedef struct fbp_backward_request {
     bool accumulate;                /* with inputs: add into their .grad instead of results */
 } fbp_backward_request;
 
-/* One sweep in reverse topological order.  On failure leaves that were not reached yet keep their gradients, and no scratch is left. */
+/* One sweep in reverse topological order.  On failure leaves that were not reached yet keep their gradients, and no scratch is left.
+ * The caller holds roots and inputs.  Sweeps of several threads over one graph may be under way, the host's lock going to and fro. */
 fbp_status fbp_backward(const fbp_backward_request *request);
 
 /* Tensor hooks live in the host: `g` may be replaced.  Set once by the binding. */
@@ -38,6 +39,10 @@ fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp
  * broadcasts to it), before the sum over what was broadcast.  RuntimeError when saved values are gone or changed. */
 fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bool fit, fbp_tensor **out);
 
+/* t's gradient as the calling thread sees it, NULL for none: within a capture, what the function makes of it is its own (capture.h). */
+fbp_tensor *fbp_gradient_get(const fbp_tensor *t);
+/* Where it stands; NULL when memory is out.  A capture must know the leaf (fbp_capture_gradient). */
+fbp_tensor **fbp_gradient_place(fbp_tensor *t);
 /* t.grad += g (t.grad = g when there is none), as a leaf does it at the end of a sweep. */
 fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bool create_graph);
 

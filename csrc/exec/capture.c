@@ -6,6 +6,37 @@
 
 #include "exec/apply.h"
 
+/* ---- tables of tensors: they lie in the capture, not in the tensors, since other threads may capture them at the same time ---- */
+
+typedef const fbp_tensor *(*entry_fn)(const fbp_capture *capture, int32_t i);
+
+static const fbp_tensor *seen_at(const fbp_capture *capture, int32_t i) { return capture->seen[i]; }
+static const fbp_tensor *leaf_at(const fbp_capture *capture, int32_t i) { return capture->leaves[i].leaf; }
+
+/* Where a tensor's number stands in a hash table, or would stand; the table has room. */
+static int32_t *table_place(int32_t *table, int32_t size, const fbp_tensor *t, entry_fn entry, const fbp_capture *capture) {
+    const size_t mask = (size_t)size - 1;
+    size_t at = (size_t)t / sizeof(void *) * 0x9e3779b97f4a7c15u >> 20 & mask;
+    while (table[at] >= 0 && entry(capture, table[at]) != t) at = (at + 1) & mask;
+    return &table[at];
+}
+
+/* Room for one more than `count`. */
+static bool table_grow(int32_t **table, int32_t *size, int32_t count, entry_fn entry, const fbp_capture *capture) {
+    if (2 * (count + 1) <= *size) return true;
+    const int32_t larger = *size ? 2 * *size : 64;
+    int32_t *made = malloc((size_t)larger * sizeof *made);
+    if (!made) return false;
+    free(*table);
+    *table = made;
+    *size = larger;
+    memset(made, -1, (size_t)larger * sizeof *made);
+    for (int32_t i = 0; i < count; i++) *table_place(made, larger, entry(capture, i), entry, capture) = i;
+    return true;
+}
+
+/* ---- beginning and end ---- */
+
 fbp_status fbp_capture_begin(fbp_capture **out) {
     fbp_mode *mode = fbp_mode_get();
     if (mode->capture)
@@ -37,18 +68,9 @@ void fbp_capture_resume(fbp_capture *capture) {
     fbp_storage_mark(capture != NULL);
 }
 
-static void gradient_set(fbp_tensor *leaf, fbp_tensor *gradient) {
-    fbp_autograd *extra = fbp_autograd_get(leaf);
-    if (extra) extra->gradient = gradient;
-}
-
 void fbp_capture_end(fbp_capture *capture) {
+    (void)capture;
     fbp_capture_pause();
-    for (int32_t i = 0; i < capture->leaf_count; i++) {
-        fbp_leaf_change *change = &capture->leaves[i];
-        change->after = change->leaf->autograd ? change->leaf->autograd->gradient : NULL;
-        gradient_set(change->leaf, change->before ? fbp_retain(change->before) : NULL);
-    }
 }
 
 void fbp_capture_free(fbp_capture *capture) {
@@ -62,6 +84,7 @@ void fbp_capture_free(fbp_capture *capture) {
     free(capture->seen);
     free(capture->seen_table);
     free(capture->leaves);
+    free(capture->leaf_table);
     free(capture->generators);
     fbp_program_free(capture->program);
     free(capture);
@@ -173,17 +196,42 @@ fbp_status fbp_capture_update(fbp_capture *capture, fbp_op op, int count, fbp_te
     return FBP_OK;
 }
 
-void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced) {
-    for (int32_t i = capture->leaf_count - 1; i >= 0; i--)
-        if (capture->leaves[i].leaf == leaf) return;
-    if (!fbp_list_grow((void **)&capture->leaves, capture->leaf_count, &capture->leaf_capacity, sizeof *capture->leaves)) {
+/* What the capture knows of a leaf's gradient, NULL where it does not know the leaf. */
+static fbp_leaf_change *change_of(const fbp_capture *capture, const fbp_tensor *leaf) {
+    if (!capture->leaf_table_size) return NULL;
+    const int32_t i = *table_place(capture->leaf_table, capture->leaf_table_size, leaf, leaf_at, capture);
+    return i < 0 ? NULL : &capture->leaves[i];
+}
+
+fbp_status fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bool replaced) {
+    if (change_of(capture, leaf)) return FBP_OK;
+    if (!table_grow(&capture->leaf_table, &capture->leaf_table_size, capture->leaf_count, leaf_at, capture) ||
+        !fbp_list_grow((void **)&capture->leaves, capture->leaf_count, &capture->leaf_capacity, sizeof *capture->leaves)) {
         capture->failed = true;
-        return;
+        return fbp_fail(FBP_ERROR_MEMORY, "backward: cannot allocate a list of gradients");
     }
     fbp_tensor *before = leaf->autograd ? leaf->autograd->gradient : NULL;
+    *table_place(capture->leaf_table, capture->leaf_table_size, leaf, leaf_at, capture) = capture->leaf_count;
     capture->leaves[capture->leaf_count++] =
-        (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .replaced_first = replaced,
-                          .held = before && before->handle};
+        (fbp_leaf_change){.leaf = fbp_retain(leaf), .before = before ? fbp_retain(before) : NULL, .after = before ? fbp_retain(before) : NULL,
+                          .replaced_first = replaced, .held = before && before->handle};
+    return FBP_OK;
+}
+
+fbp_tensor *fbp_gradient_get(const fbp_tensor *t) {
+    const fbp_capture *capture = fbp_mode_get()->capture;
+    const fbp_leaf_change *change = capture ? change_of(capture, t) : NULL;
+    return change ? change->after : t->autograd ? t->autograd->gradient : NULL;
+}
+
+fbp_tensor **fbp_gradient_place(fbp_tensor *t) {
+    fbp_capture *capture = fbp_mode_get()->capture;
+    if (capture) {
+        fbp_leaf_change *change = change_of(capture, t);
+        return change ? &change->after : NULL;
+    }
+    fbp_autograd *extra = fbp_autograd_get(t);
+    return extra ? &extra->gradient : NULL;
 }
 
 bool fbp_capture_is_seen(const fbp_capture *capture, const fbp_tensor *gradient) {
@@ -194,34 +242,12 @@ bool fbp_capture_is_seen(const fbp_capture *capture, const fbp_tensor *gradient)
     return buffer >= 0 && capture->program->buffers[buffer].kind != FBP_BUFFER_ARENA;
 }
 
-/* Where a tensor's number stands in the table of those seen, or would stand; the table has room. */
-static int32_t *seen_place(const fbp_capture *capture, const fbp_tensor *t) {
-    const size_t mask = (size_t)capture->seen_table_size - 1;
-    size_t at = (size_t)t / sizeof(void *) * 0x9e3779b97f4a7c15u >> 20 & mask;
-    while (capture->seen_table[at] >= 0 && capture->seen[capture->seen_table[at]] != t) at = (at + 1) & mask;
-    return &capture->seen_table[at];
-}
-
-/* Room for one more; the marks lie in the capture, not in the tensors, since other threads may capture them at the same time. */
-static bool seen_table_grow(fbp_capture *capture) {
-    if (2 * (capture->seen_count + 1) <= capture->seen_table_size) return true;
-    const int32_t size = capture->seen_table_size ? 2 * capture->seen_table_size : 64;
-    int32_t *table = malloc((size_t)size * sizeof *table);
-    if (!table) return false;
-    free(capture->seen_table);
-    capture->seen_table = table;
-    capture->seen_table_size = size;
-    memset(table, -1, (size_t)size * sizeof *table);
-    for (int32_t i = 0; i < capture->seen_count; i++) *seen_place(capture, capture->seen[i]) = i;
-    return true;
-}
-
 void fbp_capture_see(fbp_capture *capture, fbp_tensor *t) {
-    if (!seen_table_grow(capture)) {
+    if (!table_grow(&capture->seen_table, &capture->seen_table_size, capture->seen_count, seen_at, capture)) {
         capture->failed = true;
         return;
     }
-    int32_t *place = seen_place(capture, t);
+    int32_t *place = table_place(capture->seen_table, capture->seen_table_size, t, seen_at, capture);
     if (*place >= 0) return;
     if (!fbp_list_grow((void **)&capture->seen, capture->seen_count, &capture->seen_capacity, sizeof *capture->seen)) {
         capture->failed = true;

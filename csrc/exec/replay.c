@@ -81,8 +81,8 @@ fbp_status fbp_replay_new(const fbp_program *program, int32_t update_count, fbp_
         return status;
     }
     for (int32_t i = 0; i < program->draw_count; i++) {
-        const fbp_generator *generator = program->draws[i].generator;
-        r->places[i] = (fbp_generator){generator->seed, generator->offset + program->draws[i].offset};
+        const fbp_generator place = fbp_generator_take(program->draws[i].generator, 0);
+        r->places[i] = (fbp_generator){place.seed, place.offset + program->draws[i].offset};
     }
     *out = r;
     return FBP_OK;

@@ -234,14 +234,17 @@ void fbp_plan_begin(fbp_plan *plan) {
             if (p->lines[i].kind == FBP_LINE_UPDATE) list_tensors(&plan->steps[i]);
         plan->moved = false;
     }
+    for (int32_t i = 0; i < plan->draw_count; i++) plan->draws[i].place = fbp_generator_take(plan->draws[i].generator, plan->draws[i].blocks);
     for (int32_t i = 0; p->draw_count && i < p->line_count; i++) {
         const fbp_line *line = &p->lines[i];
         if (line->kind != FBP_LINE_OP || line->slot < 0) continue;
         const fbp_draw *draw = &p->draws[line->slot];
-        const fbp_generator *generator = draw->generator;
+        const fbp_generator *place = draw->generator; /* of a derivative: the place itself */
+        for (int32_t k = 0; k < plan->draw_count; k++)
+            if (plan->draws[k].generator == draw->generator) place = &plan->draws[k].place;
         fbp_source_attribute *source = line->attributes;
-        source->seed = generator->seed;
-        source->offset = generator->offset + draw->offset;
+        source->seed = place->seed;
+        source->offset = place->offset + draw->offset;
     }
 }
 
@@ -250,7 +253,6 @@ void fbp_plan_end(fbp_plan *plan) {
         const fbp_update_slot *slot = &plan->updates[i];
         for (int32_t k = 0; k < slot->count; k++) slot->steps[k] += slot->strides[k];
     }
-    for (int32_t i = 0; i < plan->draw_count; i++) plan->draws[i].generator->offset += plan->draws[i].blocks;
 }
 
 static fbp_status run_steps(fbp_plan *plan) {

@@ -19,10 +19,11 @@ typedef struct fbp_update_slot {
     int64_t *strides;   /* [count]: steps that a run adds: lines of one optimizer that update it */
 } fbp_update_slot;
 
-/* A generator that the plan draws from, and how many blocks a run takes. */
+/* A generator that the plan draws from, and how many blocks a run takes: at its beginning, since others draw from it meanwhile. */
 typedef struct fbp_draw_slot {
     fbp_generator *generator;
     uint64_t blocks;
+    fbp_generator place;      /* where the latest run began */
 } fbp_draw_slot;
 
 typedef struct fbp_step {
@@ -52,7 +53,7 @@ fbp_status fbp_plan_new(fbp_program *program, int update_count, int draw_count, 
 void fbp_plan_free(fbp_plan *plan);
 /* The elements of `buffer` begin at `base` from now on. */
 void fbp_plan_bind(fbp_plan *plan, int32_t buffer, char *base);
-/* Before the first line of a run: the numbers that differ from run to run; after the last: steps and places move on. */
+/* Before the first line of a run: the numbers that differ from run to run, places in random sequences among them; after the last: steps. */
 void fbp_plan_begin(fbp_plan *plan);
 void fbp_plan_end(fbp_plan *plan);
 /* Once through.  A failing line's status: lines before it have run. */

@@ -376,21 +376,25 @@ INFER(log_softmax_grad, infer_axis)
 
 fbp_status run_softmax(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
+    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->softmax[out->dtype](out->data, call->inputs[0]->data, f.outer, f.n, f.inner);
     return FBP_OK;
 }
 fbp_status run_log_softmax(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
+    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->log_softmax[out->dtype](out->data, call->inputs[0]->data, f.outer, f.n, f.inner);
     return FBP_OK;
 }
 fbp_status run_softmax_grad(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
+    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->softmax_backward[out->dtype](out->data, call->inputs[0]->data, call->inputs[1]->data, f.outer, f.n, f.inner);
     return FBP_OK;
 }
 fbp_status run_log_softmax_grad(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
+    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->log_softmax_backward[out->dtype](out->data, call->inputs[0]->data, call->inputs[1]->data, f.outer, f.n,
                                                              f.inner);
     return FBP_OK;

@@ -24,6 +24,7 @@ static const pass shaping[] = {
 static fbp_status run_passes(fbp_program *program, const pass *passes) {
     const bool verify = fbp_environment_get()->debug >= 1;
     for (; passes->name; passes++) {
+        FBP_TRY(fbp_interrupted());
         FBP_TRY(passes->run(program));
         if (verify) FBP_TRY(fbp_program_verify(program, passes->name));
     }

@@ -113,7 +113,7 @@ static world make_world(void) {
     fbp_capture_end(capture);
     must(fbp_replay_program(capture->program, &w.captured));
     must(fbp_plan_new(capture->program, 1, 1, &w.plan));
-    w.plan->draws[0] = (fbp_draw_slot){capture->generators[0].generator, capture->generators[0].blocks};
+    w.plan->draws[0] = (fbp_draw_slot){.generator = capture->generators[0].generator, .blocks = capture->generators[0].blocks};
     capture->program = NULL;
     fbp_capture_free(capture);
     fbp_plan_bind(w.plan, w.x_buffer, w.x->data);

@@ -56,7 +56,6 @@ cdef str operands_text(list nodes):
 
 cdef fbp_status report_anomaly(int op, int count, fbp_tensor *const *inputs, const fbp_tensor *made, const fbp_tensor *node) noexcept with gil:
     """The core's callback: the error for an operation that made a number that is not finite."""
-    global pending_error
     cdef double value = 0
     cdef int64_t at
     cdef int i
@@ -85,10 +84,9 @@ cdef fbp_status report_anomaly(int op, int count, fbp_tensor *const *inputs, con
                 text += ", and a value that it saved is not finite already: the forward made it"
             text += (f"; the operation ran{place_text(recorded_lines[node.sequence])}" if node.sequence in recorded_lines else
                      "; the operation ran outside of detect_anomaly(): run the forward within it, too, to see its line")
-        pending_error = RuntimeError(text)
+        return keep_error(RuntimeError(text))
     except BaseException as error:
-        pending_error = error
-    return FBP_ERROR_CALLBACK
+        return keep_error(error)
 
 
 fbp_host_anomaly = report_anomaly

@@ -30,7 +30,12 @@ ctypedef fused element:
 
 cdef list vector_list(const element[:] values):
     """The elements of one axis, of any stride, as Python numbers."""
-    return [values[i] for i in range(values.shape[0])]
+    cdef Py_ssize_t i
+    cdef list found = []
+    for i in range(values.shape[0]):
+        found.append(values[i])
+        look_now_and_then(i)
+    return found
 
 
 cdef list nested_list(Tensor x):

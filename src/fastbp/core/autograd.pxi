@@ -137,19 +137,30 @@ cdef list backward_list(object tensors, str what):
 
 
 cdef fbp_tensor **tensor_array(object tensors, Py_ssize_t n) except NULL:
-    """Borrowed core tensors of a list (None: NULL) in a block for the caller to free."""
+    """Core tensors of a list (None: NULL), held, in a block for free_array(): handles may come to stand for others meanwhile."""
     cdef Py_ssize_t i
     cdef fbp_tensor **array = <fbp_tensor **>fbp_block_get((n + 1) * sizeof(fbp_tensor *))
     if array == NULL:
         raise MemoryError("cannot allocate a list of tensors")
     for i in range(n):
-        array[i] = (<Tensor>tensors[i]).node if tensors[i] is not None else NULL
+        array[i] = fbp_retain((<Tensor>tensors[i]).node) if tensors[i] is not None else NULL
     return array
 
 
 cdef void free_array(fbp_tensor **array, Py_ssize_t n) noexcept:
+    cdef Py_ssize_t i
     if array != NULL:
+        for i in range(n):
+            if array[i] != NULL:
+                fbp_release(array[i])
         fbp_block_free(array, (n + 1) * sizeof(fbp_tensor *))
+
+
+cdef object take_from(fbp_tensor **array, Py_ssize_t i):
+    """What a call has left in an array, None for nothing."""
+    cdef fbp_tensor *found = array[i]
+    array[i] = NULL
+    return wrap(found) if found != NULL else None
 
 
 cdef list run_backward(object roots, object gradients, bint retain_graph, bint create_graph, object inputs, bint accumulate=True,
@@ -189,7 +200,7 @@ cdef list run_backward(object roots, object gradients, bint retain_graph, bint c
     status = fbp_backward(&request)
     found = []
     for i in range(m):
-        found.append(wrap(request.results[i]) if request.results[i] != NULL else None)
+        found.append(take_from(request.results, i))
     free_array(<fbp_tensor **>request.roots, n)
     free_array(<fbp_tensor **>request.cotangents, n)
     if m:
@@ -309,7 +320,7 @@ def forward_gradient(outputs, inputs, tangents, create_graph=True):
     request.tangents = tensor_array(given, m)
     request.results = tensor_array([None] * n, n)
     status = fbp_forward_gradient(&request)
-    found = tuple([wrap(request.results[i]) if request.results[i] != NULL else None for i in range(n)]) if status == FBP_OK else None
+    found = tuple([take_from(request.results, i) for i in range(n)]) if status == FBP_OK else None
     free_array(<fbp_tensor **>request.outputs, n)
     free_array(<fbp_tensor **>request.inputs, m)
     free_array(<fbp_tensor **>request.tangents, m)

@@ -146,7 +146,6 @@ def slow_ops_forget():
 
 cdef fbp_status say_slow(fbp_op op) noexcept with gil:
     """The core's callback: an op runs once an example; where warnings are errors, this one is."""
-    global pending_error
     name = fbp_ops[<int>op].name.decode()
     if name in slow_ops:
         return FBP_OK
@@ -155,8 +154,7 @@ cdef fbp_status say_slow(fbp_op op) noexcept with gil:
         warnings.warn(f"vmap: {name} has no batching rule for these inputs and runs once for each example (this is said once)",
                       RuntimeWarning, stacklevel=2)
     except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
+        return keep_error(error)
     slow_ops.add(name)
     return FBP_OK
 

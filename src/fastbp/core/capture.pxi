@@ -287,7 +287,7 @@ cdef class Capture:
             held = wrap(fbp_retain(leaf))
             if leaf.storage.symbolic and self.argument_of(leaf) < 0:
                 continue
-            now = leaf.autograd.gradient if leaf.autograd != NULL else NULL
+            now = self.capture.leaves[i].after
             result.append((held, fbp_program_value(self.capture.program, now) if now != NULL else None))
         return result
 
@@ -387,7 +387,7 @@ cdef class Capture:
         try:
             for k, one in enumerate(lists):
                 for i in range(n):
-                    tensors[5 * i + k] = (<Tensor?>one[i]).node
+                    tensors[5 * i + k] = fbp_retain((<Tensor?>one[i]).node)
                     if not fbp_is_contiguous(tensors[5 * i + k]) or tensors[5 * i + k].dtype != tensors[5 * i].dtype or \
                             not fbp_same_shape(tensors[5 * i + k], tensors[5 * i]):
                         raise RuntimeError(f"compile: {op}: parameter {i}, its gradient and its state must be contiguous and of one shape and dtype")

@@ -287,6 +287,7 @@ cdef extern from "exec/backward.h" nogil:
     fbp_status fbp_edge_pull(fbp_tensor *node, int which, fbp_tensor *g, bint fit, fbp_tensor **out)
     fbp_status (*fbp_host_hook)(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil
     fbp_status (*fbp_host_accumulated)(void *hooks, fbp_tensor *leaf) noexcept
+    fbp_status (*fbp_host_interrupted)() noexcept with gil
     fbp_status (*fbp_host_pull)(void *object, int which, fbp_tensor *cotangent, c_bool create_graph, c_bool last, fbp_tensor **out) noexcept
     fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp_tensor *value, fbp_tensor **out)
 

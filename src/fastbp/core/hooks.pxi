@@ -39,7 +39,6 @@ cdef void move_hooks(fbp_tensor *before, fbp_tensor *node) noexcept:
 
 cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil:
     """The core's callback: run a tensor's hooks on its gradient, in order."""
-    global pending_error
     cdef Tensor current
     if not (<HookTable>hooks).before:
         return FBP_OK
@@ -62,22 +61,29 @@ cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) no
             replaced[0] = fbp_retain(current.node)
         return FBP_OK
     except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
+        return keep_error(error)
 
 
 cdef fbp_status call_accumulated(void *hooks, fbp_tensor *leaf) noexcept with gil:
     """The core's callback: a leaf has its gradient."""
-    global pending_error
     try:
         for hook in list((<HookTable>hooks).after.values()):
             hook(wrap(fbp_retain(leaf)))
         return FBP_OK
     except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
+        return keep_error(error)
 
 
+cdef fbp_status look_at_signals() noexcept with gil:
+    """The core's callback, now and then in what may last: Ctrl-C, in the main thread."""
+    try:
+        PyErr_CheckSignals()
+        return FBP_OK
+    except BaseException as error:
+        return keep_error(error)
+
+
+fbp_host_interrupted = look_at_signals
 fbp_host_hook = call_hooks
 fbp_host_accumulated = call_accumulated
 

@@ -65,18 +65,21 @@ cdef class HostRule:
         if self.cotangent != cotangent:
             cotangents = token_list(cotangent) if self.is_hub else [wrap(fbp_retain(cotangent))]
             gradients = self.pull(cotangents, create_graph)
-            if self.cotangent != NULL:
-                fbp_release(self.cotangent)
-            self.cotangent = fbp_retain(cotangent)
-            self.gradients = gradients
+            self.answer(cotangent, gradients)
         gradient = self.gradients[which]
         out[0] = fbp_retain((<Tensor>gradient).node) if gradient is not None else NULL
         self.gradients[which] = None  # its only holder is the sweep now, which may then add in place
         if last:
-            fbp_release(self.cotangent)
-            self.cotangent = NULL
-            self.gradients = None
+            self.answer(NULL, None)
         return 0
+
+    cdef void answer(self, fbp_tensor *cotangent, list gradients) noexcept:
+        """These are what the next questions for this cotangent get; another thread's sweep may ask in between, and both ask again."""
+        cdef fbp_tensor *before = self.cotangent
+        held = self.gradients
+        self.cotangent, self.gradients = fbp_retain(cotangent) if cotangent != NULL else NULL, gradients
+        if before != NULL:
+            fbp_release(before)
 
     cdef int push_edges(self, list tangents, fbp_tensor **out) except -1:
         """What forward mode asks."""
@@ -178,24 +181,20 @@ cdef list push_again(list roots, list edges, list tangents):
 
 cdef fbp_status pull_host(void *object, int which, fbp_tensor *cotangent, c_bool create_graph, c_bool last,
                           fbp_tensor **out) noexcept with gil:
-    global pending_error
     try:
         (<HostRule>object).pull_edge(which, cotangent, create_graph, last, out)
         return FBP_OK
     except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
+        return keep_error(error)
 
 
 cdef fbp_status push_host(void *object, int count, fbp_tensor *const *tangents, fbp_tensor **out) noexcept with gil:
-    global pending_error
     try:
         given = [wrap(fbp_retain(<fbp_tensor *>tangents[i])) if tangents[i] != NULL else None for i in range(count)]
         (<HostRule>object).push_edges(given, out)
         return FBP_OK
     except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
+        return keep_error(error)
 
 
 cdef void let_go_host(void *rule) noexcept with gil:

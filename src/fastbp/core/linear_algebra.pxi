@@ -37,9 +37,13 @@ cdef object lapack = None
 
 
 cdef fbp_status call_lapack(const fbp_call *call, fbp_tensor *out) noexcept with gil:
-    """The core's callback: compute a factorization with NumPy.  An exception waits in pending_error."""
-    global pending_error, lapack
+    """The core's callback: compute a factorization with NumPy.  An exception waits (keep_error)."""
+    global lapack
     cdef fbp_matrix_attribute none
+    cdef int i
+    for i in range(call.count):  # while NumPy runs, other threads may make handles stand for other elements
+        fbp_retain(call.inputs[i])
+    fbp_retain(out)
     memset(&none, 0, sizeof(none))
     try:
         if lapack is None:
@@ -52,8 +56,11 @@ cdef fbp_status call_lapack(const fbp_call *call, fbp_tensor *out) noexcept with
                memory_array(out, PyBUF_WRITE), given)
         return FBP_OK
     except BaseException as error:
-        pending_error = error
-        return FBP_ERROR_CALLBACK
+        return keep_error(error)
+    finally:
+        for i in range(call.count):
+            fbp_release(call.inputs[i])
+        fbp_release(out)
 
 
 fbp_host_linear_algebra = call_lapack

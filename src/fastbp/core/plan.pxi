@@ -2,6 +2,11 @@
 
 from cpython.pythread cimport PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock
 
+cdef extern from "pythread.h":
+    int PY_LOCK_ACQUIRED
+    int PY_LOCK_INTR
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
+
 # ---- plans ---------------------------------------------------------------------------------------------------------------------
 
 cdef struct state_slot:
@@ -13,17 +18,43 @@ cdef struct state_slot:
 cdef struct leaf_slot:
     Py_ssize_t argument  # that the leaf is; -1: a tensor from outside
     fbp_tensor *fresh    # held during a run: memory for the gradient, the leaf's own when the run has succeeded
+    fbp_storage *bound_storage  # held during a run: of the gradient that it reads or writes, which other threads may drop
     int32_t gradient     # buffer of the gradient after the call; -1: as it is, -2: none
     int32_t old          # buffer of the gradient that the call reads, -1
     int needs            # 0: no matter; 1: must be None before; 2: must be a tensor
     char *bound          # what `gradient` is bound to
     fbp_tensor *old_like # layout of the gradient that the call reads (held)
     int64_t old_offset   # of its first element in its buffer
+    int64_t count        # elements of `gradient`
+    int dtype
     uint64_t old_sequence # of its node where it must be the very tensor, since others hold it; 0: any will do
 
 cdef struct result_slot:
     int32_t buffer       # -1: not a tensor that the plan computes
     fbp_tensor *like     # its layout
+
+cdef enum verdict:
+    RAN
+    FAILED
+    UNFIT     # the arguments or the world are not those that the plan was made for
+    OVERLAPS  # arguments lie in each other or in what the plan writes: only the function itself is right
+    NESTED    # this thread is in the middle of a run of the plan, which has called Python
+
+# Forks of which this process is the child: a lock that was taken before the latest one has no holder here.
+cdef int forks_seen = 0
+
+
+def note_fork():
+    """This process is the child of a fork."""
+    global forks_seen
+    forks_seen += 1
+
+
+__import__("os").register_at_fork(after_in_child=note_fork)
+
+
+cdef inline bint is_laid_out_as(const fbp_tensor *t, const fbp_tensor *like) noexcept:
+    return t.dtype == like.dtype and t.ndim == like.ndim and memcmp(fbp_shape(t), fbp_shape(like), 2 * t.ndim * sizeof(int64_t)) == 0
 
 
 @cython.final
@@ -53,6 +84,8 @@ cdef class Plan:
     cdef leaf_slot *leaves
     cdef result_slot *results
     cdef int32_t *inputs
+    cdef fbp_tensor **taken       # the arguments' nodes in a run (held): handles may come to stand for others meanwhile
+    cdef bint is_taken
     cdef Py_ssize_t state_count, leaf_count, result_count, input_count, state_bytes, leaf_bytes
     cdef list state_tensors, leaf_tensors, symbols, updates, optimizers, outputs, grad_finals, written_inputs
     cdef Guards guards            # of Python's state; None: there are none
@@ -67,7 +100,11 @@ cdef class Plan:
     cdef list returned_before     # slots of leaves whose gradient as it was before the call is returned
     cdef PlanNumbers numbers      # None: the function looks at no optimizer's numbers
     cdef Py_ssize_t returned      # results that are the function's own
+    # Held from the look at the world until all is written back; then everything else here that changes is the holder's.  Whoever waits
+    # for it lets go of the interpreter's lock, so its holder may take that.
     cdef PyThread_type_lock lock
+    cdef unsigned long holder     # number of the thread that has the lock, 0: none
+    cdef int holder_fork          # forks_seen when it took it
     cdef int threads, default_dtype
     cdef bint grad_enabled, grad_after, check_mode  # recording when the function begins, and when it has run
     cdef object check    # PlanCheck in check mode, else None
@@ -117,6 +154,8 @@ cdef class Plan:
             fbp_block_free(self.places, (self.place_count + 1) * sizeof(fbp_generator))
         if self.inputs != NULL:
             fbp_block_free(self.inputs, (self.input_count + 1) * sizeof(int32_t))
+        if self.taken != NULL:
+            fbp_block_free(self.taken, (self.input_count + 1) * sizeof(fbp_tensor *))
 
     @property
     def peak_bytes(self):
@@ -194,15 +233,15 @@ cdef class Plan:
     cdef fbp_tensor *leaf(self, Py_ssize_t i, list given) noexcept:
         """The leaf of slot i at this call."""
         if self.leaves[i].argument >= 0:
-            return (<Tensor>given[self.leaves[i].argument]).node
+            return self.taken[self.leaves[i].argument] if self.is_taken else (<Tensor>given[self.leaves[i].argument]).node
         return (<Tensor>self.leaf_tensors[i]).node
 
     cdef bint is_current(self, list given) except -1:
-        """Whether modules, optimizers and gradients are as at capture; STATE buffers follow tensors that moved."""
-        cdef Py_ssize_t i
-        cdef Tensor wrapper
-        cdef fbp_tensor *leaf
-        cdef fbp_tensor *gradient
+        """Whether modules, optimizers and gradients are as at capture; STATE buffers follow tensors that moved.  For who has the lock."""
+        return self.world_holds() and self.memory_holds(given)
+
+    cdef bint world_holds(self) except -1:
+        """Whether modules and optimizers are as at capture: Python's objects, the look at which may run anything."""
         if self.guards is not None and not self.guards.hold():
             return False
         if self.numbers is not None and not self.numbers.is_current():
@@ -213,6 +252,14 @@ cdef class Plan:
         for entry in self.updates:
             if not (<UpdateLink>entry).is_current():
                 return False
+        return True
+
+    cdef bint memory_holds(self, list given) except -1:
+        """Whether state and gradients are as at capture.  From here until all is bound and held nothing runs that could change them."""
+        cdef Py_ssize_t i
+        cdef Tensor wrapper
+        cdef fbp_tensor *leaf
+        cdef fbp_tensor *gradient
         for i in range(self.state_count):
             wrapper = <Tensor>self.state_tensors[i]
             if (wrapper.node.flags ^ self.states[i].flags) & FBP_REQUIRES_GRAD or \
@@ -224,23 +271,34 @@ cdef class Plan:
                 gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
                 if (gradient != NULL) != (self.leaves[i].needs == 2):
                     return False
-                if gradient != NULL and (memcmp(fbp_strides(gradient), fbp_strides(self.leaves[i].old_like), gradient.ndim * sizeof(int64_t)) != 0
+                if gradient != NULL and (not is_laid_out_as(gradient, self.leaves[i].old_like) or gradient.storage.symbolic
                                          or gradient.storage.read_only or fbp_requires_grad(gradient)
                                          or (self.leaves[i].old_sequence and gradient.sequence != self.leaves[i].old_sequence)):
                     return False
         return True
 
-    def fits(self, list given):
+    def fits(self, list given not None):
         """Whether the plan can run now with these arguments."""
-        return self.accepts(given) and self.is_current(given)
+        if not self.accepts(given) or not self.acquire():
+            return False
+        try:
+            return self.is_current(given)
+        finally:
+            self.release()
 
-    def changes(self, list given):
+    def changes(self, list given not None):
         """What keeps the plan from running with arguments that it was made for, each as (what, how it is) in words; None for other arguments.
 
         Empty where the reason is one that leads to a few plans and no more: gradients that are None or not.
         """
-        if not self.accepts(given):
+        if not self.accepts(given) or not self.acquire():
             return None
+        try:
+            return self.changes_now()
+        finally:
+            self.release()
+
+    cdef list changes_now(self):
         found = [] if self.guards is None else self.guards.changes()
         if self.numbers is not None and not self.numbers.is_current():
             found.append(("a number of an optimizer on which the function decides", "is another"))
@@ -257,7 +315,7 @@ cdef class Plan:
         cdef char *low
         cdef char *high
         for i in range(self.input_count):
-            a = (<Tensor>given[i]).node
+            a = self.argument(i, given)
             if a.flags & FBP_RETAINS_GRAD:
                 return True
             reach_of(a, &low, &high)
@@ -266,17 +324,17 @@ cdef class Plan:
                     return True
         for i in self.written_inputs:
             for k in range(self.input_count):
-                if self.symbols[k] is not self.symbols[i] and share_memory((<Tensor>given[i]).node, (<Tensor>given[k]).node):
+                if self.symbols[k] is not self.symbols[i] and share_memory(self.argument(i, given), self.argument(k, given)):
                     return True
             for k in range(self.state_count):
-                if share_memory((<Tensor>given[i]).node, self.states[k].node):
+                if share_memory(self.argument(i, given), self.states[k].node):
                     return True
         for i in range(self.leaf_count):
             if self.leaves[i].old < 0:
                 continue
-            a = self.leaf(i, given).autograd.gradient
-            for k in range(self.input_count):
-                if share_memory(a, (<Tensor>given[k]).node):
+            a = gradient_of(self.leaf(i, given))
+            for k in range(self.input_count if a != NULL else 0):
+                if share_memory(a, self.argument(k, given)):
                     return True
         for i in range(self.leaf_count if self.collects else 0):
             for k in range(i):
@@ -310,12 +368,36 @@ cdef class Plan:
 
     # ---- running ------------------------------------------------------------------------------------------------------------
 
-    cdef int bind_inputs(self, list given) except -1:
+    cdef fbp_tensor *argument(self, Py_ssize_t i, list given) noexcept:
+        """Argument i of this call."""
+        return self.taken[i] if self.is_taken else (<Tensor>given[i]).node
+
+    cdef void take(self, list given) noexcept:
+        """Hold the arguments as they are now; the run is about these."""
+        cdef Py_ssize_t i
+        for i in range(self.input_count):
+            self.taken[i] = fbp_retain((<Tensor>given[i]).node)
+        self.is_taken = True
+
+    cdef void let_go(self) noexcept:
+        """The run is over: no more is held than the plan itself needs."""
+        cdef Py_ssize_t i
+        cdef fbp_storage *held
+        if self.is_taken:
+            self.is_taken = False
+            for i in range(self.input_count):
+                fbp_release(self.taken[i])
+        for i in range(self.leaf_count):
+            held = self.leaves[i].bound_storage
+            if held != NULL:
+                self.leaves[i].bound_storage = NULL
+                fbp_storage_release(held)
+
+    cdef void bind_inputs(self) noexcept:
         cdef Py_ssize_t i
         for i in range(self.input_count):
             if self.inputs[i] >= 0:
-                fbp_plan_bind(self.plan, self.inputs[i], (<Tensor>given[i]).node.data)
-        return 0
+                fbp_plan_bind(self.plan, self.inputs[i], self.taken[i].data)
 
     cdef int bind_gradients(self, list given) except -1:
         """Memory for the gradients that will be there after the call: that of the present ones where no one else looks at it."""
@@ -327,28 +409,47 @@ cdef class Plan:
             gradient = leaf.autograd.gradient if leaf.autograd != NULL else NULL
             if self.leaves[i].old >= 0 and gradient != NULL:
                 fbp_plan_bind(self.plan, self.leaves[i].old, gradient.data - self.leaves[i].old_offset)
+                self.hold_gradient(i, gradient)
             if self.leaves[i].gradient < 0:
                 continue
             if gradient == NULL or self.leaves[i].old >= 0 or gradient.references != 1 or gradient.storage.references != 1 or gradient.edge_count or \
-                    gradient.storage.release != NULL or not fbp_is_contiguous(gradient) or fbp_requires_grad(gradient):
+                    gradient.storage.release != NULL or not fbp_is_contiguous(gradient) or fbp_requires_grad(gradient) or \
+                    gradient.storage.symbolic or gradient.numel != self.leaves[i].count or gradient.dtype != self.leaves[i].dtype:
                 if fbp_autograd_get(leaf) == NULL:
                     raise MemoryError("cannot allocate a gradient")
+                if leaf.numel != self.leaves[i].count or leaf.dtype != self.leaves[i].dtype:
+                    raise RuntimeError(f"compile: a leaf has become one of shape {shape_tuple(leaf)}, and its gradient is planned for another")
                 gradient = self.leaves[i].fresh = empty_like_node(leaf)
+            else:
+                self.hold_gradient(i, gradient)
             if gradient.data != self.leaves[i].bound:
                 fbp_plan_bind(self.plan, self.leaves[i].gradient, gradient.data)
                 self.leaves[i].bound = gradient.data
         return 0
 
-    cdef int drop_gradients(self, list given) except -1:
-        """After a run that failed: gradients that were to be overwritten are gone, as after zero_grad(); others are as before."""
+    cdef inline void hold_gradient(self, Py_ssize_t i, fbp_tensor *gradient) noexcept:
+        fbp_storage_retain(gradient.storage)
+        self.leaves[i].bound_storage = gradient.storage
+
+    cdef int fail(self, list given, bint began) except -1:
+        """After a run that failed: gradients that were to be overwritten are gone, as after zero_grad(); others are as before, and all are
+        where it had not begun."""
         cdef Py_ssize_t i
+        cdef fbp_tensor *leaf
+        cdef fbp_tensor *gradient
         for i in range(self.leaf_count):
             if self.leaves[i].fresh != NULL:
-                fbp_release(self.leaves[i].fresh)
+                gradient = self.leaves[i].fresh
                 self.leaves[i].fresh = NULL
-            elif self.leaves[i].gradient >= 0:
-                wrap(fbp_retain(self.leaf(i, given))).grad = None
-        for entry in self.optimizers:
+                self.leaves[i].bound = NULL
+                fbp_release(gradient)
+            elif began and self.leaves[i].bound_storage != NULL and self.leaves[i].gradient >= 0:
+                leaf = self.leaf(i, given)
+                gradient = gradient_of(leaf)
+                if gradient != NULL and gradient.storage == self.leaves[i].bound_storage:
+                    leaf.autograd.gradient = NULL
+                    fbp_release(gradient)
+        for entry in self.optimizers if began else ():
             (<OptimizerLink>entry).failed = True
         return 0
 
@@ -361,13 +462,9 @@ cdef class Plan:
             if self.states[i].written:
                 self.states[i].node.storage.version += 1
         for i in range(self.leaf_count):
-            extra = self.leaf(i, given).autograd
             if self.leaves[i].fresh != NULL:
-                gradient = extra.gradient
-                extra.gradient = self.leaves[i].fresh
-                self.leaves[i].fresh = NULL
-                if gradient != NULL:
-                    fbp_release(gradient)
+                self.settle_fresh(i, self.leaf(i, given))
+            extra = self.leaf(i, given).autograd
             if extra == NULL or extra.gradient == NULL:
                 continue
             if self.leaves[i].gradient == -2:
@@ -380,11 +477,28 @@ cdef class Plan:
             self.settle_more(given)
         return 0
 
+    cdef int settle_fresh(self, Py_ssize_t i, fbp_tensor *leaf) except -1:
+        """The leaf's gradient is a new one; another thread may have made the leaf stand for other elements meanwhile."""
+        cdef fbp_tensor *fresh = self.leaves[i].fresh
+        cdef fbp_tensor *before
+        cdef fbp_autograd *extra = fbp_autograd_get(leaf)
+        self.leaves[i].fresh = NULL
+        if extra == NULL or fresh.dtype != leaf.dtype or not fbp_same_shape(fresh, leaf):
+            fbp_release(fresh)
+            if extra == NULL:
+                raise MemoryError("cannot allocate a gradient")
+            return 0
+        before = extra.gradient
+        extra.gradient = fresh
+        if before != NULL:
+            fbp_release(before)
+        return 0
+
     cdef int settle_more(self, list given) except -1:
         """What few plans leave behind: written arguments, gradients from outside, optimizers."""
         cdef Py_ssize_t i
         for i in self.written_inputs:
-            (<Tensor>given[i]).node.storage.version += 1
+            self.taken[i].storage.version += 1
         for i, final in self.grad_finals:
             wrap(fbp_retain(self.leaf(i, given))).grad = self.outside_output(final, given)
         for i in range(len(self.updates)):
@@ -403,22 +517,43 @@ cdef class Plan:
             status = fbp_plan_run(self.plan)
         return status
 
-    cdef int acquire(self) except -1:
-        """One run at a time: others wait, without the interpreter's lock."""
+    cdef bint acquire(self) except -1:
+        """One run at a time: others wait, without the interpreter's lock.  False for who has it already, within what a run has called."""
         if not PyThread_acquire_lock(self.lock, 0):
+            if self.holder_fork != forks_seen:
+                self.free_of_parent()
+            elif self.holder == <unsigned long>PyThread_get_thread_ident():
+                return False
+            self.wait()
+        self.holder, self.holder_fork = <unsigned long>PyThread_get_thread_ident(), forks_seen
+        return True
+
+    cdef int wait(self) except -1:
+        cdef int got = PY_LOCK_INTR
+        while got != PY_LOCK_ACQUIRED:
             with nogil:
-                PyThread_acquire_lock(self.lock, 1)
+                got = PyThread_acquire_lock_timed(self.lock, -1, 1)
+            if got == PY_LOCK_INTR:
+                PyErr_CheckSignals()
+        return 0
+
+    cdef int free_of_parent(self) except -1:
+        """In a child of a fork: the thread that had the lock is the parent's, and what it held is held for ever."""
+        cdef PyThread_type_lock lock = PyThread_allocate_lock()
+        if lock == NULL:
+            raise MemoryError("cannot allocate a lock")
+        self.lock, self.is_taken = lock, False
+        for i in range(self.leaf_count):
+            self.leaves[i].fresh, self.leaves[i].bound_storage = NULL, NULL
         return 0
 
     cdef void release(self) noexcept:
+        self.holder = 0
         PyThread_release_lock(self.lock)
 
-    cdef int prepare_state(self, list given) except -1:
-        """Arguments, gradients and hyperparameters as they are now."""
+    cdef int prepare_numbers(self) except -1:
+        """Hyperparameters as they are now."""
         cdef Py_ssize_t i
-        self.bind_inputs(given)
-        if self.leaf_count:
-            self.bind_gradients(given)
         if self.leaves_more:
             if self.numbers is not None:
                 self.numbers.begin()
@@ -426,64 +561,129 @@ cdef class Plan:
                 (<UpdateLink>self.updates[i]).begin(&self.plan.updates[i])
         return 0
 
-    cdef list prepare(self, list given):
-        """All that must be set before a run; the result tensors."""
+    cdef list make_results(self):
+        """New tensors for what the plan computes, None for what it does not."""
         cdef Py_ssize_t i
         cdef fbp_tensor *made
         cdef list made_results = []
-        self.prepare_state(given)
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 made_results.append(None)
                 continue
             check(fbp_tensor_like(self.results[i].like, 0, 0, &made))
-            fbp_plan_bind(self.plan, self.results[i].buffer, made.data)
             made_results.append(wrap(made))
         return made_results
 
-    cdef list run(self, list given):
-        """One call: the outputs in order."""
+    cdef int bind(self, list given, list made) except -1:
+        """Arguments, gradients and results, as they are now."""
+        cdef Py_ssize_t i
+        self.bind_inputs()
+        if self.leaf_count:
+            self.bind_gradients(given)
+        for i in range(self.result_count if made is not None else 0):
+            if self.results[i].buffer >= 0:
+                fbp_plan_bind(self.plan, self.results[i].buffer, (<Tensor>made[i]).node.data)
+        return 0
+
+    cdef list attempt(self, list given, bint known, verdict *found):
+        """One call: the outputs in order, where *found is RAN; else why the plan cannot stand for it, and nothing has happened.
+
+        known: this thread has just found that the plan fits, or made it.
+        """
         cdef list made
         cdef fbp_status status
+        cdef bint began = False
         if not self.is_plain:
-            return self.run_any(given)
-        self.acquire()
+            return self.attempt_any(given, known, found)
+        if not self.acquire():
+            found[0] = NESTED
+            return None
+        found[0] = FAILED
         try:
-            made = self.prepare(given)
+            if not self.accepts(given):
+                found[0] = UNFIT
+                return None
+            self.take(given)
+            if not known and not self.world_holds():
+                found[0] = UNFIT
+                return None
+            self.prepare_numbers()
+            made = self.make_results()
+            if not self.memory_holds(given):
+                found[0] = UNFIT
+                return None
+            if self.cautious and self.overlaps(given):
+                found[0] = OVERLAPS
+                return None
+            self.bind(given, made)
+            began = True
             status = self.execute()
             if status != FBP_OK:
-                self.drop_gradients(given)
                 raise_status(status)
             self.settle(given)
+            found[0] = RAN
         finally:
+            if found[0] == FAILED:
+                self.fail(given, began)
+            self.let_go()
             self.release()
         return made
 
-    cdef list run_any(self, list given):
+    cdef list attempt_any(self, list given, bint known, verdict *found):
         """The same where a run is checked, is compiled with its derivative, or gives more than results of its own."""
         cdef list made
         cdef fbp_status status
-        cdef Py_ssize_t i
         cdef Sweep sweep = None
         cdef Replay replay = None
-        self.acquire()
+        cdef bint began = False
+        if not self.acquire():
+            found[0] = NESTED
+            return None
+        found[0] = FAILED
         try:
+            if not self.accepts(given):
+                found[0] = UNFIT
+                return None
+            self.take(given)
+            if not known and not self.world_holds():
+                found[0] = UNFIT
+                return None
+            self.prepare_numbers()
+            made = self.make_results()
+            if self.derivative is not None:
+                sweep = new_sweep(self, given)
+            before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before} if self.returned_before else None
             if self.check is not None:
                 replay = (<PlanCheck>self.check).begin(self, given)
-            made = self.prepare(given)
-            before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before} if self.returned_before else None
-            if self.derivative is not None:
-                sweep = begin_sweep(self, given)
-                sweep.replayed = replay
+            if not self.memory_holds(given):
+                found[0] = UNFIT
+                return None
+            if self.cautious and self.overlaps(given):
+                found[0] = OVERLAPS
+                return None
+            self.bind(given, made)
+            if sweep is not None:
+                sweep.begin(replay)
+            began = True
             status = self.execute()
             if status != FBP_OK:
-                self.drop_gradients(given)
                 raise_status(status)
+            if sweep is not None:
+                sweep.note_places()
             self.settle(given)
+            found[0] = RAN
         finally:
+            if found[0] == FAILED:
+                self.fail(given, began)
+            self.let_go()
             self.release()
         if sweep is not None:
             sweep.record(made)
+        return self.finish(given, made, before, replay)
+
+    cdef list finish(self, list given, list made, dict before, Replay replay):
+        """The outputs that the run did not compute, and what a call does after its run."""
+        cdef Py_ssize_t i
         for i in range(self.result_count):
             if self.results[i].buffer < 0:
                 kind, value = self.outputs[i]
@@ -543,7 +743,7 @@ cdef class Plan:
                 return True
         return len(self.grad_finals) > 0
 
-    def start_pass(self, list tensors, list batches, order, int64_t size, int64_t count):
+    def start_pass(self, list tensors not None, list batches not None, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
         cdef BatchPass run = BatchPass.__new__(BatchPass)
         cdef Py_ssize_t i, n = len(tensors), used = 0
@@ -551,7 +751,11 @@ cdef class Plan:
         if self.derivative is not None:
             raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
                                "loss.detach(), or run it under no_grad()")
-        run.plan, run.tensors, run.batches, run.given, run.order = self, tensors, batches, batches, order
+        # Handles of its own, which no one makes stand for other elements while it runs, and an order that no one changes.
+        tensors, batches = [(<Tensor?>x).detach() for x in tensors], [(<Tensor?>x).detach() for x in batches]
+        order = None if order is None else (<Tensor?>order).clone()
+        check_pass(self, tensors, batches, order, size, count)
+        run.plan, run.tensors, run.batches, run.given, run.order, run.count = self, tensors, batches, batches, order, count
         run.one_by_one = self.check is not None or (self.numbers is not None and self.numbers.changes) or self.undoes_itself()
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
         run.target_bytes = (self.result_count + 1) * sizeof(fbp_batch_result)
@@ -577,25 +781,44 @@ cdef class Plan:
             run.what.order = run.order.node.data
         return run
 
-    def profile_run(self, list given, seconds):
+    def profile_run(self, list given not None, seconds):
         """One call, adding each step's seconds to an array('d')."""
         cdef double[::1] times = seconds
         cdef fbp_status status
         cdef list made
         cdef Sweep sweep = None
-        if self.cautious and self.overlaps(given):
-            raise RuntimeError("profile: arguments share memory with each other or with what the function writes; calls with these run the "
-                               "function itself, which has no steps to time")
-        self.acquire()
+        cdef bint began = False, done = False
+        if times.shape[0] < len(self):
+            raise ValueError(f"profile: {times.shape[0]} places for the seconds of {len(self)} steps")
+        if not self.acquire():
+            raise RuntimeError("profile: the function is called by its own run")
         try:
-            made = self.prepare(given)  # held: the run writes into them, as into what a sweep would need
+            if not self.accepts(given):
+                raise RuntimeError("profile: the plan was made for other arguments")
+            self.take(given)
+            if not self.world_holds():
+                raise RuntimeError("profile: modules or optimizers changed while it was timed")
+            self.prepare_numbers()
+            made = self.make_results()  # held: the run writes into them, as into what a sweep would need
             if self.derivative is not None:
-                sweep = begin_sweep(self, given)
+                sweep = new_sweep(self, given)
+            if not self.memory_holds(given):
+                raise RuntimeError("profile: tensors or gradients changed while it was timed")
+            if self.cautious and self.overlaps(given):
+                raise RuntimeError("profile: arguments share memory with each other or with what the function writes; calls with these run "
+                                   "the function itself, which has no steps to time")
+            self.bind(given, made)
+            if sweep is not None:
+                sweep.begin(None)
+            began = True
             with nogil:
                 status = fbp_plan_run_timed(self.plan, &times[0])
             if status != FBP_OK:
-                self.drop_gradients(given)
                 raise_status(status)
             self.settle(given)
+            done = True
         finally:
+            if not done:
+                self.fail(given, began)
+            self.let_go()
             self.release()

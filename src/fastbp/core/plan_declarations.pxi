@@ -82,6 +82,8 @@ cdef extern from "graph/walk.h" nogil:
 
 cdef extern from "exec/backward.h" nogil:
     fbp_status fbp_gradient_accumulate(fbp_tensor *t, fbp_tensor *g, bint create_graph)
+    fbp_tensor *fbp_gradient_get(const fbp_tensor *t)
+    fbp_tensor **fbp_gradient_place(fbp_tensor *t)
 
 cdef extern from "exec/capture.h" nogil:
     ctypedef struct fbp_leaf_change:
@@ -109,7 +111,7 @@ cdef extern from "exec/capture.h" nogil:
                                  int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_capture_write(fbp_capture *capture, fbp_tensor *target, fbp_tensor *source)
     fbp_status fbp_capture_update(fbp_capture *capture, int op, int count, fbp_tensor *const *tensors, int slot)
-    void fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bint replaced)
+    fbp_status fbp_capture_gradient(fbp_capture *capture, fbp_tensor *leaf, bint replaced)
     fbp_status fbp_capture_draw(fbp_capture *capture, fbp_generator *generator, int64_t blocks, fbp_generator *place)
     void fbp_capture_see(fbp_capture *capture, fbp_tensor *t)
 
@@ -125,6 +127,7 @@ cdef extern from "exec/run.h" nogil:
     ctypedef struct fbp_draw_slot:
         fbp_generator *generator
         uint64_t blocks
+        fbp_generator place
     ctypedef struct fbp_plan:
         fbp_program *program
         fbp_update_slot *updates

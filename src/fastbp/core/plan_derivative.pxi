@@ -184,60 +184,81 @@ cdef struct held_tensor:
 
 
 @cython.final
+cdef class HeldTensors:
+    """The arguments of a call, then the plan's state, as they were when the function ran.
+
+    A sweep holds it while it runs, though another thread's lets go of what the call saved.
+    """
+
+    cdef held_tensor *items
+    cdef Py_ssize_t count, capacity
+
+    def __cinit__(self, Py_ssize_t capacity):
+        self.capacity = capacity
+        self.items = <held_tensor *>fbp_block_get((capacity + 1) * sizeof(held_tensor))
+        if self.items == NULL:
+            raise MemoryError("cannot allocate what a derivative reads")
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.items != NULL:
+            for i in range(self.count):
+                fbp_release(self.items[i].node)
+            fbp_block_free(self.items, (self.capacity + 1) * sizeof(held_tensor))
+
+    cdef void add(self, fbp_tensor *node) noexcept:
+        self.items[self.count].node = fbp_retain(node)
+        self.count += 1
+
+
+@cython.final
 cdef class Sweep(HostRule):
     """One call of a function that was compiled with its derivative: what the reverse sweep needs of it."""
 
     cdef Plan plan
     cdef list given          # the arguments
     cdef Tensor block        # saved values
-    cdef held_tensor *held   # of the arguments, then of the state
-    cdef Py_ssize_t held_count, held_bytes
+    cdef HeldTensors held    # None: let go of
     cdef list places
     cdef Replay replayed     # in check mode: the function's lines were run in it
 
-    def __dealloc__(self):
-        self.drop_held()
-
-    cdef int hold(self) except -1:
-        """Keep what the function is about to run on: tensors may come to stand for other elements before backward()."""
+    cdef void begin(self, Replay replay) noexcept:
+        """The plan is bound, and about to run: hold what it runs on, since tensors may come to stand for other elements before backward()."""
         cdef Plan plan = self.plan
-        cdef Py_ssize_t i, count = plan.input_count
-        self.held_bytes = (count + plan.state_count + 1) * sizeof(held_tensor)
-        self.held = <held_tensor *>fbp_block_get(self.held_bytes)
-        if self.held == NULL:
-            raise MemoryError("cannot allocate what a derivative reads")
-        for i in range(count):
-            self.held[i].node = fbp_retain((<Tensor>self.given[i]).node)
-        for i in range(plan.state_count):
-            self.held[count + i].node = fbp_retain(plan.states[i].node)
-        self.held_count = count + plan.state_count
-        return 0
-
-    cdef void drop_held(self) noexcept:
         cdef Py_ssize_t i
-        if self.held == NULL:
-            return
-        for i in range(self.held_count):
-            fbp_release(self.held[i].node)
-        fbp_block_free(self.held, self.held_bytes)
-        self.held = NULL
+        self.replayed = replay
+        for i in range(plan.input_count):
+            self.held.add(plan.taken[i])
+        for i in range(plan.state_count):
+            self.held.add(plan.states[i].node)
+        for i in range(len(plan.saved) if self.block is not None else 0):
+            fbp_plan_bind(plan.plan, <int32_t>(<tuple>plan.saved[i])[0], self.block.node.data + <int64_t>(<tuple>plan.saved[i])[1])
+
+    cdef int note_places(self) except -1:
+        """The run is over: where its random numbers began."""
+        cdef fbp_draw_slot *draws = self.plan.plan.draws
+        cdef Py_ssize_t i
+        for i in range(self.plan.derivative.place_count):
+            self.places.append((draws[i].place.seed, draws[i].place.offset))
+        return 0
 
     cdef bint is_unchanged(self):
         """Whether all that the function ran on is what it was, and found where it was."""
         cdef Py_ssize_t i, count = self.plan.input_count
+        cdef HeldTensors held = self.held
         cdef fbp_tensor *now
-        for i in range(self.held_count):
+        for i in range(held.count if held is not None else 0):
             now = (<Tensor>self.given[i]).node if i < count else (<Tensor>self.plan.state_tensors[i - count]).node
-            if now != self.held[i].node or now.storage.version != self.held[i].version:
+            if now != held.items[i].node or now.storage.version != held.items[i].version:
                 return False
-        return True
+        return held is not None
 
     cdef int record(self, list made) except -1:
         """Give the results their history."""
         cdef Plan plan = self.plan
         cdef Py_ssize_t i
-        for i in range(self.held_count):
-            self.held[i].version = self.held[i].node.storage.version
+        for i in range(self.held.count):
+            self.held.items[i].version = self.held.items[i].node.storage.version
         results = [made[i] for i in plan.differentiated]
         for i, x in zip(plan.differentiated, self.attach(self.edges(), results)):
             made[i] = x
@@ -253,7 +274,7 @@ cdef class Sweep(HostRule):
         HostRule.let_go(self)
         self.block = None
         self.given = None
-        self.drop_held()
+        self.held = None
         self.replayed = None
 
     cdef list pull(self, list cotangents, bint create_graph):
@@ -268,40 +289,53 @@ cdef class Sweep(HostRule):
     cdef list sweep(self, list cotangents, Plan derivative):
         """Run the derivative for these cotangents."""
         cdef Py_ssize_t i, k, count = self.plan.input_count, first = len(cotangents)
-        for i in derivative.watched:
-            if self.held[i].node.storage.version != self.held[i].version:
-                raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation: an "
-                                   "argument or a parameter of a compiled function changed between its call and backward()")
+        # Another thread may sweep the same graph, and let go of what was saved.
+        cdef HeldTensors held = self.held
+        cdef Tensor block = self.block
+        cdef Replay replayed = self.replayed
+        cdef list made
+        if held is None:
+            raise RuntimeError("Trying to backward through the graph a second time: the values that a compiled function saved have been freed. "
+                               "Specify retain_graph=True in the first backward() if you need to go through it again")
         pieces = [None if g is None else g.detach().contiguous() for g in cotangents]
-        derivative.acquire()
+        if not derivative.acquire():
+            raise RuntimeError("compile: the backward of a compiled function is called by its own run")
         try:
+            made = derivative.make_results()
             for k in derivative.watched:
+                if held.items[k].node.storage.version != held.items[k].version:
+                    raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation: an "
+                                       "argument or a parameter of a compiled function changed between its call and backward()")
                 i = k - count
-                if i >= 0 and self.held[k].node != derivative.states[i].node and not derivative.follow(i, self.held[k].node):
+                if i >= 0 and held.items[k].node != derivative.states[i].node and not derivative.follow(i, held.items[k].node):
                     raise RuntimeError("compile: a parameter of the function was replaced by one of another shape before backward()")
             for i, x in enumerate(self.places):
                 derivative.places[i].seed, derivative.places[i].offset = x
             for buffer, at in derivative.saved:
-                fbp_plan_bind(derivative.plan, buffer, self.block.node.data + <int64_t>at)
-            gradients = derivative.prepare(pieces + self.given)
+                fbp_plan_bind(derivative.plan, buffer, block.node.data + <int64_t>at)
+            for i in range(first):
+                if derivative.inputs[i] >= 0:
+                    fbp_plan_bind(derivative.plan, derivative.inputs[i], (<Tensor>pieces[i]).node.data)
             for i in range(count):  # as they were
                 if derivative.inputs[first + i] >= 0:
-                    fbp_plan_bind(derivative.plan, derivative.inputs[first + i], self.held[i].node.data)
+                    fbp_plan_bind(derivative.plan, derivative.inputs[first + i], held.items[i].node.data)
+            for i in range(derivative.result_count):
+                if derivative.results[i].buffer >= 0:
+                    fbp_plan_bind(derivative.plan, derivative.results[i].buffer, (<Tensor>made[i]).node.data)
             status = derivative.execute()
             if status != FBP_OK:
                 raise_status(status)
         finally:
             derivative.release()
-        if self.replayed is not None:
-            self.compare(pieces, gradients)
-        return gradients
+        if replayed is not None:
+            self.compare(replayed, pieces, made)
+        return made
 
-    cdef int compare(self, list cotangents, list gradients) except -1:
+    cdef int compare(self, Replay replay, list cotangents, list gradients) except -1:
         """FASTBP_CHECK: hold the gradients to the captured program."""
         cdef Plan derivative = self.plan.derivative
-        cdef bytearray marks = bytearray(self.replayed.owner.program.buffer_count)
+        cdef bytearray marks = bytearray(replay.owner.program.buffer_count)
         cdef Py_ssize_t i
-        cdef Replay replay = self.replayed
         for i, g in enumerate(cotangents):
             marks[derivative.inputs[i]] = FBP_COTANGENT_ABSENT if g is None else FBP_COTANGENT_PRESENT
         if None in [None if g is None else 0 for g in cotangents]:
@@ -380,17 +414,11 @@ cdef bint reaches_output(object roots, Sweep sweep, list numbers) except -1:
     return result
 
 
-cdef Sweep begin_sweep(Plan plan, list given):
-    """Before the run: memory for what is saved, and where random numbers begin."""
+cdef Sweep new_sweep(Plan plan, list given):
+    """Before the run: memory for what is saved."""
     cdef Sweep sweep = Sweep.__new__(Sweep)
-    cdef Py_ssize_t i
-    sweep.plan, sweep.given = plan, given
-    sweep.hold()
+    sweep.plan, sweep.given, sweep.places = plan, given, []
+    sweep.held = HeldTensors(plan.input_count + plan.state_count)
     if plan.saved:
         sweep.block = empty(plan.saved_bytes, dtype=uint8)
-        for buffer, at in plan.saved:
-            fbp_plan_bind(plan.plan, buffer, sweep.block.node.data + <int64_t>at)
-    sweep.places = []
-    for i in range(plan.derivative.place_count):
-        sweep.places.append((plan.plan.draws[i].generator.seed, plan.plan.draws[i].generator.offset))
     return sweep

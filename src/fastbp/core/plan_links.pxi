@@ -7,6 +7,7 @@ cdef class BatchPass:
     cdef Plan plan
     cdef list tensors, batches, made, given
     cdef Tensor order
+    cdef int64_t count
     cdef bint one_by_one  # each run is looked at, or what it leaves decides on the next: gradients, an optimizer's numbers
     cdef fbp_pass what
     cdef fbp_batch_source *sources
@@ -25,23 +26,37 @@ cdef class BatchPass:
         cdef fbp_status status
         cdef int64_t done = 0
         cdef Replay replay = None
-        plan.acquire()
+        cdef bint began = False
+        if not 0 <= begin < end <= self.count:
+            raise ValueError(f"expected 0 <= begin < end <= {self.count}, got {begin} and {end}")
+        if not plan.acquire():
+            raise RuntimeError("epoch: the function is called by its own run")
+        status = FBP_ERROR_RUNTIME
         try:
-            if not plan.is_current(self.given):
+            plan.take(self.given)
+            if not plan.world_holds():
                 return 0
             if self.one_by_one:
                 end = begin + 1
+            plan.prepare_numbers()
             if plan.check is not None:
                 replay = (<PlanCheck>plan.check).begin(plan, self.rows_of(begin))
-            plan.prepare_state(self.given)
+            if not plan.memory_holds(self.given):
+                return 0
+            plan.bind(self.given, None)
+            began = True
             with nogil:
                 status = fbp_plan_pass(plan.plan, &self.what, begin, end, &done)
             if done:
                 plan.settle(self.given)
             if status != FBP_OK:
-                plan.drop_gradients(self.given)
                 raise_status(status)
         finally:
+            if began and status != FBP_OK:
+                plan.fail(self.given, True)
+            elif not began:
+                plan.fail(self.given, False)
+            plan.let_go()
             plan.release()
         if replay is not None:
             (<PlanCheck>plan.check).finish(plan, replay, replay.given, [None if x is None else x[begin] for x in self.made])
@@ -63,3 +78,26 @@ cdef class BatchPass:
 cdef void list_written(void *context, int32_t value, c_bool written) noexcept:
     if written:
         (<list>context).append(value)
+
+
+cdef int check_pass(Plan plan, list tensors, list batches, object order, int64_t size, int64_t count) except -1:
+    """ValueError unless all rows of a pass are there, and lie as a run reads them; what is checked is the caller's own."""
+    cdef Tensor x, batch
+    cdef int64_t rows
+    if size < 1 or count < 0 or len(tensors) != plan.input_count or len(batches) != plan.input_count:
+        raise ValueError(f"{len(tensors)} tensors and {len(batches)} batches for a pass of {count} times {size} rows over {plan.input_count} arguments")
+    if not plan.accepts(batches):
+        raise ValueError("the plan was made for other batches")
+    if order is not None and (not isinstance(order, Tensor) or order.dtype is not int64 or order.ndim != 1 or len(order) < size * count):
+        raise ValueError(f"expected an order of {size * count} rows, int64, got {order!r}")
+    for x, batch in zip(tensors, batches):
+        need_argument(x)
+        rows = x.shape[0] if x.ndim else 0
+        if not fbp_is_contiguous(x.node) or not fbp_is_contiguous(batch.node) or x.dtype is not batch.dtype or batch.ndim != x.ndim or \
+                batch.shape[0] != size or tuple(x.shape[1:]) != tuple(batch.shape[1:]):
+            raise ValueError(f"batches of shape {tuple(batch.shape)} of a tensor of shape {tuple(x.shape)}")
+        if order is None and rows < size * count:
+            raise ValueError(f"{rows} rows for a pass of {count} times {size}")
+        if order is not None and len(order) and not (0 <= int(order.min()) and int(order.max()) < rows):
+            raise ValueError(f"row numbers outside of 0 .. {rows - 1}")
+    return 0

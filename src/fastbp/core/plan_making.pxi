@@ -38,7 +38,8 @@ cdef Plan new_plan(list symbols, list points, list outputs, Guards guards):
     plan.input_count, plan.result_count, plan.returned = len(symbols), len(outputs), len(outputs)
     plan.inputs = <int32_t *>fbp_block_get((plan.input_count + 1) * sizeof(int32_t))
     plan.results = <result_slot *>fbp_block_get((plan.result_count + 1) * sizeof(result_slot))
-    if plan.inputs == NULL or plan.results == NULL:
+    plan.taken = <fbp_tensor **>fbp_block_get((plan.input_count + 1) * sizeof(fbp_tensor *))
+    if plan.inputs == NULL or plan.results == NULL or plan.taken == NULL:
         raise MemoryError("cannot allocate a plan")
     for i in range(plan.result_count):
         plan.results[i] = result_slot(-1, NULL)
@@ -151,7 +152,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
     check(fbp_plan_new(program, <int>len(plan.updates), capture.generator_count, &plan.plan))
     capture.program = NULL
     for i in range(capture.generator_count):
-        plan.plan.draws[i] = fbp_draw_slot(capture.generators[i].generator, capture.generators[i].blocks)
+        plan.plan.draws[i] = fbp_draw_slot(capture.generators[i].generator, capture.generators[i].blocks, fbp_generator(0, 0))
     plan.plan.checked = plan.check_mode
     if plan.derivative is None:
         plan.bytes_without, plan.budget_met = plan.plan.program.budget.without, plan.plan.program.budget.met
@@ -220,7 +221,7 @@ cdef bint is_old_gradient(Capture source, fbp_tensor *t) noexcept:
 cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t argument) except -1:
     """What a call does to the gradient of a leaf, and what it expects of it before; `argument`: which one the leaf is, -1 for none."""
     cdef fbp_program *program = source.capture.program
-    cdef leaf_slot slot = leaf_slot(argument, NULL, -1, -1, 0, NULL, NULL, 0, 0)
+    cdef leaf_slot slot = leaf_slot(argument, NULL, NULL, -1, -1, 0, NULL, NULL, 0, 0, 0, 0)
     cdef fbp_layout layout
     if not change.replaced_first:
         slot.needs = 1 if change.before == NULL else 2
@@ -234,6 +235,7 @@ cdef int add_leaf(Plan plan, Capture source, fbp_leaf_change *change, Py_ssize_t
         outside = outside_entry(plan, source, wrap(fbp_retain(change.after)))
         if outside is None:
             slot.gradient = write_to_new(program, FBP_BUFFER_GRADIENT, change.after)
+            slot.count, slot.dtype = change.after.numel, change.after.dtype
         else:
             plan.grad_finals.append((plan.leaf_count, outside))
     if slot.old >= 0:
@@ -322,38 +324,43 @@ cdef class CompiledCall:
         cdef Plan plan
         cdef object result
         cdef bint single
+        cdef verdict found = UNFIT
         cdef const fbp_mode *mode = fbp_mode_get()
         # Within another capture, a vmap, forward mode or anomaly mode, the function is part of what is under way.
         if mode.capture != NULL or mode.vmap_count or mode.keep_values or mode.anomaly:
             return self.owner()._function(*args, **kwargs)
         # Other threads may call the same function, and adopt another plan at any time: what this call runs it has for itself.
         plan, result, single = self.plan, self.result, self.single
-        given = None
         if plan is not None and self.flat and not kwargs:
             given = list(args)
             for one in given:
                 if not isinstance(one, Tensor):
-                    given = None
                     break
-            if given is not None and not (plan.accepts(given) and plan.is_current(given)):
-                given = None
-        if given is None:
-            found = self.owner()._find(args, kwargs)
-            if found is None:
-                return self.owner()._run_eagerly(args, kwargs)
-            entry, given = found
+            else:
+                made = plan.attempt(given, False, &found)
+                if found == RAN:
+                    self.failures = 0
+                    return made[0] if single else self.rebuild(result, iter(made))
+                if found == OVERLAPS:
+                    self.failures = 0
+        for _ in range(FITS_MOST if found == UNFIT else 0):
+            entry_and_given = self.owner()._find(args, kwargs)
+            if entry_and_given is None:
+                break
+            entry, given = entry_and_given
             if entry is not self.latest:
                 self.adopt(entry)
             plan, result = entry.plan, entry.result
-            single = result is self.leaf
-        else:
-            self.failures = 0
-        if plan.cautious and plan.overlaps(given):
-            return self.owner()._run_eagerly(args, kwargs)
-        made = plan.run(given)
-        if single:
-            return made[0]
-        return self.rebuild(result, iter(made))
+            made = plan.attempt(given, True, &found)
+            if found == RAN:
+                return made[0] if result is self.leaf else self.rebuild(result, iter(made))
+            if found != UNFIT:
+                break
+        return self.owner()._run_eagerly(args, kwargs)
+
+
+# Plans for one call, of which other threads make unfit one after the other what they are tied to.
+cdef int FITS_MOST = 8
 
 
 def needs_eager_run(list tensors):

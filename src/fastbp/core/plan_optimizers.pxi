@@ -52,7 +52,7 @@ cdef class OptimizerLink:
         """Whether the plan stands for the optimizer's groups and state as they are now; replaced tensors are bound."""
         cdef Py_ssize_t i
         cdef stepped_param *one
-        if len(<list>self.attributes["param_groups"]) != self.group_count:
+        if len(<list?>self.attributes["param_groups"]) != self.group_count:
             return False
         if self.snapshot is None or self.failed or not self.snapshot.holds(self.attributes["state"]):
             if not self.adopt(plan):
@@ -113,7 +113,7 @@ cdef class OptimizerLink:
             if one.place >= 0 and self.snapshot is not None:
                 entry = <object>self.snapshot.entries[one.place].entry
             elif self.counts or self.names[i]:
-                entry = state[self.params[i]]
+                entry = <dict?>state[self.params[i]]
             else:
                 continue
             if self.counts:
@@ -196,7 +196,10 @@ cdef class UpdateLink:
         """Whether the group has the same parameters and layout as at capture."""
         cdef list now
         cdef Py_ssize_t i
-        self.group = (<list>self.owner.attributes["param_groups"])[self.group_number]
+        cdef list groups = <list?>self.owner.attributes["param_groups"]
+        if self.group_number >= len(groups):
+            return False
+        self.group = groups[self.group_number]
         now = <list?>self.group["params"]
         if len(now) != len(self.params):
             return False

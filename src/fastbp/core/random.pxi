@@ -6,7 +6,8 @@ cdef extern from "exec/generator.h" nogil:
         uint64_t offset
     fbp_generator *fbp_generator_default()
     void fbp_generator_seed(fbp_generator *generator, uint64_t seed)
-    uint64_t fbp_generator_draw(fbp_generator *generator, int64_t blocks)
+    void fbp_generator_set(fbp_generator *generator, fbp_generator place)
+    fbp_generator fbp_generator_take(fbp_generator *generator, uint64_t blocks)
     uint64_t fbp_generator_entropy()
 
 
@@ -46,7 +47,6 @@ cdef class Generator:
         if device is not None:
             check_device(device)
         self.at = &self.own
-        self.own = fbp_generator_default()[0]
         fbp_generator_seed(self.at, 67280421310721)
         self.inner = fbp_mode_get().capture != NULL
 
@@ -75,7 +75,8 @@ cdef class Generator:
     def get_state(self):
         """Seed and position as a uint8 tensor of 16 elements."""
         refuse_reading()
-        return tensor(list(int(self.at.seed).to_bytes(8, "little") + int(self.at.offset).to_bytes(8, "little")), dtype=uint8)
+        place = fbp_generator_take(self.at, 0)
+        return tensor(list(int(place.seed).to_bytes(8, "little") + int(place.offset).to_bytes(8, "little")), dtype=uint8)
 
     def set_state(self, new_state):
         """Go back to where get_state() was called; returns self."""
@@ -83,8 +84,7 @@ cdef class Generator:
             raise TypeError("expected a state that get_state() returned: a uint8 tensor of 16 elements")
         refuse_seeding()
         state = bytes(new_state.tolist())
-        self.at.seed = int.from_bytes(state[:8], "little")
-        self.at.offset = int.from_bytes(state[8:], "little")
+        fbp_generator_set(self.at, fbp_generator(int.from_bytes(state[:8], "little"), int.from_bytes(state[8:], "little")))
         return self
 
     def clone_state(self):
@@ -162,7 +162,7 @@ cdef int place(fbp_source_attribute *source, int per_block, object generator) ex
             hold_generator(generator)
         check(fbp_capture_draw(fbp_mode_get().capture, at, blocks, &drawn))
     else:
-        drawn = fbp_generator(at.seed, fbp_generator_draw(at, blocks))
+        drawn = fbp_generator_take(at, blocks)
     source.seed = drawn.seed
     source.offset = drawn.offset
     return 0

@@ -257,7 +257,10 @@ def split(tensor, split_size_or_sections, dim=0):
         step = split_size_or_sections
         if step < 0 or (step == 0 and size):
             raise RuntimeError(f"split expects split_size be positive, but got split_size={step}")
-        sizes = [builtin_min(step, size - begin) for begin in range(0, size, step)] if size else [0]
+        sizes = [] if size else [0]
+        for begin in range(0, size, step or 1):
+            sizes.append(builtin_min(step, size - begin))
+            look_now_and_then(len(sizes))
     else:
         sizes = list(split_size_or_sections)
         if builtin_sum(sizes) != size:
@@ -267,6 +270,7 @@ def split(tensor, split_size_or_sections, dim=0):
     for piece in sizes:
         pieces.append(sliced(tensor, at, begin, piece, 1, False))
         begin += piece
+        look_now_and_then(len(pieces))
     return tuple(pieces)
 
 
@@ -281,7 +285,12 @@ def chunk(input, chunks, dim=0):
 def unbind(input, dim=0):
     """Views of every element of an axis."""
     cdef int at = wrap_dim("unbind", dim, input.ndim)
-    return tuple([sliced(input, at, i, 1, 1, True) for i in range(input.shape[at])])
+    cdef list found = []
+    cdef int64_t i
+    for i in range(<int64_t>input.shape[at]):
+        found.append(sliced(input, at, i, 1, 1, True))
+        look_now_and_then(i)
+    return tuple(found)
 
 
 cdef list same_dtype(object tensors, str op):
@@ -354,9 +363,37 @@ def repeat_interleave(input, repeats, dim=None):
         input, dim = input.reshape(-1), 0
     size = input.shape[dim]
     counts = repeats.tolist() if isinstance(repeats, Tensor) else repeats
-    if isinstance(counts, int):
-        counts = [counts] * size
-    return index_select(input, dim, tensor([i for i, n in enumerate(counts) for _ in range(n)], dtype=int64))
+    if isinstance(counts, (list, tuple)) and len(counts) == 1:
+        counts = counts[0]
+    return index_select(input, dim, repeated_places(counts, size))
+
+
+cdef Tensor repeated_places(object counts, int64_t size):
+    """The numbers 0 .. size - 1, each `counts` times, or as often as its entry in `counts` says."""
+    cdef bint one = not isinstance(counts, (list, tuple))
+    cdef int64_t i, n = 0
+    cdef int64_t *at
+    cdef int64_t *end
+    if not one and len(counts) != size:
+        raise RuntimeError(f"repeats must have the same size as input along dim, but got repeats.size(0) = {len(counts)} and input.size(0) = {size}")
+    total = 0
+    for count in (counts,) if one else counts:
+        if count < 0:
+            raise RuntimeError("repeats can not be negative")
+        total += count * size if one else count
+    n = counts if one and size else 0
+    if total > 0x7FFF_FFFF_FFFF_FFFF:
+        raise RuntimeError(f"repeat_interleave: a result of {total} elements is too large")
+    cdef Tensor places = empty((total,), dtype=int64)  # before the loop: what cannot be had ends here
+    at = <int64_t *>places.node.data
+    for i in range(size):
+        if not one:
+            n = counts[i]
+        end = at + n
+        while at < end:
+            at[0] = i
+            at += 1
+    return places
 
 
 def diagonal(input, offset=0, dim1=0, dim2=1):

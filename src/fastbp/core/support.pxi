@@ -1,5 +1,8 @@
 # Conversions between Python and the core: errors, types, wrappers, operands.
 
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport PyThread_get_thread_ident
+
 cdef class Tensor  # core/tensor.pxi
 cdef class HookTable  # core/hooks.pxi
 cdef class HostRule  # core/host_rule.pxi
@@ -14,17 +17,35 @@ cdef dict STATUS_ERRORS = {
     FBP_ERROR_NOT_IMPLEMENTED: NotImplementedError,
 }
 
-# An exception raised by a Python callback inside the core waits here until the core has returned.
-cdef object pending_error = None
+# Exceptions raised by Python callbacks inside the core wait here until the core has returned: by thread, the latest last, since what is
+# freed on the way out may call the core, and fail in it.
+cdef dict pending_errors = {}
+
+
+cdef fbp_status keep_error(object error) noexcept:
+    """What a callback that has failed returns."""
+    pending_errors.setdefault(PyThread_get_thread_ident(), []).append(error)
+    return FBP_ERROR_CALLBACK
 
 
 cdef int raise_status(fbp_status status) except -1:
     """Raise the Python exception for a failed call."""
-    global pending_error
-    if status == FBP_ERROR_CALLBACK and pending_error is not None:
-        error, pending_error = pending_error, None
-        raise error
+    cdef list waiting
+    if status == FBP_ERROR_CALLBACK:
+        waiting = pending_errors.get(PyThread_get_thread_ident())
+        if waiting:
+            error = waiting.pop()
+            if not waiting:
+                pending_errors.pop(PyThread_get_thread_ident(), None)
+            raise error
     raise STATUS_ERRORS.get(status, RuntimeError)(fbp_message().decode("utf-8", "replace"))
+
+
+cdef inline int look_now_and_then(int64_t turn) except -1:
+    """Once in a loop that arguments may make endless: Ctrl-C is seen every 1024 turns."""
+    if turn & 1023 == 1023:
+        PyErr_CheckSignals()
+    return 0
 
 
 cdef inline int check(fbp_status status) except -1:

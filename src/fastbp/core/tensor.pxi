@@ -187,15 +187,14 @@ cdef class Tensor:
     def grad(self):
         """Accumulated gradient, or None; assigning None clears it."""
         if fbp_mode_get().capture != NULL:  # what the function finds there, the plan depends on
-            fbp_capture_gradient(fbp_mode_get().capture, self.node, False)
-        if self.node.autograd == NULL or self.node.autograd.gradient == NULL:
-            return None
-        return wrap(fbp_retain(self.node.autograd.gradient))
+            check(fbp_capture_gradient(fbp_mode_get().capture, self.node, False))
+        cdef fbp_tensor *found = fbp_gradient_get(self.node)
+        return None if found == NULL else wrap(fbp_retain(found))
 
     @grad.setter
     def grad(self, value):
         cdef fbp_tensor *old
-        cdef fbp_autograd *extra
+        cdef fbp_tensor **place
         if value is None:
             if self.node.autograd == NULL and fbp_mode_get().capture == NULL:
                 return
@@ -204,13 +203,13 @@ cdef class Tensor:
         elif not fbp_same_shape((<Tensor>value).node, self.node) or (<Tensor>value).node.dtype != self.node.dtype:
             raise RuntimeError(f"assigned grad has data of a different size or type: {tuple(value.shape)} {value.dtype!r} for a tensor of "
                                f"{tuple(self.shape)} {self.dtype!r}")
-        extra = fbp_autograd_get(self.node)
-        if extra == NULL:
-            raise MemoryError("cannot allocate a gradient")
         if fbp_mode_get().capture != NULL:
-            fbp_capture_gradient(fbp_mode_get().capture, self.node, True)
-        old = extra.gradient
-        extra.gradient = fbp_retain((<Tensor>value).node) if value is not None else NULL
+            check(fbp_capture_gradient(fbp_mode_get().capture, self.node, True))
+        place = fbp_gradient_place(self.node)
+        if place == NULL:
+            raise MemoryError("cannot allocate a gradient")
+        old = place[0]
+        place[0] = fbp_retain((<Tensor>value).node) if value is not None else NULL
         if old != NULL:
             fbp_release(old)
 

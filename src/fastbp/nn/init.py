@@ -176,13 +176,15 @@ def trunc_normal_(
     Raises
     ------
     ValueError
-        When `std` is not positive or `a` is not below `b`.
+        When `std` is not positive, `a` is not below `b`, or no draw can come between them.
     """
     if not std > 0 or not a < b:
         raise ValueError(f"trunc_normal_ needs std > 0 and a < b, but got std={std}, a={a}, b={b}")
     import numpy
 
     low, high = (a - mean) / std, (b - mean) / std
+    if not (low < math.inf and high > -math.inf):  # also where they are not numbers
+        raise ValueError(f"trunc_normal_: no draw comes between a={a} and b={b} with mean={mean}, std={std}")
     count = tensor.numel()
     draws = numpy.empty(0)
     while draws.size < count:
@@ -191,6 +193,10 @@ def trunc_normal_(
     values = numpy.clip(mean + std * draws[:count], a, b).reshape(tensor.shape)
     with _core.no_grad():
         return tensor.copy_(_core.from_numpy(numpy.ascontiguousarray(values)))
+
+
+# Standard deviations beyond which all that is left of a tail lies between two neighbouring numbers.
+FURTHEST = 1e8
 
 
 def _truncated_draws(low: float, high: float, wanted: int, generator: Any) -> Any:
@@ -204,6 +210,8 @@ def _truncated_draws(low: float, high: float, wanted: int, generator: Any) -> An
     # A narrow interval or a tail: uniform proposals z, accepted with the density relative to that at the interval's
     # densest point. A tail is cut where the density has fallen by exp(-50), which no draw would reach.
     densest = min(max(0.0, low), high)
+    if abs(densest) > FURTHEST:
+        return numpy.full(wanted, densest)
     reach = math.sqrt(densest**2 + 100.0)
     low, high = max(low, -reach), min(high, reach)
     uniform = _core.rand(2, 8 * wanted + 16, dtype=_core.float64, generator=generator).numpy()
