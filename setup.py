@@ -32,13 +32,21 @@ COMPILE_FLAGS = (
 )
 HIDDEN = "-fvisibility=hidden"  # PyInit__core is the only name that leaves the extension
 
+# Checks are on: an index out of bounds, None where a tensor belongs and a division by zero are exceptions.
 CYTHON_DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": False,
-    "wraparound": False,
-    "cdivision": True,
-    "embedsignature": False,  # binding functions answer inspect.signature; a copy in the docstring would show twice
+    "boundscheck": True,
+    "wraparound": True,
+    "nonecheck": True,
+    "cdivision": False,
+    "auto_pickle": False,  # internal objects have no pickles, so that no pickle calls a reconstructor with anything
+    "embedsignature": True,  # of methods, which the interpreter's own descriptors make: they check what `self` is
+    "embedsignature.format": "clinic",
 }
+
+# By name: loops in which a check is off (`@cython.boundscheck(False)` and the like), and what guards them in its place.
+# tests/test_boundary.py holds this list to the sources.
+UNCHECKED = {}
 
 
 class BuildCore(build_ext):

@@ -132,8 +132,11 @@ static fbp_status slice_layout(const char *op, fbp_dtype dtype, int ndim, const 
     *layout = (fbp_layout){.dtype = (uint8_t)dtype, .numel = 1};
     for (int i = 0; i < ndim; i++) {
         const struct fbp_slice_axis *axis = &slice->axis[i];
-        int64_t last = axis->start + (axis->count - 1) * axis->step;
-        if (axis->size != shape[i] || (axis->count > 0 && (axis->start < 0 || axis->start >= shape[i] || last < 0 || last >= shape[i])))
+        int64_t reach, last = axis->start;
+        bool far = axis->count < 0 || __builtin_mul_overflow(axis->count - 1, axis->step, &reach) ||
+                   __builtin_add_overflow(axis->start, reach, &last);
+        if (axis->size != shape[i] || axis->count < 0 ||
+            (axis->count > 0 && (far || axis->start < 0 || axis->start >= shape[i] || last < 0 || last >= shape[i])))
             return fbp_fail(FBP_ERROR_INDEX, "%s: elements %lld to %lld are out of bounds for dimension %d with size %lld", op,
                             (long long)axis->start, (long long)last, i, (long long)shape[i]);
         if (axis->count > 0) layout->offset += axis->start * strides[i];

@@ -93,12 +93,12 @@ def is_tensor(obj: object) -> _builtins.bool:
 
 def is_floating_point(input: Tensor) -> _builtins.bool:
     """Whether the tensor's dtype is float32 or float64."""
-    return input.is_floating_point()
+    return Tensor.is_floating_point(input)
 
 
 def numel(input: Tensor) -> _builtins.int:
     """Number of elements."""
-    return input.numel()
+    return Tensor.numel(input)
 
 
 def FloatTensor(*args: object) -> Tensor:
@@ -128,7 +128,7 @@ def ByteTensor(*args: object) -> Tensor:
 
 def BoolTensor(*args: object) -> Tensor:
     """PyTorch's old constructor of a bool tensor, from sizes or from values."""
-    return _legacy(bool_, args)
+    return _legacy(_core.bool_, args)
 
 
 def _legacy(dtype: _core.dtype, args: tuple[_Any, ...]) -> Tensor:

@@ -54,5 +54,6 @@ include "core/plan_check.pxi"
 include "core/explanation.pxi"
 include "core/plan_memory.pxi"
 include "core/garbage.pxi"
+include "core/boundary.pxi"
 
 fbp_kernels_init()

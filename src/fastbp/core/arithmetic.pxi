@@ -69,7 +69,7 @@ def clamp(input, min=None, max=None, *, out=None):
         if min is not None:
             input = binary(FBP_OP_maximum, input, min)
         return store(input if max is None else binary(FBP_OP_minimum, input, max), out)
-    if (isinstance(min, float) or isinstance(max, float)) and not input.is_floating_point():
+    if (isinstance(min, float) or isinstance(max, float)) and not fbp_dtype_is_float(<fbp_dtype>tensor_argument("clamp", input).node.dtype):
         input = cast(input, fbp_default_dtype())
     return store(unary_with(FBP_OP_clamp, input, -INFINITY if min is None else min, INFINITY if max is None else max), out)
 
@@ -98,20 +98,21 @@ def where(condition, input=None, other=None, *, out=None):
     """input where condition holds, else other; with the condition alone, the indices where it holds."""
     cdef fbp_tensor *inputs[3]
     cdef fbp_tensor *result
-    cdef fbp_status status
+    cdef int i
     if input is None and other is None:
-        return condition.nonzero(as_tuple=True)
-    inputs[0] = operand(condition, FBP_BOOL)
-    if inputs[0].dtype != FBP_BOOL and inputs[0].dtype != FBP_UINT8:
-        fbp_release(inputs[0])
-        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype!r}")
-    inputs[1] = operand(input, (<Tensor>other).node.dtype if isinstance(other, Tensor) else -1)
-    inputs[2] = operand(other, inputs[1].dtype if isinstance(input, Tensor) else -1)
-    status = fbp_apply(FBP_OP_where, 3, inputs, NULL, 0, &result)
-    fbp_release(inputs[0])
-    fbp_release(inputs[1])
-    fbp_release(inputs[2])
-    check(status)
+        return nonzero(tensor_argument("where", condition, "condition"), as_tuple=True)
+    inputs[0] = inputs[1] = inputs[2] = NULL
+    try:
+        inputs[0] = operand(condition, FBP_BOOL, b"where")
+        if inputs[0].dtype != FBP_BOOL and inputs[0].dtype != FBP_UINT8:
+            raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {DTYPES[inputs[0].dtype]!r}")
+        inputs[1] = operand(input, (<Tensor>other).node.dtype if isinstance(other, Tensor) else -1, b"where")
+        inputs[2] = operand(other, inputs[1].dtype if isinstance(input, Tensor) else -1, b"where")
+        check(fbp_apply(FBP_OP_where, 3, inputs, NULL, 0, &result))
+    finally:
+        for i in range(3):
+            if inputs[i] != NULL:
+                fbp_release(inputs[i])
     return store(wrap(result), out)
 
 
@@ -135,16 +136,14 @@ def matmul(input, other, *, out=None):
     cdef fbp_tensor *inputs[2]
     if out is None:
         return binary(FBP_OP_matmul, input, other)
-    inputs[0] = (<Tensor?>input).node
-    inputs[1] = (<Tensor?>other).node
-    check(fbp_apply_out(FBP_OP_matmul, 2, inputs, NULL, 0, (<Tensor?>out).node))
+    inputs[0] = tensor_argument("matmul", input).node
+    inputs[1] = tensor_argument("matmul", other, "other").node
+    check(fbp_apply_out(FBP_OP_matmul, 2, inputs, NULL, 0, tensor_argument("matmul", out, "out").node))
     return out
 
 
 cdef int expect_dims(str op, object x, int ndim) except -1:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}(): expected Tensor, got {type(x).__name__}")
-    if (<Tensor>x).node.ndim != ndim:
+    if tensor_argument(op, x).node.ndim != ndim:
         raise RuntimeError(f"{op}: expected a {ndim}-D tensor, got shape {tuple(x.shape)}")
     return 0
 
@@ -199,7 +198,9 @@ def addmm(input, mat1, mat2, *, beta=1, alpha=1, out=None):
     cdef fbp_tensor *result
     attribute.p[0] = beta
     attribute.p[1] = alpha
-    inputs[0], inputs[1], inputs[2] = (<Tensor?>input).node, (<Tensor?>mat1).node, (<Tensor?>mat2).node
+    inputs[0] = tensor_argument("addmm", input).node
+    inputs[1] = tensor_argument("addmm", mat1, "mat1").node
+    inputs[2] = tensor_argument("addmm", mat2, "mat2").node
     check(fbp_apply(FBP_OP_addmm, 3, inputs, &attribute, sizeof(attribute), &result))
     return store(wrap(result), out)
 
@@ -228,11 +229,9 @@ def linear(input, weight, bias=None):
     """
     cdef fbp_tensor *inputs[3]
     cdef fbp_tensor *out
-    if not isinstance(input, Tensor) or not isinstance(weight, Tensor):
-        raise TypeError(f"linear(): expected Tensors, got {type(input).__name__} and {type(weight).__name__}")
-    inputs[0] = (<Tensor>input).node
-    inputs[1] = (<Tensor>weight).node
-    inputs[2] = (<Tensor?>bias).node if bias is not None else NULL
+    inputs[0] = tensor_argument("linear", input).node
+    inputs[1] = tensor_argument("linear", weight, "weight").node
+    inputs[2] = tensor_argument("linear", bias, "bias").node if bias is not None else NULL
     check(fbp_apply(FBP_OP_linear, 3, inputs, NULL, 0, &out))
     return wrap(out)
 
@@ -241,12 +240,15 @@ def linear(input, weight, bias=None):
 
 def equal(input, other):
     """Whether shape and every element agree."""
-    return fbp_same_shape((<Tensor?>input).node, (<Tensor?>other).node) and bool((input == other).all())
+    return (fbp_same_shape(tensor_argument("equal", input).node, tensor_argument("equal", other, "other").node)
+            and bool((input == other).all()))
 
 
 def isclose(input, other, rtol=1e-05, atol=1e-08, equal_nan=False):
     """Where |input - other| <= atol + rtol * |other|, or both are equal (infinities), or, on request, NaN."""
-    a, b = input.detach(), other.detach()
+    if rtol < 0 or atol < 0:
+        raise RuntimeError(f"isclose(): rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
+    a, b = tensor_argument("isclose", input).detach(), tensor_argument("isclose", other, "other").detach()
     if not a.is_floating_point():
         a, b = a.double(), b.double()
     near = (a == b) | (isfinite(b) & ((a - b).abs() <= atol + rtol * b.abs()))

@@ -15,6 +15,7 @@ cdef int switch_back(tuple before) except -1:
     return 0
 
 
+@cython.binding(False)
 cdef class grad_switch:
     """Context manager and decorator that sets whether operations are recorded: what no_grad() and its relatives return."""
 
@@ -33,6 +34,7 @@ cdef class grad_switch:
     def __call__(self, function):
         wanted = bool(self.wanted)
 
+        @cython.binding(True)
         def wrapper(*args, **kwargs):
             before = switch_recording(wanted)
             try:
@@ -40,6 +42,7 @@ cdef class grad_switch:
             finally:
                 switch_back(before)
 
+        @cython.binding(True)
         def generator_wrapper(*args, **kwargs):
             generator = function(*args, **kwargs)
             while True:
@@ -95,6 +98,7 @@ def set_grad_enabled(bint mode):
     return result
 
 
+@cython.binding(False)
 cdef class entered_switch(grad_switch):
     """A switch that was thrown when it was made."""
 
@@ -139,7 +143,11 @@ cdef list backward_list(object tensors, str what):
 cdef fbp_tensor **tensor_array(object tensors, Py_ssize_t n) except NULL:
     """Core tensors of a list (None: NULL), held, in a block for free_array(): handles may come to stand for others meanwhile."""
     cdef Py_ssize_t i
-    cdef fbp_tensor **array = <fbp_tensor **>fbp_block_get((n + 1) * sizeof(fbp_tensor *))
+    cdef fbp_tensor **array
+    for i in range(n):
+        if tensors[i] is not None and not isinstance(tensors[i], Tensor):
+            raise TypeError(f"expected Tensors, got {builtin_type(tensors[i]).__name__}")
+    array = <fbp_tensor **>fbp_block_get((n + 1) * sizeof(fbp_tensor *))
     if array == NULL:
         raise MemoryError("cannot allocate a list of tensors")
     for i in range(n):
@@ -310,7 +318,9 @@ def forward_gradient(outputs, inputs, tangents, create_graph=True):
     tuple of Tensor
         One an output; None where no input reaches it.
     """
-    roots, wanted, given = list(outputs), list(inputs), list(tangents)
+    roots, wanted, given = backward_list(outputs, "outputs"), backward_list(inputs, "inputs"), backward_list(tangents, "tangents")
+    if len(given) != len(wanted):
+        raise RuntimeError(f"got {len(wanted)} inputs and {len(given)} tangents")
     cdef fbp_forward_request request
     cdef Py_ssize_t i, n = len(roots), m = len(wanted)
     cdef fbp_status status
@@ -329,6 +339,7 @@ def forward_gradient(outputs, inputs, tangents, create_graph=True):
     return found
 
 
+@cython.binding(False)
 cdef class keep_values:
     """Context manager: recorded nodes hold every value, so that the graph can be replayed, explained or pushed forward."""
 
@@ -343,6 +354,7 @@ cdef class keep_values:
         fbp_mode_get().keep_values = self.before
 
 
+@cython.binding(False)
 cdef class recording:
     """Context manager: operations are recorded, whatever is under way; with `keep_values` they hold every value."""
 
@@ -366,6 +378,7 @@ cdef class recording:
 
 # ---- grad_fn ---------------------------------------------------------------------------------------------------------------------
 
+@cython.binding(False)
 cdef class GradFunction:
     """The recorded operation behind a tensor: its name and the operations before it.
 

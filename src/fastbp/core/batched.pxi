@@ -3,13 +3,14 @@
 cdef dict RANDOMNESS = {"error": FBP_RANDOM_ERROR, "same": FBP_RANDOM_SAME, "different": FBP_RANDOM_DIFFERENT}
 
 
+@cython.binding(False)
 cdef class vmap_level:
     """Context manager: a vmap over `size` examples; its value is the level's number."""
 
     cdef int64_t size
-    cdef int randomness
+    cdef int randomness, entered
 
-    def __cinit__(self, int64_t size, str randomness):
+    def __cinit__(self, int64_t size, str randomness not None):
         if randomness not in RANDOMNESS:
             raise RuntimeError(f"Only allowed values for randomness are 'error', 'different', or 'same'. Got {randomness}")
         self.size, self.randomness = size, RANDOMNESS[randomness]
@@ -17,10 +18,13 @@ cdef class vmap_level:
     def __enter__(self):
         cdef uint64_t level
         check(fbp_vmap_begin(self.size, <fbp_randomness>self.randomness, &level))
+        self.entered += 1
         return level
 
     def __exit__(self, *error):
-        fbp_vmap_end()
+        if self.entered > 0 and fbp_mode_get().vmap_count > 0:  # each level ends once, on the thread that began it
+            self.entered -= 1
+            fbp_vmap_end()
 
 
 def batch(Tensor physical not None, uint64_t level, bint batched=True):
@@ -32,7 +36,7 @@ def batch(Tensor physical not None, uint64_t level, bint batched=True):
 
 def unbatch(Tensor x not None, uint64_t level):
     """What lies behind a tensor of this level, and whether the batch is its first axis; other tensors as they are."""
-    if fbp_level(x.node) != level:
+    if fbp_level(x.node) != level or not fbp_is_batched(x.node):
         return x, False
     return wrap(fbp_retain(<fbp_tensor *>fbp_batch_of(x.node).physical)), bool(fbp_batch_of(x.node).batched)
 
@@ -67,7 +71,7 @@ def lift(Tensor x not None):
 
 def leave_point(points):
     """The run of a function on these lifted tensors is over: what depends on nothing else depends on nothing outside."""
-    for x in points:
+    for x in backward_list(points, "points"):
         if (<Tensor>x).node.edge_count == 0:
             (<Tensor>x).node.flags |= FBP_POINT_LEFT
 
@@ -94,10 +98,11 @@ def reaches_others(outputs, inputs):
     """
     cdef fbp_node_list found
     cdef fbp_tensor *node
+    outputs = backward_list(outputs, "outputs")
+    known = set([<size_t>(<Tensor>x).node for x in backward_list(inputs, "inputs")])
     cdef Py_ssize_t i, n = len(outputs)
     cdef fbp_tensor **roots = tensor_array(outputs, n)
     cdef uint64_t level = 0
-    known = set([<size_t>(<Tensor>x).node for x in inputs])
     memset(&found, 0, sizeof(found))
     for i in range(n):
         level = builtin_max(level, fbp_level(roots[i]))

@@ -41,6 +41,7 @@ cdef int note_outside(fbp_tensor *t) except -1:
 
 # ---- capture ------------------------------------------------------------------------------------------------------------------
 
+@cython.binding(False)
 cdef class Capture:
     """One run of a function with symbolic tensors; `plan()` makes the plan of what it did.
 
@@ -81,7 +82,15 @@ cdef class Capture:
         self.generators = []
         self.hooked = []
 
+    cdef fbp_program *program(self) except NULL:
+        """What is written down; RuntimeError before the block is entered, and once a plan has taken it."""
+        if self.capture == NULL or self.capture.program == NULL:
+            raise RuntimeError("compile: this capture holds no program: it has not begun, or its plan was made")
+        return self.capture.program
+
     def __enter__(self):
+        if self.capture != NULL:
+            raise RuntimeError("compile: a capture cannot be entered twice; make a new one")
         self.grad_enabled = fbp_mode_get().grad_enabled
         self.default_dtype, self.threads = fbp_default_dtype(), fbp_threads_get()
         self.begin = sequence_now()
@@ -90,6 +99,8 @@ cdef class Capture:
         return self
 
     def __exit__(self, kind, error, trace):
+        if self.capture == NULL:
+            raise RuntimeError("compile: a capture that was not entered is left")
         self.finish()
         if isinstance(error, RunEagerly):
             self.eager = error
@@ -126,6 +137,7 @@ cdef class Capture:
         cdef Tensor point, symbol
         cdef fbp_tensor *alias
         cdef fbp_tensor *gradient
+        self.program()
         need_argument(given)
         if fbp_requires_grad(given.node):
             for k, other in enumerate(self.given):
@@ -232,7 +244,7 @@ cdef class Capture:
             (-1: none), attributes, slot: the number of an update among `updates`.  Random ops have the generator's own seed, and
             the place where they draw if the plan is the next to run.
         """
-        cdef fbp_program *program = self.capture.program
+        cdef fbp_program *program = self.program()
         cdef fbp_buffer *b
         cdef fbp_value *v
         cdef fbp_line *line
@@ -279,6 +291,7 @@ cdef class Capture:
         cdef fbp_tensor *leaf
         cdef fbp_tensor *now
         cdef int32_t i
+        self.program()
         result = []
         for i in range(self.capture.leaf_count):
             leaf = self.capture.leaves[i].leaf
@@ -293,11 +306,12 @@ cdef class Capture:
 
     def value_of(self, Tensor t not None):
         """The number of the value that a tensor of the capture looks at."""
-        return fbp_program_value(self.capture.program, t.node)
+        return fbp_program_value(self.program(), t.node)
 
     def differentiate(self, outputs, leaves):
         """Append the reverse sweep from `outputs`; returns symbolic cotangents, and the leaves' gradients (None: not reached)."""
-        self.capture.program.phase = 1
+        self.program().phase = 1
+        outputs, leaves = backward_list(outputs, "outputs"), backward_list(leaves, "leaves")
         cotangents = [self.symbol(x.detach().contiguous()) for x in outputs]
         self.ties = len(outputs) > 1
         try:
@@ -318,10 +332,11 @@ cdef class Capture:
         check(status)
         return swept
 
-    def depending(self, list outputs):
+    def depending(self, outputs):
         """For each of `outputs`, the numbers of the others that were computed from it."""
         cdef fbp_node_list found
         cdef Py_ssize_t i, k
+        outputs = backward_list(outputs, "outputs")
         result = [[] for _ in outputs]
         for k in range(len(outputs)):
             memset(&found, 0, sizeof(found))
@@ -336,6 +351,7 @@ cdef class Capture:
     def leaves(self, outputs):
         """The leaves that require grad behind `outputs`."""
         cdef fbp_node_list found
+        outputs = backward_list(outputs, "outputs")
         cdef fbp_tensor **roots = tensor_array(outputs, len(outputs))
         cdef int64_t i
         memset(&found, 0, sizeof(found))
@@ -381,8 +397,11 @@ cdef class Capture:
     def update(self, optimizer, group_number, bucket, gradients, str op):
         """An optimizer's step over a bucket of parameters, with the group's options as they will be at each call."""
         cdef Py_ssize_t i, k, n = len(bucket.params)
+        cdef list lists = [list(one) for one in (bucket.params, gradients, *bucket.buffers)]
+        self.program()
+        if len(lists) > 5 or builtin_any([len(one) != n for one in lists]):
+            raise ValueError(f"{op}: at most five lists of {n} tensors")
         cdef fbp_tensor **tensors = tensor_array([None] * (5 * n), 5 * n)
-        cdef list lists = [bucket.params, gradients, *bucket.buffers]
         cdef OptimizerBefore before = self.optimizers[id(optimizer)]
         try:
             for k, one in enumerate(lists):
@@ -476,17 +495,21 @@ cdef int note_asks_absent() except -1:
     return 0
 
 
+@cython.binding(False)
 cdef class paused_capture:
     """Context manager: operations run for real within it, though a function is being captured."""
 
-    cdef fbp_capture *capture
+    cdef Capture held  # None: nothing was captured
 
     def __enter__(self):
-        self.capture = fbp_capture_pause()
+        self.held = current_capture()
+        fbp_capture_pause()
         return self
 
     def __exit__(self, *error):
-        fbp_capture_resume(self.capture)
+        if self.held is not None and self.held in current_captures:
+            fbp_capture_resume(self.held.capture)
+        self.held = None
 
 
 cdef void reach_of(const fbp_tensor *t, char **low, char **high) noexcept:

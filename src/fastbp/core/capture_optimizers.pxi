@@ -1,6 +1,7 @@
 # Optimizers while a function is captured: their numbers are symbolic, and the end of the capture puts everything back.
 
 @cython.final
+@cython.binding(False)
 cdef class NumberWrite:
     """A number that the function leaves in a group or in a parameter's state, by each call anew."""
 
@@ -17,6 +18,7 @@ cdef class NumberWrite:
 
 
 @cython.final
+@cython.binding(False)
 cdef class OptimizerBefore:
     """State, groups and attributes of an optimizer when a capture met it first, and what has become of them."""
 
@@ -203,6 +205,7 @@ def steps_done(value):
 # ---- in the plan --------------------------------------------------------------------------------------------------------------------
 
 @cython.final
+@cython.binding(False)
 cdef class SymbolicOptimizer:
     """An optimizer whose numbers a plan reads: what else is in its groups and state must stay."""
 
@@ -213,7 +216,7 @@ cdef class SymbolicOptimizer:
     cdef StateSnapshot snapshot  # None: the function has not looked at the state
 
     cdef bint is_current(self) except -1:
-        cdef list groups = <list>self.attributes["param_groups"]
+        cdef list groups = <list?>self.attributes["param_groups"]
         cdef Py_ssize_t i
         cdef dict group
         cdef list params
@@ -248,6 +251,7 @@ cdef list without_numbers(dict given):
 
 
 @cython.final
+@cython.binding(False)
 cdef class PlanNumbers:
     """The numbers of optimizers in a plan: evaluated before a run, written back after it."""
 

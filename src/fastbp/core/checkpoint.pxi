@@ -1,6 +1,7 @@
 # Functions whose graph is not kept: the reverse sweep runs them again. utils/checkpoint.py is the public side.
 
 @cython.final
+@cython.binding(False)
 cdef class Recompute(HostRule):
     """The rule of a function that can be run again with the same result."""
 
@@ -19,7 +20,7 @@ cdef class Recompute(HostRule):
     cdef list pull(self, list cotangents, bint create_graph):
         with make_switch(True):
             outputs = self.again()
-        known = [(y, g) for y, g in zip(outputs, cotangents) if g is not None and y.requires_grad]
+        known = [(y, g) for y, g in zip(backward_list(outputs, "outputs of a function that is run again"), cotangents) if g is not None and y.requires_grad]
         if not known:
             return [None] * self.node.edge_count
         return run_backward([y for y, _ in known], [g for _, g in known], create_graph, create_graph, self.inputs(), False, True)
@@ -62,7 +63,7 @@ cdef list reached_from(list outputs, uint64_t since):
     return [x for _, x in order]
 
 
-def forget_graph(list outputs, uint64_t since, again):
+def forget_graph(list outputs not None, uint64_t since, again):
     """Outputs without what was recorded between them and tensors older than `since`; the derivative runs `again()`.
 
     Parameters
@@ -79,6 +80,7 @@ def forget_graph(list outputs, uint64_t since, again):
     list of Tensor
     """
     cdef Recompute rule = Recompute.__new__(Recompute)
+    outputs = backward_list(outputs, "outputs")
     places = [i for i, y in enumerate(outputs) if fbp_requires_grad((<Tensor>y).node) and (<Tensor>y).node.sequence > since
               and (<Tensor>y).node.edge_count]
     chosen = [outputs[i] for i in places]

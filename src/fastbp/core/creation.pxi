@@ -174,22 +174,22 @@ def full(size, fill_value, *, out=None, dtype=None, layout=None, device=None, re
 
 def zeros_like(input, *, dtype=None, layout=None, device=None, requires_grad=False, memory_format=None):
     """Zeros of input's shape and, unless given, dtype."""
-    return constant_like(input, 0, dtype, device, requires_grad)
+    return constant_like(tensor_argument("zeros_like", input), 0, dtype, device, requires_grad)
 
 
 def ones_like(input, *, dtype=None, layout=None, device=None, requires_grad=False, memory_format=None):
     """Ones of input's shape and, unless given, dtype."""
-    return constant_like(input, 1, dtype, device, requires_grad)
+    return constant_like(tensor_argument("ones_like", input), 1, dtype, device, requires_grad)
 
 
 def full_like(input, fill_value, *, dtype=None, layout=None, device=None, requires_grad=False, memory_format=None):
     """One number everywhere, in input's shape and, unless given, dtype."""
-    return constant_like(input, fill_value.item() if isinstance(fill_value, Tensor) else fill_value, dtype, device, requires_grad)
+    return constant_like(tensor_argument("full_like", input), fill_value.item() if isinstance(fill_value, Tensor) else fill_value, dtype, device, requires_grad)
 
 
 def empty_like(input, *, dtype=None, layout=None, device=None, requires_grad=False, memory_format=None):
     """Uninitialised memory of input's shape and, unless given, dtype."""
-    cdef fbp_tensor *like = (<Tensor?>input).node
+    cdef fbp_tensor *like = tensor_argument("empty_like", input).node
     if device is not None:
         check_device(device)
     return finish(new_array(like.dtype if dtype is None else dtype_code(dtype), like.ndim, fbp_shape(like)), requires_grad)

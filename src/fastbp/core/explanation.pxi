@@ -1,6 +1,7 @@
 # A recorded graph by numbers, edge by edge: what fastbp.explanation is made from.
 
 @cython.final
+@cython.binding(False)
 cdef class GraphRecord:
     """The recorded graph behind one tensor: nodes by number, inputs before outputs.
 
@@ -234,7 +235,10 @@ cdef class GraphRecord:
         cdef fbp_tensor *node = self.at(i)
         cdef Tensor fresh
         cdef list operands = []
-        for k, x in enumerate(inputs):
+        given = list(inputs)
+        if len(given) != <Py_ssize_t>node.edge_count:
+            raise ValueError(f"node {i} is no op of {len(given)} inputs")
+        for k, x in enumerate(given):
             copy = x.detach() if x is not None else None
             if copy is not None and fbp_requires_grad(fbp_input(node, k)):
                 copy.requires_grad_()
@@ -303,9 +307,11 @@ cdef void drop_node(fbp_tensor *node) noexcept:
 
 def _captured_costs(Capture capture not None, Py_ssize_t first=0):
     """Flops and bytes of the lines captured so far, from line `first` on, as a plan's `steps` count them."""
-    cdef fbp_program *program = capture.capture.program
+    cdef fbp_program *program = capture.program()
     cdef fbp_line_cost cost
     cdef Py_ssize_t i
+    if first < 0:
+        raise IndexError(f"lines are numbered from 0, not {first}")
     result = []
     for i in range(first, program.line_count):
         cost = fbp_line_cost_of(program, &program.lines[i])

@@ -1,6 +1,7 @@
 # autograd.Function: rules that users write. The class itself is in fastbp/autograd/function.py.
 
 @cython.final
+@cython.binding(False)
 cdef class SavedTensor:
     """A tensor as it is now: its elements and its history, though its handle may come to stand for something else."""
 
@@ -8,7 +9,7 @@ cdef class SavedTensor:
     cdef uint32_t version
     cdef object what       # for the message: whose it is
 
-    def __init__(self, Tensor x not None, str what):
+    def __cinit__(self, Tensor x not None, str what):
         self.node = fbp_retain(x.node)
         self.version = x.node.storage.version
         self.what = what
@@ -31,6 +32,7 @@ cdef int check_version(fbp_tensor *node, uint32_t now, uint32_t expected, object
     return 0
 
 
+@cython.binding(False)
 cdef class FunctionContext(HostRule):
     """The `ctx` of a Function: what forward() leaves for backward() and jvp(). Any attribute may be set on it.
 
@@ -237,7 +239,7 @@ cdef object fitted_to(object g, tuple shape, dtype, str what, bint may_sum=True)
 
 # ---- a call -------------------------------------------------------------------------------------------------------------------
 
-def apply_function(function, tuple args, values=None):
+def apply_function(function, tuple args not None, values=None):
     """Call a Function: its forward() unrecorded, then a node with its rules over what that returned, or over `values` in its place."""
     cdef FunctionContext ctx = FunctionContext.__new__(FunctionContext)
     cdef bint recorded = False

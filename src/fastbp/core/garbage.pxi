@@ -45,28 +45,28 @@ cdef extern from *:
     ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
     ctypedef int (*inquiry)(PyObject *) noexcept
     ctypedef void (*destructor)(PyObject *) noexcept
-    ctypedef PyObject *(*allocfunc)(PyTypeObject *, Py_ssize_t) noexcept
-    ctypedef PyObject *(*newfunc)(PyTypeObject *, PyObject *, PyObject *) noexcept
+    ctypedef PyObject *(*allocfunc)(TypeSlots *, Py_ssize_t) noexcept
+    ctypedef PyObject *(*slot_of_new "newfunc")(TypeSlots *, PyObject *, PyObject *) noexcept
     ctypedef PyObject *(*getter)(PyObject *, void *) noexcept
     ctypedef int (*setter)(PyObject *, PyObject *, void *) noexcept
-    ctypedef struct PyTypeObject:
+    ctypedef struct TypeSlots "PyTypeObject":
         Py_ssize_t tp_basicsize, tp_dictoffset
         traverseproc tp_traverse
         inquiry tp_clear
         destructor tp_dealloc
         allocfunc tp_alloc
-        newfunc tp_new
+        slot_of_new tp_new
         destructor tp_free
     ctypedef struct PyGetSetDef:
         getter get
         setter set
     enum: FBP_MAY_SEARCH
     enum: FBP_HANDLE_END
-    PyObject *fbp_handle_get(PyTypeObject *type) noexcept
-    object new_of_type "fbp_handle_get"(PyTypeObject *type)
+    PyObject *fbp_handle_get(TypeSlots *type) noexcept
+    object new_of_type "fbp_handle_get"(TypeSlots *type)
     void fbp_handle_free(PyObject *o) noexcept
-    PyGetSetDef *fbp_property_of(PyTypeObject *type, const char *name) noexcept
-    PyTypeObject *type_of "Py_TYPE"(PyObject *o) noexcept
+    PyGetSetDef *fbp_property_of(TypeSlots *type, const char *name) noexcept
+    TypeSlots *type_of "Py_TYPE"(PyObject *o) noexcept
     void set_references "Py_SET_REFCNT"(PyObject *o, Py_ssize_t count) noexcept
     void hold_object "Py_INCREF"(PyObject *o) noexcept
     void drop_object "Py_DECREF"(PyObject *o) noexcept
@@ -280,11 +280,11 @@ cdef Tensor new_handle():
     return <Tensor>new_of_type(tensor_type)
 
 
-cdef PyObject *new_of_class(PyTypeObject *type, PyObject *arguments, PyObject *keywords) noexcept:
+cdef PyObject *new_of_class(TypeSlots *type, PyObject *arguments, PyObject *keywords) noexcept:
     return type.tp_alloc(type, 0)
 
 
-cdef PyObject *new_tensor(PyTypeObject *type, Py_ssize_t items) noexcept:
+cdef PyObject *new_tensor(TypeSlots *type, Py_ssize_t items) noexcept:
     return fbp_handle_get(type)
 
 
@@ -503,10 +503,10 @@ def _before_collection(phase, info):
 # ---- the slots ----------------------------------------------------------------------------------------------------------------------
 
 cdef object one_tensor = Tensor.__new__(Tensor)
-cdef PyTypeObject *tensor_type = <PyTypeObject *>Tensor
+cdef TypeSlots *tensor_type = <TypeSlots *>Tensor
 cdef destructor plain_dealloc = tensor_type.tp_dealloc
-cdef traverseproc plain_traverse_saved = (<PyTypeObject *>SavedTensor).tp_traverse
-cdef traverseproc plain_traverse_hooks = (<PyTypeObject *>HookTable).tp_traverse
+cdef traverseproc plain_traverse_saved = (<TypeSlots *>SavedTensor).tp_traverse
+cdef traverseproc plain_traverse_hooks = (<TypeSlots *>HookTable).tp_traverse
 
 if tensor_type.tp_basicsize != FBP_HANDLE_END or tensor_type.tp_dictoffset != <char *>attributes_of(<PyObject *>one_tensor) - <char *><PyObject *>one_tensor:
     raise SystemError("fastbp: a tensor's members lie elsewhere than core/garbage.pxi has them")
@@ -516,5 +516,5 @@ tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse
 tensor_type.tp_alloc, tensor_type.tp_free, tensor_type.tp_new = new_tensor, fbp_handle_free, new_of_class
 fbp_property_of(tensor_type, b"__dict__").get = get_dict
 fbp_property_of(tensor_type, b"__dict__").set = set_dict
-(<PyTypeObject *>SavedTensor).tp_traverse = traverse_saved
-(<PyTypeObject *>HookTable).tp_traverse = traverse_hooks
+(<TypeSlots *>SavedTensor).tp_traverse = traverse_saved
+(<TypeSlots *>HookTable).tp_traverse = traverse_hooks

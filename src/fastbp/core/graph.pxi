@@ -83,11 +83,20 @@ cdef dict attributes_read(int op, const void *stored, int size):
 
 cdef int sizes_write(object sizes, int64_t *array) except -1:
     """Sizes into an array of FBP_MAX_NDIM; returns how many."""
+    sizes = tuple(sizes)  # what follows may run Python code, which could change a list
     if len(sizes) > FBP_MAX_NDIM:
         raise ValueError(f"at most {FBP_MAX_NDIM} dimensions, got {len(sizes)}")
     for i in range(len(sizes)):
         array[i] = sizes[i]
     return <int>len(sizes)
+
+
+cdef tuple padded(object numbers):
+    """Two numbers, those that are left out 0."""
+    cdef tuple two = (*numbers, 0, 0)
+    if len(two) > 4:
+        raise ValueError(f"at most two numbers, got {len(two) - 2}")
+    return two[:2]
 
 
 cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
@@ -96,8 +105,7 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
     cdef int n
     memset(a, 0, sizeof(any_attribute))
     if kind == "scalar":
-        for i, value in enumerate(given.get("p", ())):
-            a.scalar.p[i] = value
+        a.scalar.p[0], a.scalar.p[1] = padded(given.get("p", ()))
         return sizeof(fbp_scalar_attribute)
     if kind == "dtype":
         a.dtype.dtype = dtype_code(given["dtype"])
@@ -106,10 +114,11 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
         a.shape.ndim = n = sizes_write(given["shape"], a.shape.shape)
         return shape_bytes(n)
     if kind == "permute":
-        if len(given["axes"]) > FBP_MAX_NDIM:
-            raise ValueError(f"at most {FBP_MAX_NDIM} dimensions, got {len(given['axes'])}")
-        a.permute.ndim = <int32_t>len(given["axes"])
-        for i, axis in enumerate(given["axes"]):
+        axes = tuple(given["axes"])
+        if len(axes) > FBP_MAX_NDIM:
+            raise ValueError(f"at most {FBP_MAX_NDIM} dimensions, got {len(axes)}")
+        a.permute.ndim = <int32_t>len(axes)
+        for i, axis in enumerate(axes):
             a.permute.axes[i] = axis
         return sizeof(fbp_permute_attribute)
     if kind == "slice":
@@ -148,14 +157,15 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
         return sizeof(fbp_loss_attribute)
     if kind == "source":
         a.source.seed, a.source.offset = given.get("seed", 0), given.get("offset", 0)
-        for i, value in enumerate(given.get("p", ())):
-            a.source.p[i] = value
-        for i, value in enumerate(given.get("integer", ())):
-            a.source.integer[i] = value
+        a.source.p[0], a.source.p[1] = padded(given.get("p", ()))
+        a.source.integer[0], a.source.integer[1] = padded(given.get("integer", ()))
         a.source.dtype = dtype_code(given.get("dtype", "float32"))
         a.source.ndim = sizes_write(given["shape"], a.source.shape)
         return sizeof(fbp_source_attribute)
     return 0
+
+
+cdef frozenset THIRD_OPTIONAL = frozenset(("linear", "nll_loss", "cross_entropy", "nll_grad", "cross_entropy_grad"))
 
 
 def _apply(name, inputs, attributes=None):
@@ -181,7 +191,9 @@ def _apply(name, inputs, attributes=None):
     cdef fbp_tensor **operands
     cdef fbp_tensor *out
     cdef fbp_status status
-    cdef int op = 1, count = <int>len(inputs), size
+    cdef int op = 1, count, size
+    inputs = tuple(inputs)
+    count = <int>len(inputs)
     while op < FBP_OP_COUNT and fbp_ops[op].name.decode() != name:
         op += 1
     if op == FBP_OP_COUNT:
@@ -190,9 +202,11 @@ def _apply(name, inputs, attributes=None):
         raise NotImplementedError(f"{name} is not applied to tensors")
     if fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity:
         raise ValueError(f"{name}: {count} inputs are too many")
-    for x in inputs:
-        if x is not None and not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected Tensors, got {builtin_type(x).__name__}")
+    given = [x is not None for x in inputs]
+    if name in THIRD_OPTIONAL:
+        given = given[:2]
+    if not builtin_all(given) or len(given) < (1 if fbp_ops[op].arity < 0 else 2 if name in THIRD_OPTIONAL else fbp_ops[op].arity):
+        raise ValueError(f"{name}: inputs are missing")
     size = attributes_write(op, attributes or {}, &attribute)
     operands = tensor_array(inputs, count)
     status = fbp_apply(<fbp_op>op, count, operands, <void *>&attribute if size else NULL, size, &out)
@@ -219,6 +233,7 @@ def _recorded_graph(outputs):
     cdef fbp_tensor *node
     cdef fbp_tensor *input
     found = {}
+    outputs = list(outputs)
     pending = [<size_t>(<Tensor?>x).node for x in outputs]
     while pending:
         address = pending.pop()
@@ -242,4 +257,4 @@ def _recorded_graph(outputs):
         attributes = attributes_read(node.op, fbp_attributes(node), node.attribute_bytes) if node.edge_count else {}
         nodes.append((name, tuple([None if i is None else position[i] for i in found[address]]), attributes,
                       wrap(fbp_retain(node)) if valid else None))
-    return nodes, [position[<size_t>(<Tensor>x).node] for x in outputs]
+    return nodes, [position[<size_t>(<Tensor?>x).node] for x in outputs]

@@ -15,6 +15,8 @@ cdef extern from *:
     ctypedef struct PyObject
     unsigned int fbp_type_version(PyObject *type) noexcept    # another one after each change of a class or of its bases; 0: none given
     PyObject *fbp_cell_content(PyObject *cell) noexcept       # borrowed; NULL: the variable has no value
+    int Py_EnterRecursiveCall(const char *where) except -1
+    void Py_LeaveRecursiveCall()
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *key) except? NULL  # borrowed; NULL: there is none
 
 # Moves with every change that the walk over modules and hooks would see.
@@ -60,6 +62,7 @@ class RunEagerly(BaseException):
 # ---- values --------------------------------------------------------------------------------------------------------------
 
 cdef object method_type = __import__("types").MethodType
+cdef object cell_type = __import__("types").CellType
 
 
 def same_value(a, b):
@@ -87,9 +90,13 @@ cdef bint is_same(object a, object b) except -1:
     if PyTuple_Check(a):
         if len(<tuple>a) != len(<tuple>b):
             return False
-        for i in range(len(<tuple>a)):
-            if not is_same((<tuple>a)[i], (<tuple>b)[i]):
-                return False
+        Py_EnterRecursiveCall(" while variables are compared")
+        try:
+            for i in range(len(<tuple>a)):
+                if not is_same((<tuple>a)[i], (<tuple>b)[i]):
+                    return False
+        finally:
+            Py_LeaveRecursiveCall()
         return True
     if builtin_type(a) is method_type:
         return a.__self__ is b.__self__ and a.__func__ is b.__func__
@@ -138,6 +145,7 @@ cdef tuple hooks_in(dict attributes):
 
 
 @cython.final
+@cython.binding(False)
 cdef class ModuleGuard:
     """One module as it was: its attributes, the names of its parameters, buffers and children in order, its hooks.
 
@@ -171,13 +179,18 @@ cdef class ModuleGuard:
             if self.values[i] is ANY:
                 continue
             now = PyDict_GetItemWithError(<PyObject *>self.attributes, <PyObject *>self.names[i])
-            if now == NULL or (now != <PyObject *>self.values[i] and not is_same(<object>now, self.values[i])):
+            if now == <PyObject *>self.values[i]:
+                continue
+            if now == NULL:
+                return False
+            found = <object>now  # held: comparing may run Python code
+            if not is_same(found, self.values[i]):
                 return False
         if len(self.attributes) != self.size and self.new_name() is not None:
             return False
         for i in range(3):
             registry = self.attributes.get(REGISTRIES[i])
-            if (() if registry is None else tuple(<dict>registry)) != self.registered[i]:
+            if (() if registry is None else tuple(registry)) != self.registered[i]:
                 return False
         return (not self.hooks and "_hooks" not in self.attributes) or is_same(hooks_in(self.attributes), self.hooks)
 
@@ -247,13 +260,17 @@ cdef int refill(object table, object items) except -1:
 
 
 @cython.final
+@cython.binding(False)
 cdef class ClassGuard:
     """Methods and plain attributes of some classes, which are the bases of one: all names but those of Python's protocols."""
 
     cdef readonly object kind
     cdef list classes, contents
 
-    def __cinit__(self, kind, list classes):
+    def __cinit__(self, kind, list classes not None):
+        if not isinstance(kind, builtin_type):
+            raise TypeError(f"expected a class, got {builtin_type(kind).__name__}")
+        classes = list(classes)
         self.kind, self.classes = kind, classes
         self.contents = [content_of(one) for one in classes]
 
@@ -284,6 +301,7 @@ cdef dict content_of(object kind):
 # ---- variables -------------------------------------------------------------------------------------------------------------
 
 @cython.final
+@cython.binding(False)
 cdef class Variable:
     """A place that code reads by name: a variable of an enclosing function, or an entry of a dict of globals or attributes."""
 
@@ -291,7 +309,9 @@ cdef class Variable:
     cdef readonly object key, value
     cdef readonly str text
 
-    def __cinit__(self, holder, key, str text):
+    def __cinit__(self, holder, key, str text not None):
+        if not isinstance(holder, dict if key is not None else cell_type):
+            raise TypeError(f"a variable lies in a dict under a key, or in a cell, not in a {builtin_type(holder).__name__}")
         self.holder, self.key, self.text = holder, key, text
         self.value = self.now()
 
@@ -334,6 +354,7 @@ cdef struct class_slot:
 
 
 @cython.final
+@cython.binding(False)
 cdef class Guards:
     """All that must be in Python's state as it was at capture.
 
@@ -356,9 +377,14 @@ cdef class Guards:
     cdef class_slot *class_slots
     cdef Py_ssize_t variable_count, class_count
 
-    def __cinit__(self, list modules, list classes, list variables, uint64_t version):
+    def __cinit__(self, list modules not None, list classes not None, list variables not None, uint64_t version):
         cdef Py_ssize_t i
         cdef Variable one
+        modules, classes, variables = list(modules), list(classes), list(variables)  # the slots borrow from these
+        for given, kind in ((modules, ModuleGuard), (classes, ClassGuard), (variables, Variable)):
+            for x in given:
+                if not isinstance(x, kind):
+                    raise TypeError(f"expected {kind.__name__}, got {builtin_type(x).__name__}")
         self.modules, self.classes, self.variables, self.tensors, self.version = modules, classes, variables, [], version
         self.variable_count, self.class_count = len(variables), len(classes)
         self.slots = <variable_slot *>fbp_block_get((self.variable_count + 1) * sizeof(variable_slot))
@@ -394,7 +420,12 @@ cdef class Guards:
         for i in range(self.variable_count):
             slot = &self.slots[i]
             now = fbp_cell_content(slot.holder) if slot.key == NULL else PyDict_GetItemWithError(slot.holder, slot.key)
-            if now != slot.value and (now == NULL or slot.value == NULL or not is_same(<object>now, <object>slot.value)):
+            if now == slot.value:
+                continue
+            if now == NULL or slot.value == NULL:
+                return False
+            found = <object>now  # held: comparing may run Python code
+            if not is_same(found, <object>slot.value):
                 return False
         for i in range(self.class_count):
             version = fbp_type_version(self.class_slots[i].kind)

@@ -2,6 +2,7 @@
 
 @cython.final
 @cython.no_gc_clear  # the dicts are cleared by themselves
+@cython.binding(False)
 cdef class HookTable:
     """The hooks of one tensor, by number, in the order of their registration."""
 

@@ -5,6 +5,7 @@
 # reverse sweep the outputs put their cotangents into it, so that the hub is visited once, after all of them; in forward mode the hub is
 # visited first and they take their tangents from it. The list lives as long as the pass.
 
+@cython.binding(False)
 cdef class HostRule:
     """What stands in a node in place of an op: subclasses answer pull and push."""
 
@@ -92,6 +93,7 @@ cdef class HostRule:
 
 
 @cython.final
+@cython.binding(False)
 cdef class HostOutput(HostRule):
     """One of several outputs of a rule."""
 

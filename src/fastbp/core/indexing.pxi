@@ -7,6 +7,7 @@
 cdef str BAD_INDEX = "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got {})"
 
 
+@cython.binding(False)
 cdef class Subscript:
     """x[...] taken apart."""
 
@@ -45,9 +46,14 @@ cdef object as_index(object item):
 
 cdef inline int64_t bounded(object index, int dim, int64_t size) except -1:
     """A number as an index of an axis, counted from the end when negative."""
-    if not -size <= index < size:
+    cdef int64_t at
+    try:
+        at = index  # what a subclass of int says of itself is not asked
+    except OverflowError:
+        raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {size}") from None
+    if not -size <= at < size:
         raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {size}")
-    return index if index >= 0 else index + size
+    return at if at >= 0 else at + size
 
 
 cdef int read_slice(slice item, int64_t size, fbp_slice_axis *axis) except -1:
@@ -210,6 +216,7 @@ cdef list broadcast_indices(list indices):
     return [as_shape(FBP_OP_expand, x, ndim, shape) for x in indices]
 
 
+@cython.binding(False)
 cdef class Placed:
     """Index arrays made one: `positions` over `count` axes from `first` on, once the axes stand in `order` (None: as they are)."""
 
@@ -327,7 +334,7 @@ cdef object get_item(Tensor x, object index):
 
 cdef Tensor value_for(object value, Tensor x):
     """What is written, as a tensor of x's dtype."""
-    cdef Tensor result = wrap(operand(value, x.node.dtype))
+    cdef Tensor result = wrap(operand(value, x.node.dtype, b"index_put"))
     return cast(result, <fbp_dtype>x.node.dtype)
 
 
@@ -399,7 +406,7 @@ cdef int set_item(Tensor x, object index, object value) except -1:
         # The place has no axis for each None: the value loses its own.
         value = broadcast_value(value, tuple([s.shape[i] for i in range(s.ndim)]))
         value = reshaped(value, (tuple([s.slice.axis[i].count for i in range(s.slice.ndim) if not s.slice.dropped >> i & 1]),), False)
-    source = operand(value, x.node.dtype)
+    source = operand(value, x.node.dtype, b"__setitem__")
     status = fbp_assign(&x.node, &s.slice, source)
     fbp_release(source)
     check(status)

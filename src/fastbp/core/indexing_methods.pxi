@@ -22,13 +22,13 @@ def gather(self, dim, index, *, sparse_grad=False):
 
 def scatter(self, dim, index, src=None, *, value=None, reduce=None):
     """This with src (a tensor or a number) put at `index` along an axis."""
-    return scatter(self, dim, index, value if src is None else src, reduce=reduce)
+    return scatter(self, dim, index, scattered(src, value), reduce=reduce)
 
 def scatter_(self, dim, index, src=None, *, value=None, reduce=None):
     """In-place scatter()."""
+    cdef int at = wrap_dim("scatter_", dim, self.node.ndim)
     cdef Tensor places = index_tensor("scatter_", index)
-    return indexed_in_place(scatter_op(reduce), self, wrap_dim("scatter_", dim, self.node.ndim), places,
-                            scatter_source("scatter_", self, places, value if src is None else src))
+    return indexed_in_place(scatter_op(reduce), self, at, places, scatter_source("scatter_", self, places, scattered(src, value)))
 
 def scatter_add(self, dim, index, src):
     """This with src added at `index` along an axis."""
@@ -48,8 +48,8 @@ def index_add(self, dim, index, source, *, alpha=1):
 
 def index_add_(self, dim, index, source, *, alpha=1):
     """In-place index_add()."""
-    return indexed_in_place(FBP_OP_index_add, self, wrap_dim("index_add_", dim, self.node.ndim), index_tensor("index_add_", index),
-                            scaled(source, alpha))
+    return indexed_in_place(FBP_OP_index_add, self, wrap_dim("index_add_", dim, self.node.ndim), index_vector("index_add_", index),
+                            scaled(tensor_argument("index_add_", source, "source"), alpha))
 
 def index_fill(self, dim, index, value):
     """This with a number at `index` along an axis."""
@@ -57,6 +57,8 @@ def index_fill(self, dim, index, value):
 
 def index_fill_(self, dim, index, value):
     """In-place index_fill()."""
+    if isinstance(value, Tensor) and (<Tensor>value).node.ndim:
+        raise RuntimeError(f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s).")
     set_item(self, axis_subscript(self, dim, index), value)
     return self
 
@@ -66,6 +68,8 @@ def index_copy(self, dim, index, source):
 
 def index_copy_(self, dim, index, source):
     """In-place index_copy()."""
+    check_copied(self, wrap_dim("index_copy_", dim, self.node.ndim), index_vector("index_copy_", index),
+                 tensor_argument("index_copy_", source, "source"))
     set_item(self, axis_subscript(self, dim, index), source)
     return self
 
@@ -75,7 +79,11 @@ def index_put(self, indices, values, accumulate=False):
 
 def index_put_(self, indices, values, accumulate=False):
     """self[indices] = values, or self[indices] += values counting every repeated index."""
-    s = read_subscript(self, tuple([slice(None) if index is None else index for index in indices]))
+    if not isinstance(indices, (tuple, list)):
+        raise TypeError(f"index_put_(): argument 'indices' must be tuple of Tensors, not {builtin_type(indices).__name__}")
+    cdef Subscript s = read_subscript(self, tuple([slice(None) if index is None else index for index in indices]))
+    if not s.arrays:
+        raise IndexError("index_put_(): at least one of the indices must be a Tensor")
     write_placed(FBP_OP_put_add if accumulate else FBP_OP_put, self, s, values)
     return self
 
@@ -117,7 +125,7 @@ def masked_scatter_(self, mask, source):
     """In-place masked_scatter()."""
     cdef Tensor wide = bool_mask("masked_scatter_", mask).expand(shape_tuple(self.node))
     cdef Tensor places = nonzero(wide.reshape(-1)).reshape(-1)
-    cdef Tensor values = ravel(source)
+    cdef Tensor values = ravel(tensor_argument("masked_scatter_", source, "source"))
     if values.node.dtype != self.node.dtype:
         raise RuntimeError("masked_scatter: expected self and source to have same dtypes")
     if places.node.numel > values.node.numel:
@@ -155,11 +163,11 @@ def flip(self, *dims):
 
 def fliplr(self):
     """A copy with the second axis reversed."""
-    return flip(self, 1)
+    return fliplr(self)
 
 def flipud(self):
     """A copy with the first axis reversed."""
-    return flip(self, 0)
+    return flipud(self)
 
 def roll(self, shifts, dims=None):
     """Elements moved along axes, those that fall off coming in at the other end."""

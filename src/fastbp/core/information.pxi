@@ -85,12 +85,13 @@ def threads_refused():
     return fbp_threads_refused()
 
 
+@cython.binding(False)
 cdef class threads:
     """Context manager: at most `count` threads within it."""
 
     cdef int count, before
 
-    def __init__(self, int count):
+    def __cinit__(self, int count):
         if count <= 0:
             raise RuntimeError("threads expects a positive integer")
         self.count = count
@@ -101,10 +102,11 @@ cdef class threads:
         return self
 
     def __exit__(self, *error):
-        fbp_threads_set(self.before)
+        if self.before > 0:
+            fbp_threads_set(self.before)
 
 
-def set_isa(str name):
+def set_isa(str name not None):
     """Use the kernels of this instruction set ("scalar", "sse2", "avx2", "avx512", "neon"); ValueError when they do not run here."""
     check(fbp_kernels_select(name.encode()))
 

@@ -36,6 +36,7 @@ cdef struct state_entry:
 
 
 @cython.final
+@cython.binding(False)
 cdef class StateSnapshot:
     """Which parameters, entries and tensors an optimizer's state consists of; numbers in it may change.
 
@@ -152,7 +153,16 @@ cdef int check_lengths(Py_ssize_t n, tuple lists) except -1:
     return 0
 
 
-def sgd_step(list params, list grads, list momentum_buffers, list states, double lr, double momentum=0.0, double dampening=0.0,
+cdef int check_states(Py_ssize_t n, list states) except -1:
+    if states is not None and len(states) != n:
+        raise ValueError(f"{n} parameters with a list of {len(states)}")
+    for one in states or ():
+        if not isinstance(one, dict):
+            raise TypeError(f"the state of a parameter must be a dict, not {builtin_type(one).__name__}")
+    return 0
+
+
+def sgd_step(list params not None, list grads not None, list momentum_buffers, list states, double lr, double momentum=0.0, double dampening=0.0,
              double weight_decay=0.0, bint nesterov=False, bint maximize=False):
     """One step of SGD for every parameter, in place and in one call; nothing changes when something is wrong.
 
@@ -170,6 +180,7 @@ def sgd_step(list params, list grads, list momentum_buffers, list states, double
     cdef fbp_sgd hyper = fbp_sgd(lr, momentum, dampening, weight_decay, nesterov, maximize)
     cdef bint first = False
     check_lengths(n, (params, grads, momentum_buffers))
+    check_states(n, states if momentum_buffers is not None else None)
     cdef fbp_update_item *items = update_items(n)
     for i in range(n):
         items[i].param = (<Tensor>params[i]).node
@@ -186,10 +197,11 @@ def sgd_step(list params, list grads, list momentum_buffers, list states, double
     check(status)
     if first:
         for i in range(n):
-            (<dict>states[i])["momentum_buffer"] = momentum_buffers[i]
+            (<dict?>states[i])["momentum_buffer"] = momentum_buffers[i]
 
 
-def adam_step(list params, list grads, list exp_avgs, list exp_avg_sqs, list max_exp_avg_sqs, list states, double lr, double beta1,
+def adam_step(list params not None, list grads not None, list exp_avgs not None, list exp_avg_sqs not None, list max_exp_avg_sqs,
+              list states not None, double lr, double beta1,
               double beta2, double eps, double weight_decay=0.0, bint maximize=False, bint decoupled=False):
     """One step of Adam (decoupled: AdamW) for every parameter, in place and in one call; nothing changes when something is wrong.
 
@@ -206,13 +218,14 @@ def adam_step(list params, list grads, list exp_avgs, list exp_avg_sqs, list max
     cdef int64_t step, written = -1
     cdef object number = None
     cdef fbp_adam hyper = fbp_adam(lr, beta1, beta2, eps, weight_decay, decoupled, maximize)
-    check_lengths(n, (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs))
+    check_states(n, states)
     cdef list numbers = [None] * n
     for i in range(n):
-        step = step_number((<dict>states[i])[STEP]) + 1
+        step = step_number((<dict?>states[i])[STEP]) + 1
         if step != written:
             number, written = step, step
         numbers[i] = number
+    check_lengths(n, (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs))  # after the numbers, whose reading may run Python code
     cdef fbp_update_item *items = update_items(n)
     for i in range(n):
         items[i].param = (<Tensor>params[i]).node
@@ -225,4 +238,4 @@ def adam_step(list params, list grads, list exp_avgs, list exp_avg_sqs, list max
     fbp_block_free(items, (n + 1) * sizeof(fbp_update_item))
     check(status)
     for i in range(n):
-        (<dict>states[i])[STEP] = numbers[i]
+        (<dict?>states[i])[STEP] = numbers[i]

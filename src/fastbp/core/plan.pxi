@@ -58,6 +58,7 @@ cdef inline bint is_laid_out_as(const fbp_tensor *t, const fbp_tensor *like) noe
 
 
 @cython.final
+@cython.binding(False)
 cdef class Plan:
     """What a compiled function runs: a list of steps over one arena.
 
@@ -279,6 +280,7 @@ cdef class Plan:
 
     def fits(self, list given not None):
         """Whether the plan can run now with these arguments."""
+        given = backward_list(given, "arguments")
         if not self.accepts(given) or not self.acquire():
             return False
         try:
@@ -291,6 +293,7 @@ cdef class Plan:
 
         Empty where the reason is one that leads to a few plans and no more: gradients that are None or not.
         """
+        given = backward_list(given, "arguments")
         if not self.accepts(given) or not self.acquire():
             return None
         try:
@@ -731,6 +734,9 @@ cdef class Plan:
 
     def reads_apart(self, list tensors not None):
         """Whether no run writes into these tensors: then rows of them are the same whenever they are read."""
+        tensors = backward_list(tensors, "arguments")
+        if len(tensors) != self.input_count:
+            raise ValueError(f"a plan of {self.input_count} arguments is asked about {len(tensors)}")
         return not self.overlaps(tensors)
 
     cdef bint undoes_itself(self) noexcept:
@@ -746,15 +752,15 @@ cdef class Plan:
     def start_pass(self, list tensors not None, list batches not None, order, int64_t size, int64_t count):
         """Ready a BatchPass: `count` runs on `size` rows each of `tensors`, in the order of `order` (None: as they lie)."""
         cdef BatchPass run = BatchPass.__new__(BatchPass)
-        cdef Py_ssize_t i, n = len(tensors), used = 0
+        cdef Py_ssize_t i, n, used = 0
         cdef Tensor stacked
         if self.derivative is not None:
             raise RuntimeError("epoch: the function returns tensors that require grad without having called backward(); return "
                                "loss.detach(), or run it under no_grad()")
         # Handles of its own, which no one makes stand for other elements while it runs, and an order that no one changes.
         tensors, batches = [(<Tensor?>x).detach() for x in tensors], [(<Tensor?>x).detach() for x in batches]
-        order = None if order is None else (<Tensor?>order).clone()
-        check_pass(self, tensors, batches, order, size, count)
+        order = check_pass(self, tensors, batches, order, size, count)
+        n = self.input_count
         run.plan, run.tensors, run.batches, run.given, run.order, run.count = self, tensors, batches, batches, order, count
         run.one_by_one = self.check is not None or (self.numbers is not None and self.numbers.changes) or self.undoes_itself()
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
@@ -776,6 +782,7 @@ cdef class Plan:
             run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())
             run.made.append(stacked)
             used += 1
+        run.count = count
         run.what = fbp_pass(size, NULL, <int>n, <int>used, run.sources, run.targets)
         if run.order is not None:
             run.what.order = run.order.node.data
@@ -788,6 +795,7 @@ cdef class Plan:
         cdef list made
         cdef Sweep sweep = None
         cdef bint began = False, done = False
+        given = backward_list(given, "arguments")
         if times.shape[0] < len(self):
             raise ValueError(f"profile: {times.shape[0]} places for the seconds of {len(self)} steps")
         if not self.acquire():

@@ -27,6 +27,7 @@ cdef dict UPDATE_STATE = {"adam": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), "
 
 
 @cython.final
+@cython.binding(False)
 cdef class Replay:
     """One call, computed line by line on memory of its own."""
 
@@ -72,6 +73,7 @@ cdef class Replay:
 
 
 @cython.final
+@cython.binding(False)
 cdef class PlanCheck:
     """What a plan's calls are held to: the program before its first pass, and where in it the world's tensors stand."""
 

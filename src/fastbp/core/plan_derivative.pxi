@@ -42,6 +42,7 @@ cdef int add_derivative(Plan plan, Capture source, list cotangents, list gradien
     return 0
 
 
+@cython.binding(False)
 cdef class Derivatives:
     """What plans of a function's derivative are made of: one for all cotangents, and one for each set of them that a call leaves out.
 
@@ -184,6 +185,7 @@ cdef struct held_tensor:
 
 
 @cython.final
+@cython.binding(False)
 cdef class HeldTensors:
     """The arguments of a call, then the plan's state, as they were when the function ran.
 
@@ -212,6 +214,7 @@ cdef class HeldTensors:
 
 
 @cython.final
+@cython.binding(False)
 cdef class Sweep(HostRule):
     """One call of a function that was compiled with its derivative: what the reverse sweep needs of it."""
 

@@ -1,6 +1,7 @@
 # What a plan's runs are tied to: batches of a pass, optimizers.
 
 @cython.final
+@cython.binding(False)
 cdef class BatchPass:
     """Many runs of one plan, each on a batch of rows of larger tensors; results go to one stacked tensor each."""
 
@@ -28,7 +29,7 @@ cdef class BatchPass:
         cdef Replay replay = None
         cdef bint began = False
         if not 0 <= begin < end <= self.count:
-            raise ValueError(f"expected 0 <= begin < end <= {self.count}, got {begin} and {end}")
+            raise IndexError(f"runs {begin} to {end} of a pass of {self.count}")
         if not plan.acquire():
             raise RuntimeError("epoch: the function is called by its own run")
         status = FBP_ERROR_RUNTIME
@@ -78,26 +79,3 @@ cdef class BatchPass:
 cdef void list_written(void *context, int32_t value, c_bool written) noexcept:
     if written:
         (<list>context).append(value)
-
-
-cdef int check_pass(Plan plan, list tensors, list batches, object order, int64_t size, int64_t count) except -1:
-    """ValueError unless all rows of a pass are there, and lie as a run reads them; what is checked is the caller's own."""
-    cdef Tensor x, batch
-    cdef int64_t rows
-    if size < 1 or count < 0 or len(tensors) != plan.input_count or len(batches) != plan.input_count:
-        raise ValueError(f"{len(tensors)} tensors and {len(batches)} batches for a pass of {count} times {size} rows over {plan.input_count} arguments")
-    if not plan.accepts(batches):
-        raise ValueError("the plan was made for other batches")
-    if order is not None and (not isinstance(order, Tensor) or order.dtype is not int64 or order.ndim != 1 or len(order) < size * count):
-        raise ValueError(f"expected an order of {size * count} rows, int64, got {order!r}")
-    for x, batch in zip(tensors, batches):
-        need_argument(x)
-        rows = x.shape[0] if x.ndim else 0
-        if not fbp_is_contiguous(x.node) or not fbp_is_contiguous(batch.node) or x.dtype is not batch.dtype or batch.ndim != x.ndim or \
-                batch.shape[0] != size or tuple(x.shape[1:]) != tuple(batch.shape[1:]):
-            raise ValueError(f"batches of shape {tuple(batch.shape)} of a tensor of shape {tuple(x.shape)}")
-        if order is None and rows < size * count:
-            raise ValueError(f"{rows} rows for a pass of {count} times {size}")
-        if order is not None and len(order) and not (0 <= int(order.min()) and int(order.max()) < rows):
-            raise ValueError(f"row numbers outside of 0 .. {rows - 1}")
-    return 0

@@ -64,7 +64,7 @@ cdef int add_states(Plan plan, Capture source) except -1:
     return 0
 
 
-def make_plan(Capture source not None, function, list outputs, Guards guards=None, memory_budget=None):
+def make_plan(Capture source not None, function, list outputs not None, Guards guards=None, memory_budget=None):
     """The plan of what a capture did: one, or with that of the derivative where outputs require grad and nothing was swept.
 
     Parameters
@@ -77,7 +77,7 @@ def make_plan(Capture source not None, function, list outputs, Guards guards=Non
         Bytes, or a share of the bytes without a budget, of the arena; of what is saved where there is a derivative.
     """
     cdef fbp_capture *capture = source.capture
-    cdef fbp_program *program = capture.program
+    cdef fbp_program *program = source.program()
     cdef Plan plan
     cdef fbp_leaf_change *change
     cdef Py_ssize_t i, k
@@ -289,6 +289,7 @@ cdef int note_written(Plan plan) except -1:
     return 0
 
 
+@cython.binding(False)
 cdef class CompiledCall:
     """The call of a compiled function: at once into the latest plan where the arguments are tensors that it fits."""
 
@@ -363,7 +364,7 @@ cdef class CompiledCall:
 cdef int FITS_MOST = 8
 
 
-def needs_eager_run(list tensors):
+def needs_eager_run(list tensors not None):
     """Whether the function itself has to run on these arguments: one has hooks, whose effects belong to each call.
 
     Raises
@@ -373,7 +374,7 @@ def needs_eager_run(list tensors):
     """
     cdef Tensor x
     cdef bint found = False
-    for x in tensors:
+    for x in backward_list(tensors, "arguments"):
         need_argument(x)
         found |= has_hooks(x.node)
     return found

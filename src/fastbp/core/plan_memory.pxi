@@ -1,6 +1,7 @@
 # Compiled steps, fourth part: the memory of a plan, and the regions whose values are computed again.
 
 @cython.final
+@cython.binding(False)
 cdef class recomputed_region:
     """Context manager: what is computed within it while a function is captured is not kept for a reverse sweep, which computes it again.
 

@@ -7,6 +7,7 @@ cdef struct stepped_param:
 
 
 @cython.final
+@cython.binding(False)
 cdef class OptimizerLink:
     """One optimizer that a plan steps, and the state that the plan is bound to."""
 
@@ -117,10 +118,10 @@ cdef class OptimizerLink:
             else:
                 continue
             if self.counts:
-                (<dict>entry)[STEP] = number
+                (<dict?>entry)[STEP] = number
             if one.missing:
                 for k in range(len(<tuple>self.names[i])):
-                    (<dict>entry)[(<tuple>self.names[i])[k]] = (<list>self.tensors[i])[k]
+                    (<dict?>entry)[(<tuple>self.names[i])[k]] = (<list>self.tensors[i])[k]
                 one.missing = False
         if self.lacking:
             self.snapshot = None
@@ -176,6 +177,7 @@ cdef struct line_param:
 
 
 @cython.final
+@cython.binding(False)
 cdef class UpdateLink:
     """One UPDATE line: the group whose options it takes, and which of its optimizer's parameters it steps."""
 
@@ -274,7 +276,7 @@ cdef int add_updates(Plan plan, list updates) except -1:
             plan.optimizers.append(owner)
         link = UpdateLink.__new__(UpdateLink)
         link.owner, link.group_number, link.adam = owner, group_number, op == "adam"
-        link.group = (<list>owner.attributes["param_groups"])[group_number]
+        link.group = (<list?>owner.attributes["param_groups"])[group_number]
         link.params, link.options, link.count = list(link.group["params"]), bucket.options, len(bucket.params)
         link.line = <line_param *>fbp_block_get((link.count + 1) * sizeof(line_param))
         if link.line == NULL:

@@ -2,6 +2,7 @@
 # capture: an object from outside, an argument, a view of an argument or of a tensor from outside or of another result, the gradient of a leaf.
 
 @cython.final
+@cython.binding(False)
 cdef class OutsideView:
     """A view of an argument, of a tensor from outside or of another result, made anew at each call: by the view operations that were
     recorded, else by layout."""

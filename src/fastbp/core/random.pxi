@@ -25,6 +25,7 @@ cdef int refuse_reading() except -1:
     return 0
 
 
+@cython.binding(False)
 cdef class Generator:
     """A source of random numbers with a state of its own: a seed, and how many blocks of numbers were drawn.
 
@@ -254,7 +255,7 @@ cdef int shape_like(Tensor x, object dtype, object device, fbp_source_attribute 
 
 cdef object floats_like(int op, object input, object dtype, object device, double p0, double p1, object requires_grad):
     cdef fbp_source_attribute source
-    shape_like(<Tensor?>input, dtype, device, &source)
+    shape_like(tensor_argument("rand_like" if op == FBP_OP_uniform else "randn_like", input), dtype, device, &source)
     return random_floats(op, &source, p0, p1, None, requires_grad)
 
 
@@ -343,7 +344,7 @@ def randint(low, high=None, size=None, *, generator=None, out=None, dtype=None, 
 def randint_like(input, low, high=None, *, dtype=None, layout=None, device=None, requires_grad=False, memory_format=None):
     """randint() of input's shape and, unless given, dtype."""
     cdef fbp_source_attribute source
-    shape_like(<Tensor?>input, dtype, device, &source)
+    shape_like(tensor_argument("randint_like", input), dtype, device, &source)
     return random_integers(&source, 0 if high is None else low, low if high is None else high, None, requires_grad)
 
 
@@ -380,7 +381,8 @@ cdef object coin_flips(Tensor like, object p, object generator):
 
 def bernoulli(input, p=None, *, generator=None, out=None):
     """1 with the probability that each element of input names (or with probability p), else 0; of input's shape and dtype."""
-    return store(coin_flips(input, input.detach() if p is None else p, generator), out)
+    cdef Tensor x = tensor_argument("bernoulli", input)
+    return store(coin_flips(x, x.detach() if p is None else p, generator), out)
 
 
 def multinomial(input, num_samples, replacement=False, *, generator=None, out=None):
@@ -400,11 +402,12 @@ def multinomial(input, num_samples, replacement=False, *, generator=None, out=No
     Tensor
         (num_samples,) or (rows, num_samples), int64.
     """
-    if input.ndim not in (1, 2):
+    cdef Tensor like = tensor_argument("multinomial", input)
+    if like.node.ndim not in (1, 2):
         raise RuntimeError("prob_dist must be 1 or 2 dim")
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
-    cdef int64_t n = fbp_shape((<Tensor?>input).node)[input.ndim - 1]
+    cdef int64_t n = fbp_shape(like.node)[like.node.ndim - 1]
     if not replacement and num_samples > n:
         raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
     with no_grad():
@@ -455,7 +458,7 @@ def dropout(input, p=0.5, training=True, inplace=False):
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
-    x = <Tensor?>input
+    x = tensor_argument("dropout", input)
     if fbp_mode_get().capture == NULL:
         check(fbp_elements_check("dropout", x.node))
     shape_like(x, None, None, &source)

@@ -54,11 +54,11 @@ def aminmax(self, *, dim=None, keepdim=False):
 
 def argmax(self, dim=None, keepdim=False, *, axis=None):
     """Index of the first largest value along an axis, or in the flattened tensor."""
-    return reduce_axes(FBP_OP_argmax, self, dim if axis is None else axis, keepdim, 0.0, None)
+    return place_over(FBP_OP_argmax, self, dim if axis is None else axis, keepdim)
 
 def argmin(self, dim=None, keepdim=False, *, axis=None):
     """Index of the first smallest value along an axis, or in the flattened tensor."""
-    return reduce_axes(FBP_OP_argmin, self, dim if axis is None else axis, keepdim, 0.0, None)
+    return place_over(FBP_OP_argmin, self, dim if axis is None else axis, keepdim)
 
 def median(self, dim=None, keepdim=False):
     """The element in the middle of the sorted ones; see `fastbp.median`."""
@@ -78,7 +78,7 @@ def norm(self, p="fro", dim=None, keepdim=False, dtype=None):
 
 def logsumexp(self, dim, keepdim=False):
     """log(sum(exp(input))) over axes, without overflow."""
-    return reduce_axes(FBP_OP_logsumexp, self, dim, keepdim, 0.0, None)
+    return logsumexp(self, dim, keepdim)
 
 def softmax(self, dim, dtype=None):
     """exp(input) over its sum along an axis."""

@@ -172,14 +172,21 @@ def aminmax(input, *, dim=None, keepdim=False):
                            reduce_axes(FBP_OP_amax, input, dim, keepdim, 0.0, None))
 
 
+cdef object place_over(fbp_op op, object input, object dim, bint keepdim):
+    """argmax() and argmin(): along one axis, or over all."""
+    if isinstance(dim, (tuple, list)):
+        refuse_dim(fbp_ops[<int>op].name.decode(), dim)
+    return reduce_axes(op, input, dim, keepdim, 0.0, None)
+
+
 def argmax(input, dim=None, keepdim=False, *, axis=None):
     """Index (int64) of the first largest value along an axis, or (default) in the flattened tensor; a NaN is largest."""
-    return reduce_axes(FBP_OP_argmax, input, dim if axis is None else axis, keepdim, 0.0, None)
+    return place_over(FBP_OP_argmax, input, dim if axis is None else axis, keepdim)
 
 
 def argmin(input, dim=None, keepdim=False, *, axis=None):
     """Index (int64) of the first smallest value along an axis, or (default) in the flattened tensor; a NaN is smallest."""
-    return reduce_axes(FBP_OP_argmin, input, dim if axis is None else axis, keepdim, 0.0, None)
+    return place_over(FBP_OP_argmin, input, dim if axis is None else axis, keepdim)
 
 
 def median(input, dim=None, keepdim=False):
@@ -386,6 +393,8 @@ def norm(input, p="fro", dim=None, keepdim=False, *, dtype=None):
 
 def logsumexp(input, dim, keepdim=False):
     """log(sum(exp(input))) over one axis or several, without overflow."""
+    if dim is None:
+        refuse_dim("logsumexp", dim)
     return reduce_axes(FBP_OP_logsumexp, input, dim, keepdim, 0.0, None)
 
 

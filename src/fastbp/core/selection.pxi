@@ -4,9 +4,26 @@ _sort_result = _namedtuple("sort", ("values", "indices"))
 _topk_result = _namedtuple("topk", ("values", "indices"))
 
 
+cdef Tensor array_argument(str op, object given, str name):
+    """An argument that may be a tensor, an array, a number or nested sequences of numbers."""
+    if isinstance(given, Tensor):
+        return <Tensor>given
+    if not isinstance(given, (int, list, tuple)) and not hasattr(given, "__array__"):
+        refuse_operand(op, given, name)
+    return as_tensor(given)
+
+
+cdef Tensor index_vector(str op, object index):
+    """index_tensor() for ops along one axis."""
+    cdef Tensor given = array_argument(op, index, "index")
+    if given.node.ndim > 1:
+        raise IndexError(f"{op}(): Index is supposed to be a vector, but got {given.node.ndim} dimensions")
+    return index_tensor(op, given)
+
+
 cdef Tensor index_tensor(str op, object index):
     """An index argument as an int64 tensor."""
-    cdef Tensor result = index if isinstance(index, Tensor) else as_tensor(index)
+    cdef Tensor result = array_argument(op, index, "index")
     if result.node.dtype == FBP_INT64:
         return result
     if result.node.dtype == FBP_BOOL or result.node.dtype >= FBP_FLOAT32:
@@ -53,6 +70,13 @@ cdef Tensor scatter_source(str op, Tensor x, Tensor index, object src):
     return source
 
 
+cdef object scattered(object src, object value):
+    """What scatter() is given: `src`, or a number under the keyword `value`."""
+    if src is None and value is None:
+        raise TypeError("scatter(): missing argument 'src' or 'value'")
+    return value if src is None else src
+
+
 cdef int scatter_op(object reduce) except -1:
     if reduce is None:
         return FBP_OP_scatter
@@ -76,7 +100,7 @@ def gather(input, dim, index, *, sparse_grad=False, out=None):
     IndexError
         When an index is out of bounds.
     """
-    cdef int at = wrap_dim("gather", dim, (<Tensor?>input).node.ndim)
+    cdef int at = wrap_dim("gather", dim, tensor_argument("gather", input).node.ndim)
     return store(indexed(FBP_OP_gather, input, at, index_tensor("gather", index), None), out)
 
 
@@ -85,7 +109,7 @@ def scatter(input, dim, index, src, *, reduce=None):
 
     Of several sources for one place the last along `dim` stays; its gradient then goes to all of them, as in PyTorch.
     """
-    cdef int at = wrap_dim("scatter", dim, (<Tensor?>input).node.ndim)
+    cdef int at = wrap_dim("scatter", dim, tensor_argument("scatter", input).node.ndim)
     cdef Tensor places = index_tensor("scatter", index)
     return indexed(scatter_op(reduce), input, at, places, scatter_source("scatter", input, places, src))
 
@@ -97,33 +121,52 @@ def scatter_add(input, dim, index, src):
 
 def index_select(input, dim, index, *, out=None):
     """Slices of input along an axis, in the order of a vector of int64 indices, from 0 up."""
-    cdef int at = wrap_dim("index_select", dim, (<Tensor?>input).node.ndim)
-    return store(indexed(FBP_OP_index_select, input, at, index_tensor("index_select", index), None), out)
+    cdef int at = wrap_dim("index_select", dim, tensor_argument("index_select", input).node.ndim)
+    return store(indexed(FBP_OP_index_select, input, at, index_vector("index_select", index), None), out)
 
 
 def index_add(input, dim, index, source, *, alpha=1):
     """input with alpha times slices of source added at `index` along an axis."""
-    cdef int at = wrap_dim("index_add", dim, (<Tensor?>input).node.ndim)
-    return indexed(FBP_OP_index_add, input, at, index_tensor("index_add", index), scaled(source, alpha))
+    cdef int at = wrap_dim("index_add", dim, tensor_argument("index_add", input).node.ndim)
+    return indexed(FBP_OP_index_add, input, at, index_vector("index_add", index),
+                   scaled(tensor_argument("index_add", source, "source"), alpha))
 
 
 cdef tuple axis_subscript(Tensor x, object dim, object index):
-    return (slice(None),) * wrap_dim("index", dim, x.node.ndim) + (index_tensor("index", index),)
+    return (slice(None),) * wrap_dim("index", dim, x.node.ndim) + (index_vector("index", index),)
+
+
+cdef int check_copied(Tensor x, int at, Tensor index, Tensor source) except -1:
+    """index_copy() broadcasts nothing: a slice of `source` for each index, of x's other sizes and dtype."""
+    cdef int i
+    if source.node.dtype != x.node.dtype:
+        raise RuntimeError(f"index_copy_(): self and source expected to have the same dtype, but got (self) {x.dtype!r} and (source) "
+                           f"{source.dtype!r}")
+    if source.node.ndim != x.node.ndim and source.node.ndim != 0 and x.node.ndim != 0:
+        raise IndexError("index_copy_(): When source and destination are not scalars, their dimensionality must match. Source "
+                         f"dimensionality ({source.node.ndim}), destination dimensionality ({x.node.ndim})")
+    if (fbp_shape(source.node)[at] if source.node.ndim else 1) != index.node.numel:
+        raise IndexError(f"index_copy_(): Number of indices ({index.node.numel}) should be equal to source.size(dim)")
+    for i in range(x.node.ndim if source.node.ndim == x.node.ndim else 0):
+        if i != at and fbp_shape(source.node)[i] != fbp_shape(x.node)[i]:
+            raise RuntimeError(f"index_copy_(): Source/destination tensor must have same slice shapes, got {list(source.shape)} for "
+                               f"{list(x.shape)}")
+    return 0
 
 
 def index_fill(input, dim, index, value):
     """input with a number at `index` along an axis."""
-    return input.clone().index_fill_(dim, index, value)
+    return tensor_argument("index_fill", input).clone().index_fill_(dim, index, value)
 
 
 def index_copy(input, dim, index, source):
     """input with slices of source put at `index` along an axis."""
-    return input.clone().index_copy_(dim, index, source)
+    return tensor_argument("index_copy", input).clone().index_copy_(dim, index, source)
 
 
 def index_put(input, indices, values, accumulate=False):
     """input with values put (or added) where a tuple of index tensors says."""
-    return input.clone().index_put_(indices, values, accumulate)
+    return tensor_argument("index_put", input).clone().index_put_(indices, values, accumulate)
 
 
 cdef Tensor from_front(Tensor index, int axis, int64_t size):
@@ -133,14 +176,14 @@ cdef Tensor from_front(Tensor index, int axis, int64_t size):
 
 def take(input, index):
     """Elements of the flattened input; negative indices count from the end."""
-    cdef Tensor x = ravel(input)
+    cdef Tensor x = ravel(tensor_argument("take", input))
     return take_leading(x, from_front(index_tensor("take", index), 0, x.node.numel), 1)
 
 
 def take_along_dim(input, indices, dim=None, *, out=None):
     """gather() that broadcasts and takes negative indices, as numpy.take_along_axis; flattened without dim."""
     cdef int at
-    cdef Tensor x = input, index = index_tensor("take_along_dim", indices)
+    cdef Tensor x = tensor_argument("take_along_dim", input), index = index_tensor("take_along_dim", indices)
     if dim is None:
         x, index = ravel(x), ravel(index)
         dim = 0
@@ -156,7 +199,7 @@ def take_along_dim(input, indices, dim=None, *, out=None):
 # ---- masks ----------------------------------------------------------------------------------------------------------------------
 
 cdef Tensor bool_mask(str op, object mask):
-    cdef Tensor result = mask if isinstance(mask, Tensor) else as_tensor(mask)
+    cdef Tensor result = array_argument(op, mask, "mask")
     if result.node.dtype != FBP_BOOL and result.node.dtype != FBP_UINT8:
         raise RuntimeError(f"{op}: expected a mask of dtype bool, got {result.dtype!r}")
     return cast(result, FBP_BOOL)
@@ -180,7 +223,7 @@ def argwhere(input):
 
 def masked_select(input, mask, *, out=None):
     """A vector of the elements where the mask (which broadcasts) holds."""
-    x, wide = broadcast_tensors(input, bool_mask("masked_select", mask))
+    x, wide = broadcast_tensors(tensor_argument("masked_select", input), bool_mask("masked_select", mask))
     return store(get_item(x, wide), out)
 
 
@@ -193,12 +236,12 @@ cdef Tensor filled(Tensor x, object mask, object value):
 
 def masked_fill(input, mask, value):
     """input with a number where the mask (which broadcasts) holds."""
-    return filled(input, mask, value)
+    return filled(tensor_argument("masked_fill", input), mask, value)
 
 
 def masked_scatter(input, mask, source):
     """input with the next elements of source where the mask (which broadcasts) holds."""
-    return input.clone().masked_scatter_(mask, source)
+    return tensor_argument("masked_scatter", input).clone().masked_scatter_(mask, source)
 
 
 # ---- order ------------------------------------------------------------------------------------------------------------------------
@@ -216,20 +259,20 @@ cdef Tensor ordered(int op, Tensor x, int dim, int count, bint flag):
 
 def argsort(input, dim=-1, descending=False, stable=False):
     """Indices that put an axis in order; equal elements keep their order, NaN is the largest."""
-    cdef int at = wrap_dim("argsort", dim, (<Tensor?>input).node.ndim)
+    cdef int at = wrap_dim("argsort", dim, tensor_argument("argsort", input).node.ndim)
     return ordered(FBP_OP_argsort, input, at, 0, descending)
 
 
 def sort(input, dim=-1, descending=False, stable=False):
     """An axis in order: a pair (values, indices), see argsort()."""
-    cdef int at = wrap_dim("sort", dim, (<Tensor?>input).node.ndim)
+    cdef int at = wrap_dim("sort", dim, tensor_argument("sort", input).node.ndim)
     indices = ordered(FBP_OP_argsort, input, at, 0, descending)
     return _sort_result(indexed(FBP_OP_gather, input, at, indices, None), indices)
 
 
 def msort(input):
     """The first axis in order."""
-    return sort(input, 0)[0]
+    return sort(tensor_argument("msort", input), 0)[0]
 
 
 def topk(input, k, dim=-1, largest=True, sorted=True):
@@ -240,18 +283,19 @@ def topk(input, k, dim=-1, largest=True, sorted=True):
     RuntimeError
         When the axis has fewer than k elements.
     """
-    cdef Tensor x = input
+    cdef Tensor x = tensor_argument("topk", input)
     cdef int at = wrap_dim("topk", dim, x.node.ndim)
     if not 0 <= k <= (fbp_shape(x.node)[at] if x.node.ndim else 1):
         raise RuntimeError("selected index k out of range")
-    indices = ordered(FBP_OP_topk, x, at, k, largest)
+    indices = ordered(FBP_OP_topk, x, at, k if x.node.ndim else 1, largest)  # of a number there is the number, whatever k
     return _topk_result(indexed(FBP_OP_gather, x, at, indices, None), indices)
 
 
 def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None):
     """The different elements in order (or, with dim, the different slices); on request, for each element of input the place
     among them, and how often each occurs."""
-    found = numpy().unique(as_array(input.detach().contiguous()), False, return_inverse, return_counts, axis=dim)
+    cdef Tensor x = tensor_argument("unique", input)
+    found = numpy().unique(as_array(x.detach().contiguous()), False, return_inverse, return_counts, axis=dim)
     if not (return_inverse or return_counts):
         return tensor(found)
     parts = [tensor(part) for part in found]
@@ -264,7 +308,7 @@ def unique(input, sorted=True, return_inverse=False, return_counts=False, dim=No
 
 def flip(input, *dims):
     """A copy with axes reversed."""
-    cdef Tensor x = input
+    cdef Tensor x = tensor_argument("flip", input)
     cdef fbp_slice_attribute attribute
     cdef fbp_tensor *out
     cdef int i
@@ -281,35 +325,60 @@ def flip(input, *dims):
 
 def fliplr(input):
     """A copy with the second axis reversed."""
+    if tensor_argument("fliplr", input).node.ndim < 2:
+        raise RuntimeError("Input must be >= 2-d.")
     return flip(input, 1)
 
 
 def flipud(input):
     """A copy with the first axis reversed."""
+    if tensor_argument("flipud", input).node.ndim < 1:
+        raise RuntimeError("Input must be >= 1-d.")
     return flip(input, 0)
 
 
 def roll(input, shifts, dims=None):
-    """Elements moved along axes, those that fall off coming in at the other end; flattened without dims."""
+    """Elements moved along axes, those that fall off coming in at the other end; flattened without dims.
+
+    Raises
+    ------
+    RuntimeError
+        When there are not as many shifts as dims, or none at all.
+    """
+    cdef Tensor x = tensor_argument("roll", input), result = x
     cdef int at
-    if dims is None:
-        return roll(ravel(input), shifts, 0).reshape(input.shape)
-    pairs = zip(shifts, dims) if isinstance(shifts, (tuple, list)) else ((shifts, dims[0] if isinstance(dims, (tuple, list)) else dims),)
-    result = input
-    for shift, dim in pairs:
-        at = wrap_dim("roll", dim, input.ndim)
-        size = input.shape[at] if input.ndim else 0
+    moves = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
+    axes = () if dims is None else tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+    if not moves:
+        raise RuntimeError("`shifts` required")
+    if not axes and len(moves) == 1:
+        return reshaped(roll(ravel(x), moves, 0), (shape_tuple(x.node),), False)
+    if len(moves) != len(axes):
+        raise RuntimeError(f"shifts and dimensions must align. shifts: {len(moves)}, dims:{len(axes)}")
+    if x.node.numel == 0:
+        return x.clone()
+    for shift, dim in zip(moves, axes):
+        axis_of("roll", dim, x.node)
+        at = wrap_dim("roll", dim, x.node.ndim)
+        size = fbp_shape(x.node)[at] if x.node.ndim else 0
         back = (size - shift % size) % size if size > 0 else 0
         if back:
             result = cat([sliced(result, at, back, size - back, 1, False), sliced(result, at, 0, back, 1, False)], at)
-    return result.clone() if result is input else result
+    return result.clone() if result is x else result
 
 
 def rot90(input, k=1, dims=(0, 1)):
     """Turned by k quarter turns in the plane of two axes, from the first towards the second."""
+    cdef Tensor x = tensor_argument("rot90", input)
+    if not isinstance(dims, (tuple, list)) or len(dims) != 2:
+        raise RuntimeError(f"expected total rotation dims == 2, but got dims = {dims!r}")
+    if x.node.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {x.node.ndim}")
     first, second = dims
+    if wrap_dim("rot90", first, x.node.ndim) == wrap_dim("rot90", second, x.node.ndim):
+        raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {first} and dim1 = {second}")
     if k % 4 == 0:
-        return input.clone()
+        return x.clone()
     if k % 4 == 2:
         return flip(input, first, second)
     return flip(input, second).transpose(first, second) if k % 4 == 1 else flip(input.transpose(first, second), second)
@@ -326,12 +395,12 @@ cdef object triangular(Tensor x, int64_t diagonal, bint upper):
 
 def tril(input, diagonal=0, *, out=None):
     """The lower triangle of the last two axes, zeros above; diagonal shifts the border up."""
-    return store(triangular(input, diagonal, False), out)
+    return store(triangular(tensor_argument("tril", input), diagonal, False), out)
 
 
 def triu(input, diagonal=0, *, out=None):
     """The upper triangle of the last two axes, zeros below; diagonal shifts the border up."""
-    return store(triangular(input, diagonal, True), out)
+    return store(triangular(tensor_argument("triu", input), diagonal, True), out)
 
 
 def tril_indices(row, col, offset=0):
@@ -376,7 +445,7 @@ def one_hot(tensor, num_classes=-1):
 
 def bincount(input, weights=None, minlength=0):
     """How often each non-negative integer of a vector occurs, int64; or the sum of their weights (float64 unless float32)."""
-    cdef Tensor x = input
+    cdef Tensor x = tensor_argument("bincount", input)
     if minlength < 0:
         raise RuntimeError("minlength should be >= 0")
     if x.node.ndim != 1 or x.node.dtype >= FBP_FLOAT32 or x.node.dtype == FBP_BOOL or (x.node.numel and int(x.min()) < 0):
@@ -384,7 +453,7 @@ def bincount(input, weights=None, minlength=0):
     size = builtin_max(int(x.max()) + 1 if x.node.numel else 0, minlength)
     if weights is None:
         weights = ones(x.node.numel, dtype=int64)
-    elif weights.shape != x.shape:
+    elif not fbp_same_shape(tensor_argument("bincount", weights, "weights").node, x.node):
         raise RuntimeError("weights should be 1-d and have the same length as input")
     elif weights.dtype is not float32:
         weights = cast(weights.detach(), FBP_FLOAT64)

@@ -8,11 +8,11 @@ def reshape(self, *shape):
 
 def view_as(self, other):
     """view() to other's shape."""
-    return reshaped(self, (other.shape,), True)
+    return reshaped(self, (tensor_argument("view_as", other, "other").shape,), True)
 
 def reshape_as(self, other):
     """reshape() to other's shape."""
-    return reshaped(self, (other.shape,), False)
+    return reshaped(self, (tensor_argument("reshape_as", other, "other").shape,), False)
 
 def permute(self, *dims):
     """Axes in another order, as a view."""
@@ -57,7 +57,8 @@ def expand(self, *sizes):
 
 def expand_as(self, other):
     """expand() to other's shape."""
-    return as_shape(FBP_OP_expand, self, (<Tensor>other).node.ndim, fbp_shape((<Tensor>other).node))
+    cdef fbp_tensor *like = tensor_argument("expand_as", other, "other").node
+    return as_shape(FBP_OP_expand, self, like.ndim, fbp_shape(like))
 
 def broadcast_to(self, *shape):
     """expand()."""
@@ -89,6 +90,9 @@ def repeat(self, *sizes):
     cdef int i, ndim = read_sizes(sizes, times), lead = ndim - self.node.ndim
     if lead < 0:
         raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+    for i in range(ndim):
+        if times[i] < 0:
+            raise RuntimeError(f"Trying to create tensor with negative dimension {times[i]}: repeat() of {shape_tuple(self.node)}")
     old = (1,) * lead + shape_tuple(self.node)
     spread, wide = [], []
     for i in range(ndim):
@@ -171,7 +175,7 @@ def type(self, dtype=None):
 
 def type_as(self, other):
     """This tensor in other's dtype."""
-    return cast(self, <fbp_dtype>(<Tensor>other).node.dtype)
+    return cast(self, <fbp_dtype>tensor_argument("type_as", other, "other").node.dtype)
 
 def float(self):
     """This tensor as float32."""
@@ -217,14 +221,16 @@ def share_memory_(self):
 
 def copy_(self, src, non_blocking=False):
     """Take over src's elements, broadcast and converted; returns self."""
-    cdef fbp_tensor *source = operand(src, self.node.dtype)
+    cdef fbp_tensor *source = operand(src, self.node.dtype, b"copy_")
     cdef fbp_status status = fbp_copy_in_place(&self.node, source)
     fbp_release(source)
     check(status)
     return self
 
 def fill_(self, value):
-    """Set every element; returns self."""
+    """Set every element to a number, or to a tensor's of no dimensions; returns self."""
+    if isinstance(value, Tensor) and (<Tensor>value).node.ndim:
+        raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
     return self.copy_(value)
 
 def zero_(self):
@@ -233,7 +239,7 @@ def zero_(self):
 
 def set_(self, source):
     """Stand for source's elements; returns self."""
-    self.data = source
+    self.data = tensor_argument("set_", source, "source")
     return self
 
 def resize_(self, *sizes):
@@ -296,6 +302,8 @@ def pow(self, exponent):
 
 def pow_(self, exponent):
     """In-place pow()."""
+    if isinstance(exponent, int) and exponent < 0 and not fbp_dtype_is_float(<fbp_dtype>self.node.dtype):
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
     return binary_in_place(FBP_OP_pow, self, exponent, 0.0, 0.0)
 
 def clamp(self, min=None, max=None):
@@ -304,6 +312,8 @@ def clamp(self, min=None, max=None):
 
 def clamp_(self, min=None, max=None):
     """In-place clamp()."""
+    if min is None and max is None:
+        raise RuntimeError("clamp_: At least one of 'min' or 'max' must not be None")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         return self.copy_(clamp(self, min, max))
     return unary_in_place(FBP_OP_clamp, self, -INFINITY if min is None else min, INFINITY if max is None else max)

@@ -57,6 +57,7 @@ cdef inline int check(fbp_status status) except -1:
 # ---- element types ------------------------------------------------------------------------------------------------
 
 @cython.final
+@cython.binding(False)
 cdef class dtype:
     """Type of a tensor's elements: one of `fastbp.float32`, `float64`, `int64`, `int32`, `uint8`, `bool`.
 
@@ -197,6 +198,17 @@ fbp_host_release = release_object
 
 # ---- operands --------------------------------------------------------------------------------------------------------
 
+cdef int refuse_operand(str op, object x, str name) except -1:
+    raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(x).__name__}")
+
+
+cdef inline Tensor tensor_argument(str op, object x, str name="input"):
+    """An argument that must be a tensor: None, numbers and the like are TypeErrors that name the function and the argument."""
+    if not isinstance(x, Tensor):
+        refuse_operand(op, x, name)
+    return <Tensor>x
+
+
 cdef fbp_tensor *new_number(object value, int other) except NULL:
     """A 0-d tensor for a bare Python number beside an operand of dtype `other` (-1: none): it takes no part in type promotion."""
     cdef fbp_layout layout
@@ -250,8 +262,8 @@ cdef object read_element(const char *at, int code):
     return (<uint8_t *>at)[0] != 0
 
 
-cdef fbp_tensor *operand(object x, int other) except NULL:
-    """A new reference to the core tensor for an operand: a tensor, a number, an array, or nested lists of numbers."""
+cdef fbp_tensor *operand(object x, int other, const char *op) except NULL:
+    """A new reference to the core tensor for an operand of `op`: a tensor, a number, an array, or nested lists of numbers."""
     if isinstance(x, Tensor):
         return fbp_retain((<Tensor>x).node)
     if isinstance(x, (int, float)):
@@ -259,10 +271,10 @@ cdef fbp_tensor *operand(object x, int other) except NULL:
     if isinstance(x, SymbolicNumber):
         return symbolic_operand(<SymbolicNumber>x, other)
     if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
-        return fbp_retain((<Tensor>as_tensor(x)).node)
+        return fbp_retain((<Tensor?>as_tensor(x)).node)
     if hasattr(x, "__float__"):
         return new_number(float(x), other)
-    raise TypeError(f"expected a tensor, a number or an array, got {type(x).__name__}")
+    raise TypeError(f"{op.decode()}(): expected a tensor, a number or an array, got {type(x).__name__}")
 
 
 cdef inline bint is_operand(object x):
@@ -295,9 +307,9 @@ cdef object binary_any(fbp_op op, object a, object b, const fbp_scalar_attribute
     cdef fbp_tensor *inputs[2]
     cdef fbp_tensor *out = NULL
     cdef fbp_status status
-    inputs[0] = operand(a, (<Tensor>b).node.dtype if isinstance(b, Tensor) else -1)
+    inputs[0] = operand(a, (<Tensor>b).node.dtype if isinstance(b, Tensor) else -1, fbp_ops[<int>op].name)
     try:
-        inputs[1] = operand(b, inputs[0].dtype if isinstance(a, Tensor) else -1)
+        inputs[1] = operand(b, inputs[0].dtype if isinstance(a, Tensor) else -1, fbp_ops[<int>op].name)
     except BaseException:
         fbp_release(inputs[0])
         raise
@@ -343,8 +355,8 @@ cdef object binary_in_place(fbp_op op, Tensor a, object b, double p0, double p1)
     cdef fbp_status status
     attribute.p[0] = p0
     attribute.p[1] = p1
+    inputs[1] = operand(b, a.node.dtype, fbp_ops[<int>op].name)  # may run Python code, which could give `a` another node
     inputs[0] = a.node
-    inputs[1] = operand(b, a.node.dtype)
     status = fbp_apply_in_place(op, 2, inputs, &attribute, sizeof(attribute), &a.node)
     fbp_release(inputs[1])
     check(status)
@@ -357,6 +369,8 @@ cdef object store(object result, object out):
     """`result`, or `out` with the result's elements where an out= argument was given."""
     if out is None:
         return result
+    if not isinstance(out, Tensor):
+        raise TypeError(f"argument 'out' must be Tensor, not {type(out).__name__}")
     return (<Tensor>out).copy_(result)
 
 
@@ -396,12 +410,15 @@ cdef int read_sizes(object sizes, int64_t *shape) except -1:
     """Sizes given as one sequence or as numbers, f((2, 3)) or f(2, 3), into shape[]; returns how many."""
     cdef int ndim = 0
     if len(sizes) == 1 and not isinstance(sizes[0], int):
+        if sizes[0] is None:
+            raise TypeError("sizes must be integers, not None")
         if isinstance(sizes[0], Tensor) and (<Tensor>sizes[0]).node.ndim == 0:
             sizes = (int(sizes[0]),)
         elif hasattr(sizes[0], "__index__") and not isinstance(sizes[0], (tuple, list, Tensor)):
             sizes = (sizes[0].__index__(),)
         else:
             sizes = tuple(sizes[0])
+    sizes = tuple(sizes)  # a list could change while its items are asked for their numbers
     if len(sizes) > FBP_MAX_NDIM:
         raise RuntimeError(f"a tensor has at most {FBP_MAX_NDIM} dimensions, got {len(sizes)}")
     for size in sizes:
@@ -418,25 +435,39 @@ cdef int read_sizes(object sizes, int64_t *shape) except -1:
     return ndim
 
 
+cdef int refuse_dim(str op, object dim) except -1:
+    raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
+
+
 cdef int wrap_dim(str op, object dim, int ndim) except -1:
     cdef int result
+    if not isinstance(dim, int):
+        if isinstance(dim, float) or not hasattr(dim, "__index__"):
+            refuse_dim(op, dim)
+        dim = dim.__index__()
     check(fbp_dim_wrap(op.encode(), dim, ndim, &result))
     return result
 
 
+cdef int axis_of(str op, object dim, const fbp_tensor *t) except -1:
+    """wrap_dim() where there must be an axis: a 0-d tensor has none."""
+    if t.ndim == 0:
+        raise IndexError(f"{op}(): dimension specified as {dim} but tensor has no dimensions")
+    return wrap_dim(op, dim, t.ndim)
+
+
 cdef uint32_t dims_mask(str op, object dim, int ndim) except? 0xFFFFFFFF:
     """Bit mask of axes given as None (all), a number or a sequence of numbers."""
-    cdef uint32_t mask = 0
+    cdef uint32_t mask = 0, every = ((<uint32_t>1) << ndim) - 1
     cdef int at
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
-        return ((<uint32_t>1) << ndim) - 1
+        return every
     for one in dim if isinstance(dim, (tuple, list)) else (dim,):
         at = wrap_dim(op, one, ndim)
         if mask >> at & 1:
             raise RuntimeError(f"{op}: dim {at} appears multiple times in the list of dims")
-        if ndim:
-            mask |= (<uint32_t>1) << at
-    return mask
+        mask |= (<uint32_t>1) << at
+    return mask & every
 
 
 cdef inline tuple shape_tuple(const fbp_tensor *t):

@@ -21,6 +21,7 @@ cdef enum:
 
 
 @cython.final
+@cython.binding(False)
 cdef class NumberNode:
     """One number: a constant, one that lies in an optimizer, or what an operator makes of such."""
 
@@ -55,13 +56,18 @@ cdef class NumberNode:
 
 cdef object dict_of(dict attributes, int room, object place):
     """The dict of a group, by its number, of a parameter's state, or of the optimizer; None where there is none."""
-    cdef list groups
+    cdef object found
     if room == OF_OPTIMIZER:
         return attributes
     if room == OF_STATE:
-        return (<dict>attributes["state"]).get(place)
-    groups = <list>attributes["param_groups"]
-    return groups[place] if <Py_ssize_t>place < len(groups) else None
+        state = attributes.get("state")
+        found = state.get(place) if isinstance(state, dict) else None
+        return found if isinstance(found, dict) else None
+    groups = attributes.get("param_groups")
+    if not isinstance(groups, list) or <Py_ssize_t>place >= len(<list>groups):
+        return None
+    found = (<list>groups)[place]
+    return found if isinstance(found, dict) else None
 
 
 cdef bint is_same_number(object a, object b) except -1:
@@ -72,6 +78,7 @@ cdef bint is_same_number(object a, object b) except -1:
 
 
 @cython.final
+@cython.binding(False)
 cdef class NumberInput:
     """A number where a plan reads it as an element: a 0-d tensor that is written before each run."""
 
@@ -88,6 +95,7 @@ cdef class NumberInput:
 
 
 @cython.final
+@cython.binding(False)
 cdef class NumberTape:
     """The numbers of one capture in the order in which they were made, and what Python decided on them."""
 
@@ -159,6 +167,7 @@ cdef class NumberTape:
         return True
 
 
+@cython.binding(False)
 cdef class SymbolicNumber:
     """A number of an optimizer while a function is captured: arithmetic on it is written down, a decision on it is guarded.
 
@@ -250,6 +259,7 @@ cdef class SymbolicNumber:
 
 
 @cython.final
+@cython.binding(False)
 cdef class SymbolicInteger(SymbolicNumber):
     """A whole `SymbolicNumber`, which may count and index: then later calls must find the same one."""
 

@@ -5,6 +5,7 @@ cdef struct exported_buffer:
     Py_ssize_t dims[32]  # shape[ndim], strides[ndim]; FBP_MAX_NDIM is 16
 
 
+@cython.binding(False)
 cdef class Tensor:
     """An n-dimensional array that can remember how it was computed, with PyTorch's methods and semantics.
 
@@ -20,13 +21,13 @@ cdef class Tensor:
 
     def __init__(self, *sizes):
         cdef Tensor made
-        if self.node != NULL:
+        if self.node.handle != NULL:  # __new__ leaves it open, for subclasses that never come here
             return
         if len(sizes) == 1 and not isinstance(sizes[0], int):
             made = tensor(sizes[0], dtype=get_default_dtype()) if not isinstance(sizes[0], Tensor) else sizes[0].detach()
         else:
             made = empty(*sizes) if sizes else empty(0)
-        self.node = fbp_retain(made.node)
+        replace_node(self, fbp_retain(made.node))
 
     def __dealloc__(self):
         if self.place:
@@ -44,7 +45,7 @@ cdef class Tensor:
     @staticmethod
     def _make_subclass(cls, Tensor data not None, bint requires_grad=False):
         """An instance of a subclass over data's elements, without history (nn.Parameter)."""
-        cdef Tensor result = cls.__new__(cls) if cls.__new__ is object.__new__ else Tensor.__new__(cls)
+        cdef Tensor result = bare_handle(cls)
         check(fbp_tensor_detach(data.node, &result.node))
         result.node.handle = <void *>result
         if not (data.node.flags & FBP_VIEW) or data.node.edge_count == 0:
@@ -64,7 +65,7 @@ cdef class Tensor:
     def size(self, dim=None):
         """Sizes, or the size along one dimension."""
         note_outside(self.node)
-        return Size(shape_tuple(self.node)) if dim is None else fbp_shape(self.node)[wrap_dim("size", dim, self.node.ndim)]
+        return Size(shape_tuple(self.node)) if dim is None else fbp_shape(self.node)[axis_of("size", dim, self.node)]
 
     @property
     def ndim(self):
@@ -104,7 +105,7 @@ cdef class Tensor:
         """Steps between neighbours along each dimension, in elements."""
         note_outside(self.node)
         if dim is not None:
-            return fbp_strides(self.node)[wrap_dim("stride", dim, self.node.ndim)]
+            return fbp_strides(self.node)[axis_of("stride", dim, self.node)]
         return tuple([fbp_strides(self.node)[i] for i in range(self.node.ndim)])
 
     def storage_offset(self):
@@ -167,6 +168,10 @@ cdef class Tensor:
             self.node.flags |= FBP_REQUIRES_GRAD
         else:
             self.node.flags &= ~FBP_REQUIRES_GRAD
+
+    @requires_grad.deleter
+    def requires_grad(self):
+        raise RuntimeError("requires_grad must be a bool")
 
     def requires_grad_(self, requires_grad=True):
         """Set requires_grad and return self."""
@@ -307,7 +312,8 @@ cdef class Tensor:
         return self.detach()
 
     @data.setter
-    def data(self, Tensor value not None):
+    def data(self, given):
+        cdef Tensor value = tensor_argument("data", given, "value")
         cdef fbp_tensor *out
         cdef fbp_autograd *extra = self.node.autograd
         if fbp_mode_get().capture != NULL:  # the tensor stays, so its elements change
@@ -322,6 +328,10 @@ cdef class Tensor:
         self.node.autograd = NULL
         move_hooks(self.node, out)
         replace_node(self, out)
+
+    @data.deleter
+    def data(self):
+        raise RuntimeError("Deleting tensor data is not allowed. Delete tensor instead!")
 
     # ---- values ---------------------------------------------------------------------------------------------------
 

@@ -36,12 +36,17 @@ cdef inline bint is_nested(object value):
             and getattr(value, "ndim", 1) > 0)
 
 
+cdef list items_of(object values):
+    """The items of any sequence: as many as it says that it has, for it may never come to an end by itself."""
+    return [values[i] for i in range(len(values))]
+
+
 cdef int nested_code(object values, int depth) except -1:
     """dtype of nested sequences: the largest in promotion order; -2 for no values at all."""
     cdef int one, best = -2
     if depth > FBP_MAX_NDIM:
         raise ValueError(f"a tensor has at most {FBP_MAX_NDIM} dimensions")
-    for value in values:
+    for value in values if isinstance(values, (list, tuple)) else items_of(values):
         if isinstance(value, str):
             raise ValueError("too many dimensions 'str'")
         if is_nested(value) and not hasattr(value, "dtype"):
@@ -56,19 +61,24 @@ cdef int nested_code(object values, int depth) except -1:
 cdef char *write_nested(object values, int level, int ndim, const int64_t *shape, char *at, int code) except NULL:
     """Store one level of nested sequences from `at` on; returns the place behind."""
     cdef int size = fbp_dtype_size(<fbp_dtype>code)
+    cdef int64_t left = shape[level]
     if not isinstance(values, (list, tuple)):
         if not is_nested(values):
             raise TypeError("not a sequence")
-        values = values.tolist() if hasattr(values, "tolist") else list(values)
-    if len(values) != shape[level]:
+        values = values.tolist() if hasattr(values, "tolist") else items_of(values)
+    if len(values) != left:
         raise ValueError(f"expected sequence of length {shape[level]} at dim {level} (got {len(values)})")
-    if level + 1 < ndim:
-        for value in values:
-            at = write_nested(value, level + 1, ndim, shape, at, code)
-        return at
     for value in values:
-        write_checked(at, code, value)
-        at += size
+        left -= 1
+        if left < 0:
+            break
+        if level + 1 < ndim:
+            at = write_nested(value, level + 1, ndim, shape, at, code)
+        else:
+            write_checked(at, code, value)
+            at += size
+    if left != 0:  # asking an item for its number has changed the list
+        raise ValueError(f"expected sequence of length {shape[level]} at dim {level} (it changed while it was read)")
     return at
 
 
@@ -221,6 +231,8 @@ cdef int buffer_layout(const Py_buffer *view, fbp_layout *layout) except -1:
         raise ValueError(f"a tensor has at most {FBP_MAX_NDIM} dimensions, the array has {view.ndim}")
     for i in range(view.ndim):
         shape[i] = view.shape[i]
+    if view.itemsize != fbp_dtype_size(<fbp_dtype><int>code):
+        raise TypeError(f"a buffer whose elements of format {(<bytes>view.format).decode()!r} take {view.itemsize} bytes is not supported")
     check(fbp_layout_contiguous(layout, <fbp_dtype><int>code, view.ndim, shape))
     if <size_t>view.buf % view.itemsize:
         raise ValueError("the array's elements are not aligned in memory; use array.copy()")

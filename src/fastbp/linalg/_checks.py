@@ -16,6 +16,13 @@ def stored(result: Tensor, out: Tensor | None) -> Tensor:
     return result if out is None else out.copy_(result)
 
 
+def check_tensors(name: str, **given: object) -> None:
+    """Raise TypeError unless all of these arguments are tensors."""
+    for argument, x in given.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}(): argument '{argument}' must be Tensor, not {type(x).__name__}")
+
+
 def check_matrix(name: str, A: Tensor, any_dtype: bool = False) -> None:
     """Raise unless A is a batch of matrices of floats."""
     if not isinstance(A, Tensor):

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import _core
 from .._core import Tensor
-from ._checks import check_square, stored
+from ._checks import check_square, check_tensors, stored
 
 
 def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
@@ -93,6 +93,8 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor
     if len(given) < 2:
         raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(given)}")
     for number, x in enumerate(given):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"multi_dot(): expected Tensor as element {number} in argument 0, not {type(x).__name__}")
         ends = number in (0, len(given) - 1)
         if x.ndim != 2 and not (ends and x.ndim == 1):
             raise RuntimeError(
@@ -125,6 +127,13 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor
 
 def chain_matmul(*matrices: Tensor, out: Tensor | None = None) -> Tensor:
     """`multi_dot` under PyTorch's older name, with the matrices as arguments; one is returned as a copy."""
+    if not matrices:
+        raise RuntimeError("chain_matmul(): Expected one or more matrices")
+    for number, x in enumerate(matrices):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"chain_matmul(): expected Tensor as element {number}, but got {type(x).__name__}")
+        if x.ndim != 2:
+            raise RuntimeError(f"chain_matmul(): Tensor dimension is {x.ndim}, expected 2 instead.")
     return stored(matrices[0].clone(), out) if len(matrices) == 1 else multi_dot(matrices, out=out)
 
 
@@ -149,6 +158,7 @@ def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     tensor([[1., 2., 0., 0.],
             [0., 0., 1., 2.]])
     """
+    check_tensors("kron", input=input, other=other)
     ndim = max(input.ndim, other.ndim)
     left = (1,) * (ndim - input.ndim) + tuple(input.shape)
     right = (1,) * (ndim - other.ndim) + tuple(other.shape)
@@ -179,6 +189,7 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Tensor | None = N
     >>> fastbp.linalg.cross(fastbp.tensor([1.0, 0.0, 0.0]), fastbp.tensor([0.0, 1.0, 0.0]))
     tensor([0., 0., 1.])
     """
+    check_tensors("cross", input=input, other=other)
     if input.ndim != other.ndim:
         raise RuntimeError(
             f"linalg.cross: inputs must have the same number of dimensions, got shapes {tuple(input.shape)} and "
@@ -195,6 +206,7 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1, out: Tensor | None = N
 
 def cross_older(input: Tensor, other: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor:
     """`torch.cross`: as `linalg.cross`, but without `dim` along the first axis of 3 elements."""
+    check_tensors("cross", input=input, other=other)
     if dim is None:
         sizes = tuple(input.shape)
         if 3 not in sizes:
@@ -228,6 +240,7 @@ def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     >>> fastbp.inner(fastbp.tensor([1.0, 2.0]), fastbp.tensor([3.0, 4.0]))
     tensor(11.)
     """
+    check_tensors("inner", input=input, other=other)
     if input.ndim == 0 or other.ndim == 0:
         return stored(input * other, out)
     if input.shape[-1] != other.shape[-1]:
@@ -264,6 +277,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     >>> fastbp.tensordot(fastbp.ones(2, 3, 4), fastbp.ones(3, 4, 5)).shape
     fastbp.Size([2, 5])
     """
+    check_tensors("tensordot", a=a, b=b)
     if isinstance(dims, Tensor):
         dims = dims.tolist()
     if isinstance(dims, int):

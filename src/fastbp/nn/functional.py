@@ -54,6 +54,8 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x limited to [min_val, max_val]."""
+    if min_val > max_val:
+        raise ValueError("min_val cannot be greater than max_val")
     return _in_place(_core.hardtanh, input, min_val, max_val) if inplace else _core.hardtanh(input, min_val, max_val)
 
 
