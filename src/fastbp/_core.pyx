@@ -14,7 +14,6 @@ from libc.math cimport INFINITY
 
 from builtins import abs as builtin_abs, all as builtin_all, any as builtin_any, max as builtin_max, min as builtin_min
 from builtins import pow as builtin_pow, round as builtin_round, sum as builtin_sum, type as builtin_type
-from copy import deepcopy as deep_copy
 
 include "core/declarations.pxi"
 include "core/generated_ops.pxi"

@@ -129,12 +129,15 @@ class Reader:
         Places in which objects would have an attribute in front of a method of their class that is called, likewise.
     classes : dict
         Classes whose methods and plain attributes are read, by identity.
+    tensors : dict
+        Tensors found, by identity.
     """
 
     def __init__(self, note_module: Callable[[Any], None]) -> None:
         self.variables: dict[tuple[int, Any], _core.Variable] = {}
         self.methods: dict[tuple[int, str], _core.Variable] = {}
         self.classes: dict[int, _core.ClassGuard] = {}
+        self.tensors: dict[int, Tensor] = {}
         self._note_module = note_module
         self._seen: set[tuple[int, int, int]] = set()
         self._partial = 0  # identity of the functools.partial whose function is about to be read
@@ -191,6 +194,7 @@ class Reader:
             raise RunEagerly(f"it names a {type(value).__name__}, which gives something else each time", forever=True)
         self._depth += 1
         if isinstance(value, Tensor):
+            self.tensors[id(value)] = value
             for hook in _core.hooks_of(value):
                 self.reach(hook)
         elif isinstance(value, Module):
@@ -343,7 +347,10 @@ class Reader:
         if isinstance(value, type):
             self._reach_class(value)
             return self._from_class(value, name, None)
-        if isinstance(value, Tensor | FunctionType | BuiltinFunctionType | MethodType):
+        if isinstance(value, Tensor):
+            self.tensors[id(value)] = value  # its attributes are compared with it
+            return _core._attributes_of(value).get(name, _MISSING)
+        if isinstance(value, FunctionType | BuiltinFunctionType | MethodType):
             return _MISSING
         if isinstance(value, Module):
             self._note_module(value)  # its own attributes are compared with it

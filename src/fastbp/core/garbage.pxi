@@ -41,6 +41,7 @@ cdef extern from *:
         return found;
     }
     """
+    int delete_attribute "PyObject_GenericSetAttr"(object o, object name, PyObject *value) except -1  # NULL
     ctypedef int (*visitproc)(PyObject *, void *) noexcept
     ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
     ctypedef int (*inquiry)(PyObject *) noexcept
@@ -91,10 +92,27 @@ cdef inline PyObject **attributes_of(PyObject *o) noexcept:
     return <PyObject **>&(<Tensor>o).node + 2
 
 
+cdef inline bint has_attributes(Tensor x) noexcept:
+    cdef PyObject *attributes = attributes_of(<PyObject *>x)[0]
+    return attributes != NULL and dict_size(attributes) > 0
+
+
 cdef object attributes_or_none(Tensor x):
     """A tensor's `__dict__`, where there is something in it."""
-    cdef PyObject *attributes = attributes_of(<PyObject *>x)[0]
-    return None if attributes == NULL or dict_size(attributes) == 0 else <object>attributes
+    return <object>attributes_of(<PyObject *>x)[0] if has_attributes(x) else None
+
+
+def _attributes_of(Tensor x not None):
+    """A copy of a tensor's attributes, which makes it no `__dict__`."""
+    attributes = attributes_or_none(x)
+    return {} if attributes is None else dict(attributes)
+
+
+cdef int refuse_attribute(Tensor x, object name) except -1:
+    """RunEagerly where a function that is captured sets an attribute that no plan would set again; its properties it may set."""
+    if not hasattr(builtin_type(x), name):
+        raise RunEagerly(f"it sets or deletes an attribute of a tensor ({name})")
+    return 0
 
 
 # ---- joining -----------------------------------------------------------------------------------------------------------
@@ -148,26 +166,39 @@ cdef void leave_collector(Tensor x) noexcept:
 cdef int attributes_changed(Tensor x, object value) except -1:
     """Something was hung on a tensor as an attribute."""
     x.searched = False
+    move_world()
     if not x.place and is_collectable(<PyObject *>value):
         join_collector(x)
     return 0
 
 
-cdef PyObject *get_dict(PyObject *o, void *context) noexcept:
+cdef PyObject *get_dict(PyObject *o, void *context) except NULL:
     """`__dict__`: made when it is asked for; what will be put into it, nobody sees."""
+    refuse_dict()
     cdef PyObject *result = generic_dict(o, context)
     if result != NULL:
-        (<Tensor>o).searched = False
-        if not is_tracked(o):
-            track(o)
+        dict_given_away(<Tensor>o)
     return result
 
 
-cdef int set_dict(PyObject *o, PyObject *value, void *context) noexcept:
-    (<Tensor>o).searched = False
-    if not is_tracked(o):
-        track(o)
+cdef int set_dict(PyObject *o, PyObject *value, void *context) except -1:
+    refuse_dict()
+    dict_given_away(<Tensor>o)
     return generic_set_dict(o, value, context)
+
+
+cdef int refuse_dict() except -1:
+    """RunEagerly where a function that is captured asks for a tensor's attributes as a dict: it may write into it."""
+    if fbp_mode_get().capture != NULL:
+        raise RunEagerly("it reads or binds the __dict__ of a tensor")
+    return 0
+
+
+cdef void dict_given_away(Tensor x) noexcept:
+    x.searched, x.dict_given = False, True
+    move_world()
+    if not is_tracked(<PyObject *>x):
+        track(<PyObject *>x)
 
 
 # ---- what a handle and a face show -------------------------------------------------------------------------------------------
@@ -514,7 +545,7 @@ one_tensor = None
 
 tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
 tensor_type.tp_alloc, tensor_type.tp_free, tensor_type.tp_new = new_tensor, fbp_handle_free, new_of_class
-fbp_property_of(tensor_type, b"__dict__").get = get_dict
-fbp_property_of(tensor_type, b"__dict__").set = set_dict
+fbp_property_of(tensor_type, b"__dict__").get = <getter>get_dict
+fbp_property_of(tensor_type, b"__dict__").set = <setter>set_dict
 (<TypeSlots *>SavedTensor).tp_traverse = traverse_saved
 (<TypeSlots *>HookTable).tp_traverse = traverse_hooks

@@ -421,7 +421,7 @@ cdef Sweep new_sweep(Plan plan, list given):
     """Before the run: memory for what is saved."""
     cdef Sweep sweep = Sweep.__new__(Sweep)
     sweep.plan, sweep.given, sweep.places = plan, given, []
-    sweep.held = HeldTensors(plan.input_count + plan.state_count)
+    sweep.held = HeldTensors.__new__(HeldTensors, plan.input_count + plan.state_count)
     if plan.saved:
         sweep.block = empty(plan.saved_bytes, dtype=uint8)
     return sweep

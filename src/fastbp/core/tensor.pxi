@@ -4,6 +4,8 @@ cdef struct exported_buffer:
     fbp_storage *storage
     Py_ssize_t dims[32]  # shape[ndim], strides[ndim]; FBP_MAX_NDIM is 16
 
+cdef object deep_copy = __import__("copy").deepcopy
+
 
 @cython.binding(False)
 cdef class Tensor:
@@ -18,6 +20,7 @@ cdef class Tensor:
     cdef dict __dict__      # NULL until there is an attribute
     cdef uint32_t place     # among the handles that have joined the collector, from 1; 0: it has not (core/garbage.pxi)
     cdef bint searched      # the attributes, for tensors behind them
+    cdef bint dict_given    # to Python code, which may write into it unseen
 
     def __init__(self, *sizes):
         cdef Tensor made
@@ -38,9 +41,17 @@ cdef class Tensor:
             fbp_release(self.node)
 
     def __setattr__(self, name, value):
+        if fbp_mode_get().capture != NULL:
+            refuse_attribute(self, name)
         PyObject_GenericSetAttr(self, name, value)
         if attributes_of(<PyObject *>self)[0] != NULL:
             attributes_changed(self, value)
+
+    def __delattr__(self, name):
+        if fbp_mode_get().capture != NULL:
+            refuse_attribute(self, name)
+        delete_attribute(self, name, NULL)
+        move_world()
 
     @staticmethod
     def _make_subclass(cls, Tensor data not None, bint requires_grad=False):

@@ -50,10 +50,11 @@ class Parameter(Tensor):
 
     def __copy__(self) -> Parameter:
         copied = type(self)(self.detach(), self.requires_grad)
-        vars(copied).update(vars(self))
+        for name, value in _core._attributes_of(self).items():
+            setattr(copied, name, value)
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         made_of = type(self), (self.detach(), self.requires_grad)
-        attributes = vars(self)
+        attributes = _core._attributes_of(self)
         return (*made_of, attributes) if attributes else made_of
