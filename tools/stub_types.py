@@ -446,8 +446,8 @@ SPECIAL = {
     "dlpack_device": "(self) -> tuple[_int, _int]",
 }
 # "buffer" and its release show from Python 3.12 on, of a protocol that the type checker needs not know.
-PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "setattr", "delattr", "array_priority", "dict", "weakref", "reduce_cython",
-                     "setstate_cython", "pyx_vtable", "buffer", "release_buffer"}  # fmt: skip
+PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "setattr", "delattr", "array_priority", "dict", "weakref",
+                     "reduce_cython", "setstate_cython", "pyx_vtable", "buffer", "release_buffer"}  # fmt: skip
 
 ATTRIBUTES = {
     "T": "Tensor",

@@ -235,8 +235,8 @@ def __dir__() -> list[str]:
 
 # The names that `from ._core import *` brings are public, but for what only this package needs.
 _PRIVATE = """rebuild GraphRecord forward_gradient check_device adam_step sgd_step device_type bool_ make_generator
-BatchPass Capture CompiledCall HeldTensors Plan PlanCheck Replay Sweep UpdateLink capturing note_fork current_capture is_symbolic
-make_plan paused_capture
+BatchPass Capture CompiledCall HeldTensors Plan PlanCheck Replay Sweep UpdateLink capturing note_fork current_capture
+is_symbolic make_plan paused_capture
 NumberInput NumberNode NumberTape NumberWrite OptimizerBefore OptimizerLink PlanNumbers RunEagerly StateSnapshot
 SymbolicInteger SymbolicNumber SymbolicOptimizer note_optimizer steps_done with_gradients are_same_objects
 batch unbatch level_of lift drop_history leave_point is_recorded reaches_others recording slow_ops_forget vmap_depth

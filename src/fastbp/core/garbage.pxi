@@ -392,7 +392,7 @@ cdef int search_end(uint64_t oldest) except -1:
             tensors.append(<object>at)
         if type_of(at).tp_traverse != NULL and type_of(at).tp_traverse(at, note_found, NULL):
             break
-    behind.count = 0
+    behind.count = behind.most = 0  # what is met from now on is not searched: the places are of those above
     for x in tensors:  # not before: the objects met are borrowed, and joining may run other code
         join_collector(<Tensor>x)
     return mark_ways([x for x in tensors if (<Tensor>x).node != NULL], oldest)

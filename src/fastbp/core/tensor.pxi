@@ -19,8 +19,8 @@ cdef class Tensor:
     cdef object __weakref__
     cdef dict __dict__      # NULL until there is an attribute
     cdef uint32_t place     # among the handles that have joined the collector, from 1; 0: it has not (core/garbage.pxi)
-    cdef bint searched      # the attributes, for tensors behind them
-    cdef bint dict_given    # to Python code, which may write into it unseen
+    cdef uint8_t searched   # the attributes, for tensors behind them
+    cdef uint8_t dict_given # to Python code, which may write into it unseen
 
     def __init__(self, *sizes):
         cdef Tensor made
