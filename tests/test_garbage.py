@@ -321,6 +321,15 @@ def inner_hook_afterwards() -> list[Any]:
     return [y, h]
 
 
+def inner_hook_that_is_filled_later() -> list[Any]:
+    box: list[Any] = []
+    h = leaf() * 2
+    y = (h + 1).exp()  # made before there was a hook, and out of its reach when it came
+    h.register_hook(lambda g: print(box))
+    box += [y, h]
+    return [y, h]
+
+
 def hook_deep_below() -> list[Any]:
     h = leaf() * 2
     h.register_hook(lambda g: y)
@@ -463,6 +472,7 @@ MAKERS = [
     inner_hook,
     inner_hook_with_its_tensor,
     inner_hook_afterwards,
+    inner_hook_that_is_filled_later,
     hook_deep_below,
     hook_of_a_module,
     hook_of_a_module_after_backward,
@@ -535,6 +545,31 @@ def test_hooks_of_an_inner_tensor_live_as_long_as_a_way_leads_there() -> None:
         ways.pop().sum().backward(retain_graph=True)
         gc.collect()
     assert fired == [1, 1, 1, 0]
+
+
+def test_a_face_that_is_out_of_date_keeps_what_lies_behind() -> None:
+    def make() -> tuple[Any, Any]:
+        thing = Thing()
+        h = leaf() * 2
+        h.register_hook(lambda g: print(thing, a, b))
+        inner = h * 3
+        a, b = inner + 1, inner * 2
+        del h, inner
+        gc.collect()  # the inner node's face has two references, as the node
+        return a.grad_fn.next_functions[0][0], weakref.ref(thing)  # who holds the node, unseen by the collector
+
+    function, thing = make()
+    gc.callbacks.remove(fastbp._core._before_collection)
+    try:
+        gc.collect()
+        assert thing() is not None
+    finally:
+        gc.callbacks.append(fastbp._core._before_collection)
+    gc.collect()
+    assert thing() is not None and function is not None
+    del function
+    gc.collect()
+    assert thing() is None
 
 
 def test_hooks_that_only_a_saved_tensor_leads_to() -> None:

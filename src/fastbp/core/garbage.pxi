@@ -248,15 +248,6 @@ cdef int traverse_tensor(PyObject *o, visitproc visit, void *argument) noexcept:
     return result
 
 
-cdef int clear_tensor(PyObject *o) noexcept:
-    """Attributes alone: what finalizers may still come by stays a sound tensor."""
-    cdef PyObject *attributes = attributes_of(o)[0]
-    attributes_of(o)[0] = NULL
-    if attributes != NULL:
-        drop_object(attributes)
-    return 0
-
-
 cdef int traverse_saved(PyObject *o, visitproc visit, void *argument) noexcept:
     cdef int result = plain_traverse_saved(o, visit, argument)
     if result == 0 and (<SavedTensor>o).node != NULL:
@@ -543,7 +534,8 @@ if tensor_type.tp_basicsize != FBP_HANDLE_END or tensor_type.tp_dictoffset != <c
     raise SystemError("fastbp: a tensor's members lie elsewhere than core/garbage.pxi has them")
 one_tensor = None
 
-tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, clear_tensor, dealloc_tensor
+# Nothing clears a tensor: each cycle leads through a dict, which is cleared by itself, and what finalizers may still come by is sound.
+tensor_type.tp_traverse, tensor_type.tp_clear, tensor_type.tp_dealloc = traverse_tensor, NULL, dealloc_tensor
 tensor_type.tp_alloc, tensor_type.tp_free, tensor_type.tp_new = new_tensor, fbp_handle_free, new_of_class
 fbp_property_of(tensor_type, b"__dict__").get = <getter>get_dict
 fbp_property_of(tensor_type, b"__dict__").set = <setter>set_dict
