@@ -15,7 +15,7 @@ cdef extern from *:
     ctypedef struct PyObject
     unsigned int fbp_type_version(PyObject *type) noexcept    # another one after each change of a class or of its bases; 0: none given
     PyObject *fbp_cell_content(PyObject *cell) noexcept       # borrowed; NULL: the variable has no value
-    int Py_EnterRecursiveCall(const char *where) except -1
+    int Py_EnterRecursiveCall "0 != Py_EnterRecursiveCall"(const char *where) except 1  # 1 or -1, by the version of Python
     void Py_LeaveRecursiveCall()
     PyObject *PyDict_GetItemWithError(PyObject *d, PyObject *key) except? NULL  # borrowed; NULL: there is none
 
