@@ -127,10 +127,8 @@ class Reader:
         Variables found, by the identity of what holds them and the name.
     methods : dict
         Places in which objects would have an attribute in front of a method of their class that is called, likewise.
-    classes : dict
-        Classes whose methods and plain attributes are read, by identity.
-    tensors : dict
-        Tensors found, by identity.
+    classes, tensors : dict
+        Classes whose methods and plain attributes are read, and tensors that are found, by identity.
     """
 
     def __init__(self, note_module: Callable[[Any], None]) -> None:
@@ -285,10 +283,9 @@ class Reader:
         known = dict(function.__kwdefaults__ or {})
         defaults = function.__defaults__ or ()
         known.update(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-        own = 0
-        if instance is not None and names:
+        own = 1 if instance is not None and names else 0
+        if own:
             known[names[0]] = instance
-            own = 1
         if self._given is not None:
             args, kwargs = self._given
             self._given, self._partial = None, 0
