@@ -105,6 +105,7 @@ class Guards:
         version: builtins.int,
     ) -> None: ...
     def changes(self) -> list[tuple[builtins.str, builtins.str]]: ...
+    def watch_tensors(self, tensors: list[Tensor]) -> None: ...
 """,
     "Derivatives": """\
 class Derivatives: ...
@@ -119,6 +120,7 @@ class BatchPass:
 """,
     "Capture": """\
 class Capture:
+    given: list[Tensor]
     world: Any
     eager: RunEagerly | None
     updates: list[tuple[Any, builtins.int, Any, builtins.str]]
@@ -444,8 +446,8 @@ SPECIAL = {
     "dlpack_device": "(self) -> tuple[_int, _int]",
 }
 # "buffer" and its release show from Python 3.12 on, of a protocol that the type checker needs not know.
-PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "array_priority", "dict", "weakref", "reduce_cython",
-                     "setstate_cython", "pyx_vtable", "buffer", "release_buffer"}  # fmt: skip
+PROTOCOL_LEFT_OUT = {"new", "doc", "module", "delitem", "setattr", "delattr", "array_priority", "dict", "weakref",
+                     "reduce_cython", "setstate_cython", "pyx_vtable", "buffer", "release_buffer"}  # fmt: skip
 
 ATTRIBUTES = {
     "T": "Tensor",
@@ -571,6 +573,9 @@ PARAMETERS = {
     "_captured_costs.capture": "Capture",
     "_captured_costs.first": "_int",
     "_recorded_graph.outputs": "Sequence[Tensor]",
+    "_attributes_of.x": "Tensor",
+    "_before_collection.phase": "builtins.str",
+    "_before_collection.info": "dict[builtins.str, _int]",
     # In particular functions, and in the method of the same name.
     "addmm.input": "_Operand",
     "all.dim": "_Dims | None",
@@ -745,6 +750,8 @@ RETURNS = {
     "grad": "tuple[Tensor, ...]",
     "_captured_costs": "list[tuple[_float, _float]]",
     "_recorded_graph": "tuple[list[_Node], list[_int]]",
+    "_attributes_of": "dict[builtins.str, Any]",
+    "_before_collection": "None",
     "make_generator": "Generator",
     "manual_seed": "Generator",
     "memory_statistics": "dict[builtins.str, _int]",

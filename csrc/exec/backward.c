@@ -29,7 +29,7 @@ fbp_status fbp_host_node(void *object, int count, fbp_tensor *const *inputs, fbp
     FBP_TRY(fbp_tensor_new(&layout, value->storage, value->data, count, sizeof object, out));
     fbp_storage_retain(value->storage);
     memcpy(fbp_attributes(*out), &object, sizeof object);
-    (*out)->flags |= FBP_HOST_RULE | FBP_REQUIRES_GRAD;
+    (*out)->flags |= FBP_HOST_RULE | FBP_REQUIRES_GRAD | FBP_REACHES;
     for (int i = 0; i < count; i++) fbp_edge_set(*out, i, inputs[i], false);
     return FBP_OK;
 }

@@ -10,6 +10,7 @@ void (*fbp_host_release)(void *object) = NULL;
 void (*fbp_host_forget)(const fbp_tensor *t) = NULL;
 void (*fbp_host_let_go)(void *rule) = NULL;
 void (*fbp_host_adopt)(void *handle, fbp_tensor *t) = NULL;
+void (*fbp_host_part)(void *handle) = NULL;
 
 /* ---- layouts --------------------------------------------------------------------------------- */
 
@@ -200,8 +201,26 @@ fbp_status fbp_tensor_borrow(const fbp_layout *layout, void *data, int64_t bytes
     return status;
 }
 
+/* The kept handle holds the node again, as any handle does, and nobody the handle. */
+static void part_from_handle(fbp_tensor *t) {
+    t->flags &= (uint16_t)~FBP_KEEPS_HANDLE;
+    fbp_host_part(fbp_retain(t)->handle);
+}
+
+/* The same for a node without references: true where somebody has taken up the handle, and the node lives. */
+static bool revived_by_handle(fbp_tensor *t) {
+    t->cotangent = NULL;
+    t->references = 1; /* ours, so that it does not go meanwhile */
+    part_from_handle(t);
+    return --t->references > 0;
+}
+
 void fbp_value_release(fbp_tensor *t) {
     if (--t->value_references > 0 || !t->storage) return;
+    if (t->flags & FBP_KEEPS_HANDLE) { /* nobody can ask for the handle any more; the elements go with it */
+        part_from_handle(t);
+        return;
+    }
     fbp_storage *storage = t->storage;
     if (storage->latest == t) {
         storage->latest = NULL;
@@ -215,6 +234,7 @@ void fbp_value_release(fbp_tensor *t) {
 /* Free one node whose references are gone; inputs left without references are chained onto *pending
  * through their `cotangent` field (free then), so that no chain of nodes costs stack. */
 static void tensor_destroy(fbp_tensor *t, fbp_tensor **pending) {
+    if (t->flags & FBP_KEEPS_HANDLE && revived_by_handle(t)) return;
     fbp_edge *edges = fbp_edges(t);
     for (uint32_t i = 0; i < t->edge_count; i++) {
         fbp_tensor *input = edges[i].tensor;
@@ -266,6 +286,7 @@ void fbp_edge_set(fbp_tensor *t, int i, fbp_tensor *input, bool holds_value) {
     edge->tensor = input;
     edge->version = input->storage ? input->storage->version : input->version;
     edge->holds_value = holds_value;
+    t->flags |= input->flags & FBP_REACHES;
 }
 
 void fbp_saved_release(fbp_tensor *t) {

@@ -59,6 +59,7 @@ typedef struct fbp_edge {
 typedef struct fbp_autograd {
     struct fbp_tensor *gradient; /* accumulated; NULL until the first backward */
     void *hooks;                 /* the host's object (tensor hooks, and those of leaves after accumulation), NULL when none */
+    int32_t faced;               /* references to `hooks` that are this node's, where it is a face (graph/owned.h); else 0 */
 } fbp_autograd;
 
 enum fbp_tensor_flag {
@@ -74,6 +75,8 @@ enum fbp_tensor_flag {
     FBP_SYMBOLIC = 2048,     /* its storage is symbolic: it has a shape but no elements */
     FBP_POINT_LEFT = 4096,   /* leaf at which a function was differentiated, whose run is over: of no account to others */
     FBP_LINE_NOTED = 8192,   /* the host knows the line that recorded it (anomaly mode), and is told when it is freed */
+    FBP_REACHES = 1024,      /* objects of the host hang on it, or on what it was made from: the host's collector looks there */
+    FBP_KEEPS_HANDLE = 16384,/* nothing but this node refers to its handle, whose reference it holds; the handle holds none to the node */
     FBP_HOST_RULE = 512,     /* no row of the op table made it: the host has the rule, its object is the first attribute (owned) */
 };
 
@@ -85,7 +88,7 @@ typedef struct fbp_tensor {
     char *data;                   /* first element */
     int64_t numel;
     fbp_autograd *autograd;       /* or NULL */
-    void *handle;                 /* borrowed: the host's live wrapper, NULL when there is none */
+    void *handle;                 /* borrowed, but with FBP_KEEPS_HANDLE: the host's live wrapper, NULL when there is none */
     struct fbp_tensor *cotangent; /* owned, during a backward pass only */
     uint16_t op;                  /* fbp_op; FBP_OP_leaf when not recorded */
     uint8_t dtype;                /* fbp_dtype */
@@ -171,6 +174,7 @@ extern void (*fbp_host_release)(void *object);
 extern void (*fbp_host_let_go)(void *rule); /* of what the rule saved: it will not be asked again */
 extern void (*fbp_host_forget)(const fbp_tensor *t); /* the line noted for a node */
 extern void (*fbp_host_adopt)(void *handle, fbp_tensor *t);
+extern void (*fbp_host_part)(void *handle); /* let go of a handle that a node kept; it holds the node again, until it dies */
 
 /* "(2, 3)" into a ring of per-thread buffers, for messages. */
 const char *fbp_shape_text(int ndim, const int64_t *shape);

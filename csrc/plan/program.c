@@ -300,7 +300,7 @@ static fbp_status copy_part(const fbp_program *from, int phase, fbp_program *to)
         if (value < 0) return FBP_ERROR_MEMORY;
         to->values[value].next = head;
         to->values[value].order = v->order;
-        to->values[value].tensor->flags = v->tensor->flags;
+        to->values[value].tensor->flags = v->tensor->flags & (uint16_t)~FBP_KEEPS_HANDLE;
     }
     for (int32_t i = 0; i < from->line_count; i++) {
         const fbp_line *line = &from->lines[i];

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "exec/apply.h"
 #include "exec/backward.h"
+#include "graph/owned.h"
 #include "kernels/kernels.h"
 
 static int failures;
@@ -247,11 +248,99 @@ static void test_changed_values(void) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) fbp_release(all[i]);
 }
 
+/* ---- what one holder owns ---- */
+
+enum { SEEN_MAX = 16 };
+typedef struct seen {
+    fbp_tensor *owned[SEEN_MAX], *faced[SEEN_MAX], *shared[SEEN_MAX];
+    int owned_count, faced_count, shared_count;
+} seen;
+
+static int see_owned(void *context, fbp_tensor *node) {
+    seen *s = context;
+    s->owned[s->owned_count++] = node;
+    return 0;
+}
+
+static int see_face(void *context, fbp_tensor *node) {
+    seen *s = context;
+    s->faced[s->faced_count++] = node;
+    return 0;
+}
+
+static int see_shared(void *context, fbp_tensor *node) {
+    seen *s = context;
+    s->shared[s->shared_count++] = node;
+    return 0;
+}
+
+static seen walk(fbp_tensor *root, bool whole, bool shared) {
+    seen s = {0};
+    const fbp_owned_visit visit = {see_owned, see_face, shared ? see_shared : NULL, &s};
+    CHECK(fbp_owned_walk(root, whole, &visit) == 0, "the walk ended early");
+    return s;
+}
+
+static void test_owned(void) {
+    static int face;
+    fbp_tensor *x = leaf(3), *plain = leaf(3);
+    x->flags |= FBP_REACHES;
+    fbp_tensor *h = apply(FBP_OP_add, x, plain, NULL, 0), *a = apply(FBP_OP_exp, h, NULL, NULL, 0), *y = apply(FBP_OP_mul, a, h, NULL, 0);
+    CHECK(h->flags & FBP_REACHES && y->flags & FBP_REACHES && !(plain->flags & FBP_REACHES), "the flag goes from inputs to results");
+    fbp_release(x);
+    fbp_release(a);
+    seen s = walk(y, false, true);
+    CHECK(s.owned_count == 2 && s.owned[0] == y && s.owned[1] == a && s.shared_count == 1 && s.shared[0] == h, "h has a holder of its own");
+    s = walk(h, false, true);
+    CHECK(s.owned_count == 0 && s.shared_count == 1, "h is not its holder's alone");
+    fbp_autograd_get(h)->hooks = &face;
+    CHECK(walk(y, false, true).shared_count == 2 && walk(y, false, false).faced_count == 0, "a face that is out of date is not shown");
+    h->autograd->faced = h->references;
+    s = walk(y, false, true);
+    CHECK(s.faced_count == 2 && s.faced[0] == h && s.owned_count == 2 && s.shared_count == 0, "a face is shown once a reference");
+    s = walk(h, true, false);
+    CHECK(s.owned_count == 2 && s.owned[0] == h && s.owned[1] == x, "a face shows what lies behind, where flags are");
+    h->autograd->hooks = NULL;
+    fbp_release(h);
+    s = walk(y, false, true);
+    CHECK(s.owned_count == 4 && s.shared_count == 0, "a diamond is owned once all ways to it are found");
+    fbp_release(y);
+    fbp_release(plain);
+}
+
+static fbp_tensor *kept, *taken_up;
+
+/* The host's: the handle is gone, unless somebody has taken it up. */
+static void part(void *handle) {
+    (void)handle;
+    if (taken_up) return;
+    kept->handle = NULL;
+    fbp_release(kept);
+}
+
+static void test_kept_handles(void) {
+    void (*const before)(void *) = fbp_host_part;
+    fbp_host_part = part;
+    for (int revived = 0; revived < 2; revived++) {
+        fbp_tensor *x = leaf(3), *y = apply(FBP_OP_mul, x, x, NULL, 0);
+        kept = x;
+        taken_up = revived ? x : NULL;
+        x->handle = &kept; /* the node keeps it: the handle's references go */
+        x->flags |= FBP_KEEPS_HANDLE;
+        x->references--, x->value_references--;
+        fbp_release(y);
+        if (!revived) continue; /* main() counts the blocks */
+        CHECK(x->references == 1 && x->value_references == 1 && at(x, 2) == 3 && !(x->flags & FBP_KEEPS_HANDLE), "the handle has it again");
+        fbp_release(x);
+    }
+    fbp_host_part = before;
+}
+
 int main(void) {
     fbp_kernels_init();
     void (*const tests[])(void) = {
         test_broadcast, test_layouts, test_views, test_values_that_no_rule_reads, test_retain, test_shared_nodes,
-        test_borrowed_memory, test_failures_change_nothing, test_changed_values,
+        test_borrowed_memory, test_failures_change_nothing, test_changed_values, test_owned, test_kept_handles,
     };
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         const fbp_memory_stats before = fbp_memory_statistics();

@@ -7,6 +7,7 @@ that core/tensor.pxi names in the class's body.  generated_*.pxi are written fro
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE
+from cpython.object cimport PyObject_GenericSetAttr
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY
 
@@ -52,6 +53,7 @@ include "core/plan_making.pxi"
 include "core/plan_check.pxi"
 include "core/explanation.pxi"
 include "core/plan_memory.pxi"
+include "core/garbage.pxi"
 include "core/boundary.pxi"
 
 fbp_kernels_init()

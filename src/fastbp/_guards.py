@@ -76,6 +76,8 @@ class World:
             self._reader.read_class(one)
             for hook in _hooks_of(one):
                 self._reader.reach(hook)
+            tensors = {id(value): value for value in attributes.values() if isinstance(value, Tensor)}
+            self._reader.tensors.update(tensors)
 
     def guards(self) -> _core.Guards:
         """What must be at each call as it was before this one.
@@ -111,7 +113,10 @@ class World:
                 )
         chosen = sorted((one for one in variables if _may_change(one)), key=lambda one: not _is_plain(one.value))
         self.unwatched = [one.text for one in chosen[VARIABLES_MOST:]]
-        return _core.Guards(modules, classes, [*chosen, *methods][:VARIABLES_MOST], version)
+        guards = _core.Guards(modules, classes, [*chosen, *methods][:VARIABLES_MOST], version)
+        given = {id(one) for one in self._capture.given}  # which have no attributes, or the function would run itself
+        guards.watch_tensors([one for key, one in self._reader.tensors.items() if key not in given])
+        return guards
 
     def _restore(self) -> None:
         """The capture has failed: modules are as they were, and all else too where the function is to run itself."""

@@ -127,14 +127,15 @@ class Reader:
         Variables found, by the identity of what holds them and the name.
     methods : dict
         Places in which objects would have an attribute in front of a method of their class that is called, likewise.
-    classes : dict
-        Classes whose methods and plain attributes are read, by identity.
+    classes, tensors : dict
+        Classes whose methods and plain attributes are read, and tensors that are found, by identity.
     """
 
     def __init__(self, note_module: Callable[[Any], None]) -> None:
         self.variables: dict[tuple[int, Any], _core.Variable] = {}
         self.methods: dict[tuple[int, str], _core.Variable] = {}
         self.classes: dict[int, _core.ClassGuard] = {}
+        self.tensors: dict[int, Tensor] = {}
         self._note_module = note_module
         self._seen: set[tuple[int, int, int]] = set()
         self._partial = 0  # identity of the functools.partial whose function is about to be read
@@ -191,6 +192,7 @@ class Reader:
             raise RunEagerly(f"it names a {type(value).__name__}, which gives something else each time", forever=True)
         self._depth += 1
         if isinstance(value, Tensor):
+            self.tensors[id(value)] = value
             for hook in _core.hooks_of(value):
                 self.reach(hook)
         elif isinstance(value, Module):
@@ -281,10 +283,9 @@ class Reader:
         known = dict(function.__kwdefaults__ or {})
         defaults = function.__defaults__ or ()
         known.update(zip(names[len(names) - len(defaults) :], defaults, strict=True))
-        own = 0
-        if instance is not None and names:
+        own = 1 if instance is not None and names else 0
+        if own:
             known[names[0]] = instance
-            own = 1
         if self._given is not None:
             args, kwargs = self._given
             self._given, self._partial = None, 0
@@ -343,7 +344,10 @@ class Reader:
         if isinstance(value, type):
             self._reach_class(value)
             return self._from_class(value, name, None)
-        if isinstance(value, Tensor | FunctionType | BuiltinFunctionType | MethodType):
+        if isinstance(value, Tensor):
+            self.tensors[id(value)] = value  # its attributes are compared with it
+            return _core._attributes_of(value).get(name, _MISSING)
+        if isinstance(value, FunctionType | BuiltinFunctionType | MethodType):
             return _MISSING
         if isinstance(value, Module):
             self._note_module(value)  # its own attributes are compared with it

@@ -105,7 +105,7 @@ class Compiled:
         structure = flatten((args, kwargs), leaves)
         tensors = as_tensors(leaves)
         if _core.needs_eager_run(tensors):
-            self._without_plan("hooks of an argument run at each call")
+            self._without_plan("hooks and attributes of an argument belong to each call")
             return None
         key = key_of(structure)
         entries = self._entries.of(key)

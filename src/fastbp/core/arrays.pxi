@@ -82,6 +82,8 @@ cdef int replace_node(Tensor x, fbp_tensor *fresh) except -1:
     watch_handle(<void *>x)
     fresh.handle = <void *>x
     fbp_release(old)
+    if fresh.flags & FBP_REACHES:
+        join_collector(x)
     return 0
 
 

@@ -49,7 +49,7 @@ cdef class Capture:
     """
 
     cdef fbp_capture *capture
-    cdef list given       # the arguments
+    cdef readonly list given  # the arguments
     cdef list arguments   # the symbolic tensors that the function sees in their place, one for one that is given twice
     cdef list points      # where gradients of arguments arrive: itself; behind one that has a history, a leaf
     cdef list sequences   # of the arguments' nodes, which writes that are recorded replace

@@ -1,6 +1,7 @@
 # The C core as Cython sees it: csrc/'s headers, one block a header.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 cdef extern from "<stdbool.h>":
@@ -68,6 +69,8 @@ cdef extern from "base/cpu.h" nogil:
 cdef extern from "graph/tensor.h" nogil:
     enum: FBP_MAX_NDIM
     enum: FBP_HOST_RULE
+    enum: FBP_REACHES
+    enum: FBP_KEEPS_HANDLE
     enum: FBP_LINE_NOTED
     enum: FBP_SYMBOLIC
     ctypedef struct fbp_storage:
@@ -84,6 +87,7 @@ cdef extern from "graph/tensor.h" nogil:
     ctypedef struct fbp_autograd:
         fbp_tensor *gradient
         void *hooks
+        int32_t faced
     enum:
         FBP_REQUIRES_GRAD
         FBP_VIEW
@@ -147,6 +151,15 @@ cdef extern from "graph/tensor.h" nogil:
     void (*fbp_host_let_go)(void *rule) noexcept
     void (*fbp_host_forget)(const fbp_tensor *t) noexcept
     void (*fbp_host_adopt)(void *handle, fbp_tensor *t) noexcept
+    void (*fbp_host_part)(void *handle) noexcept
+
+cdef extern from "graph/owned.h" nogil:
+    ctypedef struct fbp_owned_visit:
+        int (*owned)(void *context, fbp_tensor *node) noexcept
+        int (*faced)(void *context, fbp_tensor *node) noexcept
+        int (*shared)(void *context, fbp_tensor *node) noexcept
+        void *context
+    int fbp_owned_walk(fbp_tensor *root, bint whole, const fbp_owned_visit *visit)
 
 cdef extern from "ops/attributes.h" nogil:
     ctypedef struct fbp_scalar_attribute:

@@ -368,6 +368,12 @@ cdef class Variable:
             self.holder[self.key] = self.value
 
 
+cdef tuple hangs_on(Tensor x):
+    """The hooks of a tensor, and its attributes."""
+    attributes = attributes_or_none(x)
+    return (tensor_hooks(x), () if attributes is None else tuple(attributes.items()))
+
+
 cdef struct variable_slot:  # borrowed from the Variable
     PyObject *holder
     PyObject *key    # NULL: the holder is a cell
@@ -398,7 +404,7 @@ cdef class Guards:
 
     cdef uint64_t version
     cdef list modules, classes, variables
-    cdef list tensors        # (Tensor, its hooks)
+    cdef list tensors        # (Tensor, what hangs_on() it)
     cdef variable_slot *slots
     cdef class_slot *class_slots
     cdef Py_ssize_t variable_count, class_count
@@ -431,11 +437,14 @@ cdef class Guards:
         if self.class_slots != NULL:
             fbp_block_free(self.class_slots, (self.class_count + 1) * sizeof(class_slot))
 
-    cdef int watch_hooks(self, list tensors) except -1:
-        """Hooks of tensors from outside belong to the plan, which has what they computed at capture."""
+    def watch_tensors(self, list tensors not None):
+        """Hooks and attributes of tensors from outside belong to the plan, which has what they gave at capture."""
         for one in tensors:
-            self.tensors.append((one, tensor_hooks(<Tensor>one)))
-        return 0
+            if not isinstance(one, Tensor):
+                raise TypeError(f"expected Tensor, got {builtin_type(one).__name__}")
+            self.tensors.append((one, hangs_on(<Tensor>one)))
+            if (<Tensor>one).dict_given:
+                self.version = 0
 
     cdef bint hold(self) except -1:
         """Whether all is as it was at capture."""
@@ -478,16 +487,21 @@ cdef class Guards:
         for one in self.modules:
             if not (<ModuleGuard>one).holds():
                 return False
-        for tensor, hooks in self.tensors:
-            if not is_same(tensor_hooks(<Tensor>tensor), hooks):
+        for tensor, hanging in self.tensors:
+            if not is_same(hangs_on(<Tensor>tensor), hanging):
                 return False
+            if (<Tensor>tensor).dict_given:  # nothing tells of what is written into it
+                version = 0
         self.version = version
         return True
 
     def changes(self):
         """All that is not as it was at capture, each as (what, how it is) in words."""
         found = [one.change() for one in [*self.variables, *self.classes, *self.modules]]
-        for tensor, hooks in self.tensors:
-            if not is_same(tensor_hooks(<Tensor>tensor), hooks):
+        for tensor, hanging in self.tensors:
+            now = hangs_on(<Tensor>tensor)
+            if not is_same(now[0], hanging[0]):
                 found.append((f"hooks of a tensor of shape {tuple(tensor.shape)}", "were added or taken away"))
+            if not is_same(now[1], hanging[1]):
+                found.append((f"attributes of a tensor of shape {tuple(tensor.shape)}", "were added, changed or taken away"))
         return [change for change in found if change is not None]

@@ -1,17 +1,48 @@
 # Hooks of tensors: on a gradient before it goes on, and on a leaf after its gradient was accumulated.
 
 @cython.final
+@cython.no_gc_clear  # the dicts are cleared by themselves
 @cython.binding(False)
 cdef class HookTable:
     """The hooks of one tensor, by number, in the order of their registration."""
 
-    cdef dict before  # called with the gradient; what they return replaces it
-    cdef dict after   # called with the leaf
+    cdef dict before       # called with the gradient; what they return replaces it
+    cdef dict after        # called with the leaf
+    cdef fbp_tensor *node  # borrowed; NULL once it has gone
+    cdef uint32_t collection  # the last one for which this face was brought up to date
+
+
+cdef HookTable new_hook_table(fbp_tensor *node):
+    """The table of a node that has none; the node holds it. Its fbp_autograd must be there."""
+    cdef HookTable table = HookTable.__new__(HookTable)
+    table.before, table.after, table.node = {}, {}, node
+    Py_INCREF(table)
+    node.autograd.hooks = <void *>table
+    node.autograd.faced = 1
+    return table
+
+
+cdef void release_hooks(HookTable table) noexcept:
+    """The node goes."""
+    cdef int32_t count = table.node.autograd.faced
+    table.node = NULL
+    while count:
+        count -= 1
+        Py_DECREF(table)
+
+
+cdef void move_hooks(fbp_tensor *before, fbp_tensor *node) noexcept:
+    """A node has taken over the fbp_autograd of another."""
+    node.flags |= before.flags & FBP_REACHES
+    if node.autograd != NULL and node.autograd.hooks != NULL:
+        (<HookTable>node.autograd.hooks).node = node
 
 
 cdef fbp_status call_hooks(void *hooks, fbp_tensor *g, fbp_tensor **replaced) noexcept with gil:
     """The core's callback: run a tensor's hooks on its gradient, in order."""
     cdef Tensor current
+    if not (<HookTable>hooks).before:
+        return FBP_OK
     try:
         current = wrap(fbp_retain(g))
         changed = False
@@ -87,10 +118,11 @@ cdef object add_hook(Tensor x, object hook, bint after):
     if extra == NULL:
         raise MemoryError("cannot allocate a hook")
     if extra.hooks == NULL:
-        table = HookTable.__new__(HookTable)
-        table.before, table.after = {}, {}
-        Py_INCREF(table)
-        extra.hooks = <void *>table
+        new_hook_table(x.node)
+    x.node.flags |= FBP_REACHES
+    join_collector(x)
+    if x.node.references > 1:  # there may be results already
+        join_those_behind(<PyObject *>hook, x.node.sequence)
     table = <HookTable>extra.hooks
     hooks = table.after if after else table.before
     hook_count += 1

@@ -223,7 +223,7 @@ cdef class Plan:
             b = (<Tensor>self.symbols[i]).node
             if a.dtype != b.dtype or a.ndim != b.ndim or (a.flags ^ b.flags) & FBP_REQUIRES_GRAD or \
                     memcmp(fbp_shape(a), fbp_shape(b), 2 * a.ndim * sizeof(int64_t)) != 0 or a.storage.read_only > b.storage.read_only or \
-                    a.storage.symbolic or (a.autograd != NULL and a.autograd.hooks != NULL and has_hooks(a)):
+                    a.storage.symbolic or (a.autograd != NULL and a.autograd.hooks != NULL and has_hooks(a)) or has_attributes(<Tensor>given[i]):
                 return False
             if fbp_requires_grad(a):  # what is computed on is told from what is not, and one tensor from two
                 if (a.edge_count == 0) != (b.edge_count == 0):

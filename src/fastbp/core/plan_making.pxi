@@ -145,7 +145,7 @@ def make_plan(Capture source not None, function, list outputs not None, Guards g
     if plan.check_mode:
         plan.check = make_check(plan, source, outputs)
     if guards is not None:
-        guards.watch_hooks(plan.state_tensors + [x for x in plan.leaf_tensors if x is not None])
+        guards.watch_tensors(plan.state_tensors + [x for x in plan.leaf_tensors if x is not None])
     if differentiated:
         plan.differentiated, plan.depending, plan.asks_absent = differentiated, depending, source.asks_absent
         add_derivative(plan, source, cotangents, gradients, leaves)
@@ -367,7 +367,7 @@ cdef int FITS_MOST = 8
 
 
 def needs_eager_run(list tensors not None):
-    """Whether the function itself has to run on these arguments: one has hooks, whose effects belong to each call.
+    """Whether the function itself has to run on these arguments: one has hooks or attributes, whose effects belong to each call.
 
     Raises
     ------
@@ -378,7 +378,7 @@ def needs_eager_run(list tensors not None):
     cdef bint found = False
     for x in backward_list(tensors, "arguments"):
         need_argument(x)
-        found |= has_hooks(x.node)
+        found |= has_hooks(x.node) or has_attributes(x)
     return found
 
 

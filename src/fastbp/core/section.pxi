@@ -60,17 +60,17 @@ cdef extern from *:
     #define fbp_handle_drop(handle) Py_DECREF((PyObject *)(handle))
 
     static PyObject *fbp_section;                /* core_section; held for as long as the process lives */
-    static void (*fbp_tensor_forget)(void *tensor);
+    static int (*fbp_tensor_forget)(void *tensor); /* whether the object lives on */
     static destructor fbp_tensor_free;           /* Cython's, which counts the object up and down again around __dealloc__ */
 
     static void fbp_tensor_dealloc(PyObject *tensor) {
         PyCriticalSection section;
         PyCriticalSection_Begin(&section, fbp_section);
-        fbp_tensor_forget(tensor);
+        int lives_on = fbp_tensor_forget(tensor);
         PyCriticalSection_End(&section);
-        fbp_tensor_free(tensor);
+        if (!lives_on) fbp_tensor_free(tensor);
     }
-    static void fbp_handle_own(PyObject *section, PyObject *type, void (*forget)(void *)) {
+    static void fbp_handle_own(PyObject *section, PyObject *type, int (*forget)(void *)) {
         Py_INCREF(section);
         fbp_section = section;
         fbp_tensor_forget = forget;
@@ -83,6 +83,6 @@ cdef extern from *:
     bint hold_handle "fbp_handle_hold"(void *handle) noexcept    # take a reference, unless the last one has gone; with the lock: none is needed
     void drop_handle "fbp_handle_drop"(void *handle) noexcept    # give it back
     void watch_handle "fbp_handle_watch"(void *handle) noexcept  # before a pointer that counts no reference is kept
-    void own_handles "fbp_handle_own"(object section, object type, void (*forget)(void *) noexcept) noexcept
+    void own_handles "fbp_handle_own"(object section, object type, bint (*forget)(void *) noexcept) noexcept
 
 cdef list core_section = []

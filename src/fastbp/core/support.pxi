@@ -4,6 +4,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
 
 cdef class Tensor  # core/tensor.pxi
+cdef class HookTable  # core/hooks.pxi
 cdef class HostRule  # core/host_rule.pxi
 cdef class SymbolicNumber  # core/symbolic_numbers.pxi
 
@@ -139,17 +140,23 @@ cdef fbp_dtype dtype_code(object given) except *:
 cdef inline object wrap(fbp_tensor *t):
     """The Python tensor for `t`, whose reference is taken over."""
     cdef Tensor result
-    if t.handle != NULL and hold_handle(t.handle):
-        result = <Tensor>t.handle
-        drop_handle(t.handle)
-        fbp_release(t)
-        return result
-    result = Tensor.__new__(Tensor)
+    if t.handle != NULL:
+        if t.flags & FBP_KEEPS_HANDLE:
+            return wake(t)
+        if hold_handle(t.handle):
+            result = <Tensor>t.handle
+            drop_handle(t.handle)
+            fbp_release(t)
+            return result
+    result = new_handle()
     result.node = t
     watch_handle(<void *>result)
     t.handle = <void *>result
-    if t.flags & FBP_SYMBOLIC:
-        note_symbolic(result)
+    if t.flags & (FBP_SYMBOLIC | FBP_REACHES):
+        if t.flags & FBP_REACHES:
+            join_collector(result)
+        if t.flags & FBP_SYMBOLIC:
+            note_symbolic(result)
     return result
 
 
@@ -157,29 +164,38 @@ cdef void adopt_handle(void *handle, fbp_tensor *t) noexcept with gil:
     """Make a live wrapper stand for another node (after an in-place write through a view)."""
     cdef Tensor wrapper
     cdef fbp_tensor *old
+    cdef bint kept
     if not hold_handle(handle):
         return
     wrapper = <Tensor>handle
     drop_handle(handle)
     old = wrapper.node
+    kept = old.flags & FBP_KEEPS_HANDLE and old.handle == handle
     if old.handle == handle:
         old.handle = NULL
     wrapper.node = fbp_retain(t)
     t.handle = handle
-    fbp_release(old)
+    if t.flags & FBP_REACHES:
+        join_or_not(wrapper)
+    if kept:  # the reference that `old` has to it goes, and not one that it has to `old`
+        old.flags &= ~FBP_KEEPS_HANDLE
+        Py_DECREF(wrapper)
+    else:
+        fbp_release(old)
 
 
-cdef void forget_handle(void *handle) noexcept:
-    """No reference to a wrapper is left: the core does not point at it any more."""
-    cdef fbp_tensor *node = (<Tensor>handle).node
-    if node != NULL and node.handle == handle:
-        node.handle = NULL
-
-
-own_handles(core_section, Tensor, forget_handle)
+cdef void join_or_not(Tensor x) noexcept:
+    """join_collector() where there is nobody to tell of a lack of memory."""
+    try:
+        join_collector(x)
+    except MemoryError:
+        pass
 
 
 cdef void release_object(void *held) noexcept with gil:
+    if isinstance(<object>held, HookTable):
+        release_hooks(<HookTable>held)
+        return
     if isinstance(<object>held, HostRule):
         (<HostRule>held).forsaken()
     Py_DECREF(<object>held)
@@ -337,6 +353,8 @@ cdef object unary_in_place(fbp_op op, Tensor a, double p0, double p1):
     attribute.p[0] = p0
     attribute.p[1] = p1
     check(fbp_apply_in_place(op, 1, &input, &attribute, sizeof(attribute), &a.node))
+    if a.node.flags & FBP_REACHES:
+        join_collector(a)
     return a
 
 
@@ -351,6 +369,8 @@ cdef object binary_in_place(fbp_op op, Tensor a, object b, double p0, double p1)
     status = fbp_apply_in_place(op, 2, inputs, &attribute, sizeof(attribute), &a.node)
     fbp_release(inputs[1])
     check(status)
+    if a.node.flags & FBP_REACHES:
+        join_collector(a)
     return a
 
 

@@ -4,8 +4,9 @@ cdef struct exported_buffer:
     fbp_storage *storage
     Py_ssize_t dims[32]  # shape[ndim], strides[ndim]; FBP_MAX_NDIM is 16
 
+cdef object deep_copy = __import__("copy").deepcopy
 
-@cython.freelist(512)
+
 @cython.binding(False)
 cdef class Tensor:
     """An n-dimensional array that can remember how it was computed, with PyTorch's methods and semantics.
@@ -16,6 +17,10 @@ cdef class Tensor:
 
     cdef fbp_tensor *node
     cdef object __weakref__
+    cdef dict __dict__      # NULL until there is an attribute
+    cdef uint32_t place     # among the handles that have joined the collector, from 1; 0: it has not (core/garbage.pxi)
+    cdef uint8_t searched   # the attributes, for tensors behind them
+    cdef uint8_t dict_given # to Python code, which may write into it unseen
 
     def __init__(self, *sizes):
         cdef Tensor made
@@ -28,10 +33,25 @@ cdef class Tensor:
         replace_node(self, fbp_retain(made.node))
 
     def __dealloc__(self):
+        if self.place:
+            leave_collector(self)
         if self.node != NULL:
             if self.node.handle == <void *>self:
                 self.node.handle = NULL
             fbp_release(self.node)
+
+    def __setattr__(self, name, value):
+        if fbp_mode_get().capture != NULL:
+            refuse_attribute(self, name)
+        PyObject_GenericSetAttr(self, name, value)
+        if attributes_of(<PyObject *>self)[0] != NULL:
+            attributes_changed(self, value)
+
+    def __delattr__(self, name):
+        if fbp_mode_get().capture != NULL:
+            refuse_attribute(self, name)
+        delete_attribute(self, name, NULL)
+        move_world()
 
     @staticmethod
     def _make_subclass(cls, Tensor data not None, bint requires_grad=False):
@@ -318,6 +338,7 @@ cdef class Tensor:
         out.flags = (out.flags & ~FBP_VIEW) | (self.node.flags & FBP_REQUIRES_GRAD)
         out.autograd = extra
         self.node.autograd = NULL
+        move_hooks(self.node, out)
         replace_node(self, out)
 
     @data.deleter
@@ -441,10 +462,16 @@ cdef class Tensor:
         return <Py_hash_t>(<size_t><void *>self >> 4)
 
     def __reduce__(self):
-        return rebuild, (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.node) and self.node.edge_count == 0))
+        made_of = (as_array(self.detach()).copy(), bool(fbp_requires_grad(self.node) and self.node.edge_count == 0))
+        attributes = attributes_or_none(self)
+        return (rebuild, made_of) if attributes is None else (rebuild, made_of, attributes)
 
     def __copy__(self):
-        return self.detach().requires_grad_(self.requires_grad) if self.node.edge_count == 0 else self.detach()
+        copied = self.detach().requires_grad_(self.requires_grad) if self.node.edge_count == 0 else self.detach()
+        attributes = attributes_or_none(self)
+        if attributes is not None:
+            copied.__dict__.update(attributes)
+        return copied
 
     def __deepcopy__(self, memo):
         found = memo.get(id(self))
@@ -454,7 +481,10 @@ cdef class Tensor:
             found = self.detach().clone().requires_grad_(self.requires_grad)
             memo[id(self)] = found
             if self.grad is not None:
-                found.grad = self.grad.detach().clone()
+                found.grad = deep_copy(self.grad.detach() if self.grad.grad_fn is not None else self.grad, memo)
+            attributes = attributes_or_none(self)
+            if attributes is not None:
+                found.__dict__.update(deep_copy(attributes, memo))
         return found
 
     # ---- operators ---------------------------------------------------------------------------------------------------

@@ -48,5 +48,13 @@ class Parameter(Tensor):
             memo[id(self)] = copied
         return copied
 
+    def __copy__(self) -> Parameter:
+        copied = type(self)(self.detach(), self.requires_grad)
+        for name, value in _core._attributes_of(self).items():
+            setattr(copied, name, value)
+        return copied
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return type(self), (self.detach(), self.requires_grad)
+        made_of = type(self), (self.detach(), self.requires_grad)
+        attributes = _core._attributes_of(self)
+        return (*made_of, attributes) if attributes else made_of
