@@ -449,18 +449,28 @@ class WithoutOurs(pickle.Unpickler):
         return Anything if module.startswith("fastbp") else super().find_class(module, name)
 
 
+def has_system_error(error: BaseException | None) -> bool:
+    """Whether a SystemError is this exception or stands behind it."""
+    for _ in range(5):
+        if isinstance(error, SystemError):
+            return True
+        error = None if error is None else error.__cause__ or error.__context__
+    return False
+
+
 def loads(pickled: bytes) -> Any:
     """What a pickle makes; a SystemError that it raises without fastbp, too, is Python's or NumPy's own."""
     try:
         return pickle.loads(pickled)
-    except SystemError as error:
+    except Exception as error:
+        found = error
+    if has_system_error(found):
         try:
             WithoutOurs(io.BytesIO(pickled)).load()
-        except SystemError:
-            raise ValueError("not fastbp's") from None
-        except Exception:
-            pass
-        raise error
+        except Exception as error:
+            if has_system_error(error):
+                found = ValueError("not fastbp's")
+    raise found
 
 
 def swap_bytes(pickled: bytes, edits: Any) -> bytes:

@@ -97,11 +97,8 @@ def name_of(program: Program, every: list[Target]) -> str:
 
 def outcome_of(error: BaseException) -> str:
     """The row of OUTCOMES for an exception, or for the SystemError behind it."""
-    seen: BaseException | None = error
-    for _ in range(5):
-        if isinstance(seen, SystemError):
-            return "SystemError"
-        seen = None if seen is None else seen.__cause__ or seen.__context__
+    if helpers.has_system_error(error):
+        return "SystemError"
     if isinstance(error, NameError) and len(getattr(error, "name", None) or "") == 1:
         return "another exception"  # of the program: the line before has raised
     for kind in type(error).__mro__:
