@@ -35,8 +35,8 @@ def made(make):
 def state_of(model, optimizer):
     found = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
-        entry = optimizer.state.get(p, {})
-        found += [v.clone() if isinstance(v, fastbp.Tensor) else fastbp.tensor(float(v)) for v in entry.values() if v is not None]
+        values = [value for value in optimizer.state.get(p, {}).values() if value is not None]
+        found += [v.clone() if isinstance(v, fastbp.Tensor) else fastbp.tensor(float(v)) for v in values]
     return found
 
 def short_of_memory(call):
