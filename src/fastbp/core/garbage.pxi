@@ -344,7 +344,7 @@ cdef void dealloc_tensor(PyObject *o) noexcept:
             fbp_release(node)
         fbp_handle_free(o)
         return
-    if type_of(o) == tensor_type and fell_asleep(o):
+    if not FREE_THREADED and type_of(o) == tensor_type and fell_asleep(o):  # without the lock, forget_handle has asked
         return
     attributes_of(o)[0] = NULL
     plain_dealloc(o)
