@@ -910,3 +910,42 @@ def test_threads_make_cycles_while_others_collect() -> None:
         thread.join()
     assert errors == []
     assert blocks() <= before + 200
+
+
+def test_threads_let_tensors_with_attributes_go_while_others_collect() -> None:
+    """A tensor whose last reference has gone is no garbage that a collection may end as well."""
+    program = """
+import copy, gc, random, threading, time
+import fastbp
+class Thing: pass
+leaf = fastbp.ones(3, requires_grad=True)
+shared = [leaf, leaf * 2, fastbp.ones(4)]
+def replace(draw):
+    shared[1], shared[2] = leaf * draw.random(), fastbp.ones(4)
+    shared[2].me, shared[1].all = shared[2], shared
+def change(draw):
+    x, turn = draw.choice(shared), draw.randrange(5)
+    if turn == 0: x.tag = Thing()
+    elif turn == 1: getattr(x, "tag", None)
+    elif turn == 2: x.__dict__ = {"tag": [x]}
+    elif turn == 3: vars(x)["other"] = x
+    else: copy.copy(x)
+def collect(draw):
+    gc.collect(draw.randrange(3))
+    time.sleep(0.001)
+def run(work, seed):
+    draw, end = random.Random(seed), time.monotonic() + 2
+    while time.monotonic() < end:
+        work(draw)
+threads = [threading.Thread(target=run, args=(work, i)) for i, work in enumerate([collect, replace, change] * 4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+shared.clear()
+vars(leaf).clear()
+gc.collect()
+gc.collect()
+assert fastbp._core.memory_statistics()["live_blocks"] < 100
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert (done.stdout.strip(), done.stderr) == ("done", ""), done.stderr[-2000:]
