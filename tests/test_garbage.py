@@ -744,7 +744,7 @@ import gc, sys, threading
 import fastbp
 large = sys.version_info[:2] == (3, 13)  # which takes 10,000 frames of C for granted
 threading.stack_size((16384 if large else 256) * 1024)
-LINKS = 100_000 if large else 6000  # a recursive end's frame is far larger than 16 MiB / 100,000 or 256 KiB / 6000 bytes
+LINKS = 100_000 if large else 6000  # a recursive end's frame is larger than 16 MiB / 100,000 or 256 KiB / 6000 bytes
 def run():
     t = fastbp.ones(1)
     for _ in range(LINKS):
@@ -886,7 +886,7 @@ def test_random_graphs_lose_nothing_that_is_reachable(first: int) -> None:
         gc.collect()
         total += 1
         left += any(x() is not None for x in watched.values())
-    assert FREE_THREADED or left <= total // 10  # what docs/architecture.md names: found by a search that ends somewhere
+    assert FREE_THREADED or left <= total // 10  # docs/architecture.md: found by a search that ends somewhere
 
 
 def test_threads_make_cycles_while_others_collect() -> None:
