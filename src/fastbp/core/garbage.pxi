@@ -14,7 +14,7 @@ cdef extern from *:
         if (o) memset((char *)o + sizeof(PyObject), 0, FBP_HANDLE_BYTES);
         return o;
     }
-    static inline void fbp_handle_free(PyObject *o) { PyObject_GC_Del(o); }
+    static inline void fbp_handle_free(void *o) { PyObject_GC_Del(o); }
     enum { FBP_MAY_SEARCH = 0 }; /* other threads would change what is looked through */
     #else
     enum { FBP_MAY_SEARCH = 1 };
@@ -29,7 +29,7 @@ cdef extern from *:
         memset((char *)o + sizeof(PyObject), 0, FBP_HANDLE_BYTES);
         return o;
     }
-    static inline void fbp_handle_free(PyObject *o) {
+    static inline void fbp_handle_free(void *o) {
         if (fbp_free_handle_count < FBP_FREE_HANDLES_MOST) fbp_free_handles[fbp_free_handle_count++] = o;
         else PyObject_GC_Del(o);
     }
@@ -46,6 +46,7 @@ cdef extern from *:
     ctypedef int (*traverseproc)(PyObject *, visitproc, void *) noexcept
     ctypedef int (*inquiry)(PyObject *) noexcept
     ctypedef void (*destructor)(PyObject *) noexcept
+    ctypedef void (*release_of_memory "freefunc")(void *) noexcept
     ctypedef PyObject *(*allocfunc)(TypeSlots *, Py_ssize_t) noexcept
     ctypedef PyObject *(*slot_of_new "newfunc")(TypeSlots *, PyObject *, PyObject *) noexcept
     ctypedef PyObject *(*getter)(PyObject *, void *) noexcept
@@ -57,7 +58,7 @@ cdef extern from *:
         destructor tp_dealloc
         allocfunc tp_alloc
         slot_of_new tp_new
-        destructor tp_free
+        release_of_memory tp_free
     ctypedef struct PyGetSetDef:
         getter get
         setter set
@@ -65,7 +66,7 @@ cdef extern from *:
     enum: FBP_HANDLE_END
     PyObject *fbp_handle_get(TypeSlots *type) noexcept
     object new_of_type "fbp_handle_get"(TypeSlots *type)
-    void fbp_handle_free(PyObject *o) noexcept
+    void fbp_handle_free(void *o) noexcept
     PyGetSetDef *fbp_property_of(TypeSlots *type, const char *name) noexcept
     TypeSlots *type_of "Py_TYPE"(PyObject *o) noexcept
     void set_references "Py_SET_REFCNT"(PyObject *o, Py_ssize_t count) noexcept
@@ -344,7 +345,7 @@ cdef void dealloc_tensor(PyObject *o) noexcept:
             fbp_release(node)
         fbp_handle_free(o)
         return
-    if type_of(o) == tensor_type and fell_asleep(o):
+    if not FREE_THREADED and type_of(o) == tensor_type and fell_asleep(o):  # without the lock, forget_handle has asked
         return
     attributes_of(o)[0] = NULL
     plain_dealloc(o)

@@ -65,8 +65,13 @@ cdef extern from *:
 
     static void fbp_tensor_dealloc(PyObject *tensor) {
         PyCriticalSection section;
+        /* A collection may come while this thread waits: it would find an object without references, and free it too. */
+        int tracked = PyObject_GC_IsTracked(tensor);
+        if (tracked) PyObject_GC_UnTrack(tensor);
         PyCriticalSection_Begin(&section, fbp_section);
+        if (tracked) PyObject_GC_Track(tensor);
         int lives_on = fbp_tensor_forget(tensor);
+        if (tracked && !lives_on) PyObject_GC_UnTrack(tensor);
         PyCriticalSection_End(&section);
         if (!lives_on) fbp_tensor_free(tensor);
     }
