@@ -68,11 +68,6 @@ void fbp_capture_resume(fbp_capture *capture) {
     fbp_storage_mark(capture != NULL);
 }
 
-void fbp_capture_end(fbp_capture *capture) {
-    (void)capture;
-    fbp_capture_pause();
-}
-
 void fbp_capture_free(fbp_capture *capture) {
     if (!capture) return;
     for (int32_t i = 0; i < capture->leaf_count; i++) {

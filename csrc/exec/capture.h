@@ -40,11 +40,9 @@ typedef struct fbp_capture {
 
 /* Begin on the calling thread; one capture at a time. */
 fbp_status fbp_capture_begin(fbp_capture **out);
-/* Ops run for real again until the end of the pause (optimizers make their state so). */
+/* Ops run for real again until the end of the pause (optimizers make their state so); a capture ends by one that stays. */
 fbp_capture *fbp_capture_pause(void);
 void fbp_capture_resume(fbp_capture *capture);
-/* No more lines. */
-void fbp_capture_end(fbp_capture *capture);
 /* Frees everything, the program too unless it was taken out (set to NULL). */
 void fbp_capture_free(fbp_capture *capture);
 

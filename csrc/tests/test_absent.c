@@ -14,19 +14,7 @@
 #include "exec/capture.h"
 #include "exec/run.h"
 #include "kernels/kernels.h"
-
-static int failures;
-
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition)) {                                          \
-            if (failures++ < 20) {                                   \
-                printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-                printf(__VA_ARGS__);                                 \
-                printf("\n");                                        \
-            }                                                        \
-        }                                                            \
-    } while (0)
+#include "tests/expect.h"
 
 enum { STEPS = 12, RESULTS = 4, LEAVES = 2, N = 5 };
 
@@ -34,12 +22,6 @@ static uint32_t random_state;
 static uint32_t draw(uint32_t below) {
     random_state = random_state * 1664525u + 1013904223u;
     return (random_state >> 8) % below;
-}
-
-static void must(fbp_status status) {
-    if (status == FBP_OK) return;
-    printf("%s\n", fbp_message());
-    exit(1);
 }
 
 static fbp_tensor *matrix(bool requires_grad) {
@@ -147,7 +129,7 @@ static captured capture_function(const step *steps, fbp_tensor *x, fbp_tensor **
     for (int i = 0; i < RESULTS; i++) seeds[i] = symbol_of(capture->program, cotangents[i], &made.cotangents[i]);
     sweep((1u << RESULTS) - 1, results, seeds, leaves, gradients);
     for (int i = 0; i < LEAVES; i++) made.gradients[i] = result_buffer(capture->program, gradients[i]);
-    fbp_capture_end(capture);
+    fbp_capture_pause();
     made.program = capture->program;
     capture->program = NULL;
     for (int i = 0; i < RESULTS; i++) {

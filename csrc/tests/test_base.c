@@ -23,20 +23,11 @@
 #include "base/environment.h"
 #include "base/status.h"
 #include "base/threads.h"
+#include "tests/expect.h"
 
-static int failures;
 static bool emulated;         /* --emulated: under qemu's user mode, which cannot start itself again */
 static bool pooled;           /* the threads are our own pool's, not OpenMP's */
 static const char *own_path;  /* of this program */
-
-/* One expectation; a failing one is told with its place and text, and fails the program at its end. */
-#define CHECK(condition)                                                        \
-    do {                                                                        \
-        if (!(condition)) {                                                     \
-            failures++;                                                         \
-            printf("%s:%d: expected %s\n", __FILE__, __LINE__, #condition);     \
-        }                                                                       \
-    } while (0)
 
 /* ---- status ---- */
 

@@ -13,25 +13,7 @@
 #include "exec/capture.h"
 #include "exec/replay.h"
 #include "kernels/kernels.h"
-
-static int failures;
-
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition)) {                                          \
-            if (failures++ < 20) {                                   \
-                printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-                printf(__VA_ARGS__);                                 \
-                printf("\n");                                        \
-            }                                                        \
-        }                                                            \
-    } while (0)
-
-static void must(fbp_status status) {
-    if (status == FBP_OK) return;
-    printf("%s\n", fbp_message());
-    exit(1);
-}
+#include "tests/expect.h"
 
 enum { N = 6, STATE = 4 }; /* every matrix is (N, N) */
 
@@ -110,7 +92,7 @@ static world make_world(void) {
     }
     must(fbp_capture_begin(&capture));
     capture_lines(&w, capture);
-    fbp_capture_end(capture);
+    fbp_capture_pause();
     must(fbp_replay_program(capture->program, &w.captured));
     must(fbp_plan_new(capture->program, 1, 1, &w.plan));
     w.plan->draws[0] = (fbp_draw_slot){.generator = capture->generators[0].generator, .blocks = capture->generators[0].blocks};

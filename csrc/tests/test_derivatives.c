@@ -12,19 +12,8 @@
 #include "exec/pull.h"
 #include "kernels/kernels.h"
 #include "ops/linalg.h"
+#include "tests/expect.h"
 
-static int failures;
-
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition)) {                                          \
-            if (failures++ < 20) {                                   \
-                printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-                printf(__VA_ARGS__);                                 \
-                printf("\n");                                        \
-            }                                                        \
-        }                                                            \
-    } while (0)
 #define CHECK_OK(call) CHECK((call) == FBP_OK, "%s", fbp_message())
 #define SHAPE(...) (const int64_t[]){__VA_ARGS__}
 #define COUNT(array) (int)(sizeof(array) / sizeof *(array))
@@ -33,7 +22,7 @@ enum { BATCH = 3 };
 /* Sums of at most a dozen terms below 4 in another order or by another instruction. */
 static const double ROUNDING = 1e-13;
 
-static void must(fbp_status status, const char *what) {
+static void demand(fbp_status status, const char *what) {
     if (status == FBP_OK) return;
     printf("%s: %s\n", what, fbp_message());
     exit(1);
@@ -44,7 +33,7 @@ static fbp_tensor *fresh(fbp_dtype dtype, int ndim, const int64_t *shape, int64_
     static uint32_t state = 12345;
     fbp_layout layout;
     fbp_tensor *t = NULL;
-    must(fbp_layout_contiguous(&layout, dtype, ndim, shape) || fbp_tensor_empty(&layout, 0, 0, &t), "fresh");
+    demand(fbp_layout_contiguous(&layout, dtype, ndim, shape) || fbp_tensor_empty(&layout, 0, 0, &t), "fresh");
     for (int64_t i = 0; i < t->numel; i++) {
         state = state * 1664525u + 1013904223u;
         const double number = 0.1 + 0.9 * ((state >> 8) / 16777216.0);
@@ -65,7 +54,7 @@ static fbp_tensor *leaf(int ndim, const int64_t *shape) {
 /* op(a, b), or op(a) where b is NULL; ends the program on failure. */
 static fbp_tensor *apply(fbp_op op, fbp_tensor *a, fbp_tensor *b, const void *attributes, int bytes) {
     fbp_tensor *inputs[2] = {a, b}, *out = NULL;
-    must(fbp_apply(op, b ? 2 : 1, inputs, attributes, bytes, &out), fbp_ops[op].name);
+    demand(fbp_apply(op, b ? 2 : 1, inputs, attributes, bytes, &out), fbp_ops[op].name);
     return out;
 }
 #define APPLY(op, a, b) apply(FBP_OP_##op, a, b, NULL, 0)
@@ -77,7 +66,7 @@ static fbp_tensor *sum(fbp_tensor *t) {
 
 static fbp_tensor *batched(fbp_tensor *physical, uint64_t level) {
     fbp_tensor *out = NULL;
-    must(fbp_batched_new(physical, level, true, 0, 0, &out), "batched");
+    demand(fbp_batched_new(physical, level, true, 0, 0, &out), "batched");
     return out;
 }
 static fbp_tensor *behind(const fbp_tensor *t) { return fbp_batch_of(t)->physical; }
@@ -178,7 +167,7 @@ static void compare_examples(const batch_case *c, fbp_tensor *const *physical, i
     for (int64_t k = 0; k < BATCH; k++) {
         fbp_tensor *inputs[2], *one = NULL;
         for (int i = 0; i < c->count; i++) inputs[i] = which >> i & 1 ? example(physical[i], k) : fbp_retain(physical[i]);
-        must(fbp_apply(c->op, c->count, inputs, c->bytes ? &c->attribute : NULL, c->bytes, &one), name);
+        demand(fbp_apply(c->op, c->count, inputs, c->bytes ? &c->attribute : NULL, c->bytes, &one), name);
         const bool alike = result->numel == BATCH * one->numel && result->ndim == one->ndim + 1 && result->dtype == one->dtype;
         CHECK(alike, "%s, inputs %d batched: %s over a batch, %s alone", name, which, fbp_tensor_shape_text(result), fbp_tensor_shape_text(one));
         for (int64_t i = 0; alike && i < one->numel; i++)

@@ -9,19 +9,7 @@
 #include "exec/backward.h"
 #include "graph/owned.h"
 #include "kernels/kernels.h"
-
-static int failures;
-
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition)) {                                          \
-            if (failures++ < 20) {                                   \
-                printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-                printf(__VA_ARGS__);                                 \
-                printf("\n");                                        \
-            }                                                        \
-        }                                                            \
-    } while (0)
+#include "tests/expect.h"
 
 /* ---- making tensors ---- */
 

@@ -12,19 +12,7 @@
 #include "exec/backward.h"
 #include "kernels/kernels.h"
 #include "ops/linalg.h"
-
-static int failures;
-
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition)) {                                          \
-            if (failures++ < 20) {                                   \
-                printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-                printf(__VA_ARGS__);                                 \
-                printf("\n");                                        \
-            }                                                        \
-        }                                                            \
-    } while (0)
+#include "tests/expect.h"
 
 /* ---- tensors and hosts ---- */
 

@@ -13,16 +13,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
-
-static int failures;
-
-#define CHECK(condition)                                                        \
-    do {                                                                        \
-        if (!(condition)) {                                                     \
-            failures++;                                                         \
-            printf("%s:%d: expected %s\n", __FILE__, __LINE__, #condition);     \
-        }                                                                       \
-    } while (0)
+#include "tests/expect.h"
 
 /* Every byte that was asked for can be written, pieces are aligned and apart, and the counts come back to where they were. */
 static void test_pieces(void *(*get)(size_t), void (*give)(void *, size_t), size_t alignment) {

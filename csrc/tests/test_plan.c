@@ -14,19 +14,7 @@
 #include "exec/capture.h"
 #include "exec/replay.h"
 #include "kernels/kernels.h"
-
-static int failures;
-
-#define CHECK(condition, ...)                                        \
-    do {                                                             \
-        if (!(condition)) {                                          \
-            if (failures++ < 20) {                                   \
-                printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-                printf(__VA_ARGS__);                                 \
-                printf("\n");                                        \
-            }                                                        \
-        }                                                            \
-    } while (0)
+#include "tests/expect.h"
 
 enum { POOL = 24, STEPS = 14, RESULTS = 3 };
 
@@ -34,12 +22,6 @@ static uint32_t random_state;
 static uint32_t draw(uint32_t below) {
     random_state = random_state * 1664525u + 1013904223u;
     return (random_state >> 8) % below;
-}
-
-static void must(fbp_status status) {
-    if (status == FBP_OK) return;
-    printf("%s\n", fbp_message());
-    exit(1);
 }
 
 static fbp_tensor *matrix(int64_t rows, int64_t columns, bool requires_grad) {
@@ -225,7 +207,7 @@ static planned make_plan(const step *steps, int64_t n, fbp_tensor *x, fbp_tensor
         if (captured[i]) fbp_release(captured[i]);
     }
     fbp_release(symbol);
-    fbp_capture_end(capture);
+    fbp_capture_pause();
     must(fbp_program_verify(program, "capture"));
     must(fbp_replay_program(program, &made.captured));
     must(fbp_plan_new(program, 0, 0, &made.plan));

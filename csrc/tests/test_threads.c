@@ -19,17 +19,9 @@
 #include <unistd.h>
 
 #include "base/threads.h"
+#include "tests/expect.h"
 
-static int failures;
 static const char *own_path; /* of this program */
-
-#define CHECK(condition)                                                    \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            failures++;                                                     \
-            printf("%s:%d: expected %s\n", __FILE__, __LINE__, #condition); \
-        }                                                                   \
-    } while (0)
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SANITIZED = true }; /* its own memory cannot be limited */

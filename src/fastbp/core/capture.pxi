@@ -123,7 +123,7 @@ cdef class Capture:
         """No more lines: operations run for real again."""
         if self in current_captures:
             current_captures.remove(self)
-            fbp_capture_end(self.capture)
+            fbp_capture_pause()  # for good
             if not self.closed:
                 self.closed, self.tape.open = True, False
                 restore_optimizers(self.optimizers)

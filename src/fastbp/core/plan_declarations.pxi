@@ -104,7 +104,6 @@ cdef extern from "exec/capture.h" nogil:
     fbp_status fbp_capture_begin(fbp_capture **out)
     fbp_capture *fbp_capture_pause()
     void fbp_capture_resume(fbp_capture *capture)
-    void fbp_capture_end(fbp_capture *capture)
     void fbp_capture_free(fbp_capture *capture)
     fbp_status fbp_capture_tensor(const fbp_layout *layout, int edge_count, int attribute_bytes, fbp_tensor **out)
     fbp_status fbp_capture_apply(fbp_capture *capture, const fbp_call *call, int which, const fbp_layout *layout, int edge_count,
