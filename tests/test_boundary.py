@@ -8,14 +8,13 @@ import copy
 import inspect
 import pickle
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import run_program
 
 import fastbp
 from fastbp import Tensor, _core, nn, optim
@@ -70,10 +69,7 @@ print("done")
 
 def run(code: str) -> str:
     """Output of a program in a process of its own, which must not die."""
-    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    done = subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout
+    return run_program(code, timeout=120)
 
 
 def test_every_method_and_attribute_of_every_class_looks_at_self() -> None:

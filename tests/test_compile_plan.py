@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import run_program
 from twins import OPTIMIZERS, assert_same, drawn, make_trainer, snapshot
 
 import fastbp
@@ -207,15 +206,7 @@ print("same")
 
 def run(program: str, **environment: str) -> str:
     """Run a program in a process of its own; its last line."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment},
-    )
-    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr[-2000:]}"
-    return done.stdout.strip().splitlines()[-1]
+    return run_program(program, **environment).strip().splitlines()[-1]
 
 
 CHECKED = """

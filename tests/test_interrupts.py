@@ -5,11 +5,10 @@ Limits are generous: nothing is timed.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
+from processes import run_program
 
 import fastbp
 from fastbp import nn
@@ -38,12 +37,7 @@ def interrupted(work, after=0.3):
 
 def run(program: str, limit: float = 120) -> str:
     """What a program prints; it must end by itself."""
-    code = PRELUDE + textwrap.dedent(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=limit, check=False
-    )
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout
+    return run_program(PRELUDE + textwrap.dedent(program), "-W", "ignore", timeout=limit)
 
 
 ENDLESS = [

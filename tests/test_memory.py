@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
 import sys
 
 import pytest
+from processes import run_program
 
 import fastbp
 import fastbp.nn.functional as F
@@ -23,17 +22,9 @@ def blocks():
     return statistics()["live_blocks"]
 
 
-def run(program, **environment):
+def run(program):
     """Run a program in a process of its own; its last line."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment},
-    )
-    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr[-2000:]}"
-    return done.stdout.strip().splitlines()[-1]
+    return run_program(program, timeout=600).strip().splitlines()[-1]
 
 
 DEEP_CHAIN = """

@@ -5,11 +5,10 @@ Each program runs in a process of its own, which must not die.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
+from processes import run_program
 
 PRELUDE = """
 import copy, gc, os, sys, threading
@@ -54,12 +53,7 @@ compiled(x, y)
 
 def run(program: str, limit: float = 240) -> str:
     """What a program prints; it must end by itself."""
-    code = PRELUDE + textwrap.dedent(program)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=limit, check=False
-    )
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout
+    return run_program(PRELUDE + textwrap.dedent(program), "-W", "ignore", timeout=limit)
 
 
 OTHERS = {

@@ -6,8 +6,6 @@ Work is split so that no sum's order depends on the number of threads; one that 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import FLOATS, POINTWISE, Case, draw, elementwise_dtypes, elementwise_operands, function, parameters
+from processes import run_program
 from structural_cases import STRUCTURAL
 
 import fastbp
@@ -169,18 +168,9 @@ def test_the_count_is_restored() -> None:
     assert fastbp.get_num_threads() == before
 
 
-def run_alone(program: str, **environment: str) -> str:
-    """What a program prints in a process of its own, which must end by itself and well."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
-    return done.stdout
+def run_alone(program: str) -> str:
+    """What a program prints in a process of its own, in which NumPy's BLAS has no threads."""
+    return run_program(program, OPENBLAS_NUM_THREADS="1")
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads by /proc")
