@@ -81,6 +81,7 @@ extern const bool fbp_op_strided[FBP_OP_COUNT];    /* run_ reads inputs of any s
 extern const bool fbp_op_random[FBP_OP_COUNT];     /* a function of blocks drawn from a generator */
 extern const fbp_batch_fn fbp_op_batch[FBP_OP_COUNT]; /* batching rules of their own; NULL: by class and attribute */
 extern const bool fbp_op_value_shaped[FBP_OP_COUNT]; /* the shape of the result depends on values */
+extern const bool fbp_op_third_optional[FBP_OP_COUNT]; /* two inputs, and a third that may be absent */
 extern const bool fbp_op_overwrites[FBP_OP_COUNT]; /* run_ may be given its first input's elements to write into */
 
 /* Hand-written parts of structural rows, by name. */

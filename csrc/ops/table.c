@@ -73,3 +73,8 @@ const bool fbp_op_value_shaped[FBP_OP_COUNT] = {
 #define VALUE_SHAPED(name) [FBP_OP_##name] = true,
 #include "ops/ops.def"
 };
+
+const bool fbp_op_third_optional[FBP_OP_COUNT] = {
+#define THIRD_OPTIONAL(name) [FBP_OP_##name] = true,
+#include "ops/ops.def"
+};

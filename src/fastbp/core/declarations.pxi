@@ -237,6 +237,7 @@ cdef extern from "ops/op.h" nogil:
     ctypedef void (*fbp_batch_fn)()
     const fbp_batch_fn *fbp_op_batch
     const bint *fbp_op_value_shaped
+    const bint *fbp_op_third_optional
     fbp_dtype fbp_default_dtype()
     fbp_status fbp_default_dtype_set(fbp_dtype dtype)
 

@@ -165,9 +165,6 @@ cdef int attributes_write(int op, dict given, any_attribute *a) except -1:
     return 0
 
 
-cdef frozenset THIRD_OPTIONAL = frozenset(("linear", "nll_loss", "cross_entropy", "nll_grad"))
-
-
 def _apply(name, inputs, attributes=None):
     """Any row of the op table: the door to rows that have no public function of their own.  For tests, and for passes that ask an op what it does.
 
@@ -202,10 +199,9 @@ def _apply(name, inputs, attributes=None):
         raise NotImplementedError(f"{name} is not applied to tensors")
     if fbp_ops[op].arity >= 0 and count > fbp_ops[op].arity:
         raise ValueError(f"{name}: {count} inputs are too many")
-    given = [x is not None for x in inputs]
-    if name in THIRD_OPTIONAL:
-        given = given[:2]
-    if not builtin_all(given) or len(given) < (2 if name in THIRD_OPTIONAL else 1 if fbp_ops[op].arity < 0 else fbp_ops[op].arity):
+    needed = inputs[:2] if fbp_op_third_optional[op] else inputs
+    least = 2 if fbp_op_third_optional[op] else 1 if fbp_ops[op].arity < 0 else fbp_ops[op].arity
+    if len(needed) < least or builtin_any([x is None for x in needed]):
         raise ValueError(f"{name}: inputs are missing")
     size = attributes_write(op, attributes or {}, &attribute)
     operands = tensor_array(inputs, count)
