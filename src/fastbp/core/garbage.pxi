@@ -47,8 +47,8 @@ cdef extern from *:
     ctypedef int (*inquiry)(PyObject *) noexcept
     ctypedef void (*destructor)(PyObject *) noexcept
     ctypedef void (*release_of_memory "freefunc")(void *) noexcept
-    ctypedef PyObject *(*allocfunc)(TypeSlots *, Py_ssize_t) noexcept
-    ctypedef PyObject *(*slot_of_new "newfunc")(TypeSlots *, PyObject *, PyObject *) noexcept
+    ctypedef object (*allocfunc)(TypeSlots *, Py_ssize_t)
+    ctypedef object (*newfunc)(TypeSlots *, PyObject *, PyObject *)
     ctypedef PyObject *(*getter)(PyObject *, void *) noexcept
     ctypedef int (*setter)(PyObject *, PyObject *, void *) noexcept
     ctypedef struct TypeSlots "PyTypeObject":
@@ -57,14 +57,15 @@ cdef extern from *:
         inquiry tp_clear
         destructor tp_dealloc
         allocfunc tp_alloc
-        slot_of_new tp_new
+        newfunc tp_new
+        void *tp_vectorcall
+        const char *tp_name
         release_of_memory tp_free
     ctypedef struct PyGetSetDef:
         getter get
         setter set
     enum: FBP_MAY_SEARCH
     enum: FBP_HANDLE_END
-    PyObject *fbp_handle_get(TypeSlots *type) noexcept
     object new_of_type "fbp_handle_get"(TypeSlots *type)
     void fbp_handle_free(void *o) noexcept
     PyGetSetDef *fbp_property_of(TypeSlots *type, const char *name) noexcept
@@ -323,12 +324,12 @@ cdef Tensor new_handle():
     return <Tensor>new_of_type(tensor_type)
 
 
-cdef PyObject *new_of_class(TypeSlots *type, PyObject *arguments, PyObject *keywords) noexcept:
+cdef object new_of_class(TypeSlots *type, PyObject *arguments, PyObject *keywords):
     return type.tp_alloc(type, 0)
 
 
-cdef PyObject *new_tensor(TypeSlots *type, Py_ssize_t items) noexcept:
-    return fbp_handle_get(type)
+cdef object new_tensor(TypeSlots *type, Py_ssize_t items):
+    return new_of_type(type)
 
 
 cdef void dealloc_tensor(PyObject *o) noexcept:

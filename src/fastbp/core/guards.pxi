@@ -344,9 +344,7 @@ cdef class Variable:
 
     def now(self):
         """The value as it is now, Absent where there is none."""
-        if self.key is not None:
-            return (<dict>self.holder).get(self.key, Absent)
-        return held_value(<PyObject *>self.holder, NULL)
+        return held_value(<PyObject *>self.holder, NULL if self.key is None else <PyObject *>self.key)
 
     def change(self):
         """What is not as it was, and how it is, in words; None where all is."""

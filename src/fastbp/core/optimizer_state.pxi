@@ -82,25 +82,36 @@ cdef class StateSnapshot:
             fbp_block_free(self.items, (self.item_count + 1) * sizeof(state_item))
 
     cpdef bint holds(self, state) except -1:
-        """Whether `state` is the dict of the snapshot and has the same entries with the same tensors; reads the counts of steps."""
+        """Whether `state` is the dict of the snapshot and has the same entries with the same tensors; reads the counts of steps.
+
+        Where others may edit the dicts meanwhile, each is looked at as it was at one moment.
+        """
         cdef Py_ssize_t at = 0, place, i, k
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL
+        cdef PyObject *inside
         cdef state_entry *entry
         cdef state_item *item
-        if FREE_THREADED:
-            return self.copy_holds(state)
-        if state is not self.state or size_of_dict(<PyObject *>state) != self.entry_count:
+        cdef dict looked, moment
+        if state is not self.state:
+            return False
+        looked = (<dict>state).copy() if FREE_THREADED else <dict>state
+        if size_of_dict(<PyObject *>looked) != self.entry_count:
             return False
         for i in range(self.entry_count):
             entry = &self.entries[i]
-            if not next_item(<PyObject *>state, &at, &key, &value) or key != entry.param or value != entry.entry or \
-                    size_of_dict(value) != entry.count:
+            if not next_item(<PyObject *>looked, &at, &key, &value) or key != entry.param or value != entry.entry:
+                return False
+            inside = value
+            if FREE_THREADED:
+                moment = (<dict>value).copy()
+                inside = <PyObject *>moment
+            if size_of_dict(inside) != entry.count:
                 return False
             item = &self.items[entry.first]
             place = 0
             for k in range(entry.count):
-                if not next_item(entry.entry, &place, &key, &value) or key != item.key:
+                if not next_item(inside, &place, &key, &value) or key != item.key:
                     return False
                 if item.counts:
                     entry.step = PyLong_AsLongLong(<object>value) if PyLong_CheckExact(<object>value) else step_number(<object>value)
@@ -110,33 +121,6 @@ cdef class StateSnapshot:
                 elif not is_number(<object>value):
                     return False
                 item += 1
-        return True
-
-    cdef bint copy_holds(self, state) except -1:
-        """The same where others may edit the dicts meanwhile: each is looked at as it was at one moment."""
-        cdef Py_ssize_t i, k
-        cdef state_entry *entry
-        cdef state_item *item
-        if state is not self.state:
-            return False
-        entries = list((<dict>state).copy().items())
-        if len(entries) != self.entry_count:
-            return False
-        for i in range(self.entry_count):
-            entry = &self.entries[i]
-            param, held = entries[i]
-            items = list((<dict>held).copy().items()) if isinstance(held, dict) else []
-            if <PyObject *>param != entry.param or <PyObject *>held != entry.entry or len(items) != entry.count:
-                return False
-            for k in range(entry.count):
-                item = &self.items[entry.first + k]
-                key, value = items[k]
-                if <PyObject *>key != item.key:
-                    return False
-                if item.counts:
-                    entry.step = step_number(value)
-                elif <PyObject *>value != item.value if item.value != NULL else not is_number(value):
-                    return False
         return True
 
 

@@ -603,49 +603,9 @@ cdef class Plan:
         """
         cdef list made
         cdef fbp_status status
-        cdef bint began = False
-        if not self.is_plain:
-            return self.attempt_any(given, known, found)
-        if not self.acquire():
-            found[0] = NESTED
-            return None
-        found[0] = FAILED
-        try:
-            if not self.accepts(given):
-                found[0] = UNFIT
-                return None
-            self.take(given)
-            if not known and not self.world_holds():
-                found[0] = UNFIT
-                return None
-            self.prepare_numbers()
-            made = self.make_results()
-            if not self.memory_holds(given):
-                found[0] = UNFIT
-                return None
-            if self.cautious and self.overlaps(given):
-                found[0] = OVERLAPS
-                return None
-            self.bind(given, made)
-            began = True
-            status = self.execute()
-            if status != FBP_OK:
-                raise_status(status)
-            self.settle(given)
-            found[0] = RAN
-        finally:
-            if found[0] == FAILED:
-                self.fail(given, began)
-            self.let_go()
-            self.release()
-        return made
-
-    cdef list attempt_any(self, list given, bint known, verdict *found):
-        """The same where a run is checked, is compiled with its derivative, or gives more than results of its own."""
-        cdef list made
-        cdef fbp_status status
         cdef Sweep sweep = None
         cdef Replay replay = None
+        cdef dict before = None
         cdef bint began = False
         if not self.acquire():
             found[0] = NESTED
@@ -661,11 +621,13 @@ cdef class Plan:
                 return None
             self.prepare_numbers()
             made = self.make_results()
-            if self.derivative is not None:
-                sweep = new_sweep(self, given)
-            before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before} if self.returned_before else None
-            if self.check is not None:
-                replay = (<PlanCheck>self.check).begin(self, given)
+            if not self.is_plain:
+                if self.derivative is not None:
+                    sweep = new_sweep(self, given)
+                if self.returned_before:
+                    before = {i: wrap(fbp_retain(self.leaf(i, given))).grad for i in self.returned_before}
+                if self.check is not None:
+                    replay = (<PlanCheck>self.check).begin(self, given)
             if not self.memory_holds(given):
                 found[0] = UNFIT
                 return None
@@ -684,13 +646,18 @@ cdef class Plan:
             self.settle(given)
             found[0] = RAN
         finally:
-            if found[0] == FAILED:
-                self.fail(given, began)
-            self.let_go()
-            self.release()
+            self.leave(given, found[0] == FAILED, began)
         if sweep is not None:
             sweep.record(made)
-        return self.finish(given, made, before, replay)
+        return made if self.is_plain else self.finish(given, made, before, replay)
+
+    cdef int leave(self, list given, bint failed, bint began) except -1:
+        """The run is over, or has not begun: others may have the plan."""
+        if failed:
+            self.fail(given, began)
+        self.let_go()
+        self.release()
+        return 0
 
     cdef list finish(self, list given, list made, dict before, Replay replay):
         """The outputs that the run did not compute, and what a call does after its run."""
@@ -768,7 +735,7 @@ cdef class Plan:
         # Handles of its own, which no one makes stand for other elements while it runs, and an order that no one changes.
         tensors, batches = [(<Tensor?>x).detach() for x in tensors], [(<Tensor?>x).detach() for x in batches]
         order = check_pass(self, tensors, batches, order, size, count)
-        run.plan, run.tensors, run.batches, run.given, run.order, run.count = self, tensors, batches, batches, order, count
+        run.plan, run.tensors, run.given, run.order, run.count = self, tensors, batches, order, count
         n = self.input_count
         run.one_by_one = self.check is not None or (self.numbers is not None and self.numbers.changes) or self.undoes_itself()
         run.source_bytes = (n + 1) * sizeof(fbp_batch_source)
@@ -790,7 +757,6 @@ cdef class Plan:
             run.targets[used] = fbp_batch_result(self.results[i].buffer, stacked.node.data, stacked.node.numel // builtin_max(1, count) * stacked.element_size())
             run.made.append(stacked)
             used += 1
-        run.count = count
         run.what = fbp_pass(size, NULL, <int>n, <int>used, run.sources, run.targets)
         if run.order is not None:
             run.what.order = run.order.node.data
@@ -834,7 +800,4 @@ cdef class Plan:
             self.settle(given)
             done = True
         finally:
-            if not done:
-                self.fail(given, began)
-            self.let_go()
-            self.release()
+            self.leave(given, not done, began)

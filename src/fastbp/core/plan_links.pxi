@@ -6,7 +6,7 @@ cdef class BatchPass:
     """Many runs of one plan, each on a batch of rows of larger tensors; results go to one stacked tensor each."""
 
     cdef Plan plan
-    cdef list tensors, batches, made, given
+    cdef list tensors, made, given
     cdef Tensor order
     cdef bint one_by_one  # each run is looked at, or what it leaves decides on the next: gradients, an optimizer's numbers
     cdef fbp_pass what
@@ -53,12 +53,7 @@ cdef class BatchPass:
             if status != FBP_OK:
                 raise_status(status)
         finally:
-            if began and status != FBP_OK:
-                plan.fail(self.given, True)
-            elif not began:
-                plan.fail(self.given, False)
-            plan.let_go()
-            plan.release()
+            plan.leave(self.given, not began or status != FBP_OK, began)
         if replay is not None:
             (<PlanCheck>plan.check).finish(plan, replay, replay.given, [None if x is None else x[begin] for x in self.made])
         return done
