@@ -23,8 +23,8 @@ typedef void (*fbp_task_fn)(void *context, int64_t begin, int64_t end);
  * fbp_threads_get() pieces (one piece: a plain call).  Returns when all is done; what the tasks
  * wrote is then visible to the caller.  One call at a time is shared out: a call made meanwhile, by a
  * task of the first, by another thread of the host or (where the threads are OpenMP's) in an OpenMP region of the
- * host's, runs as one piece on the thread that makes it.  While other threads of the host are at work (fbp_host_enter), each of them takes one
- * from the threads that a call gets.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
+ * host's, runs as one piece on the thread that makes it.  While other threads of the host are at work (fbp_host_enter),
+ * each of them takes one from the threads that a call gets.  Calls nothing when count <= 0; a grain below 1 counts as 1. */
 void fbp_parallel(int64_t count, int64_t grain, fbp_task_fn run, void *context);
 
 /* The grain to hand to fbp_parallel for `count` equal tasks which together take about `nanoseconds`

@@ -42,7 +42,10 @@ typedef struct reader {
     struct reader *next;
 } reader;
 
-enum { INSIDE = 32, /* nodes of a heap that needs no memory of its own */ WORK_BETWEEN_LOOKS = 1 << 12 /* between two looks at signals */ };
+enum {
+    INSIDE = 32,                  /* nodes of a heap that needs no memory of its own */
+    WORK_BETWEEN_LOOKS = 1 << 12, /* between two looks at signals */
+};
 
 typedef struct pass {
     const fbp_backward_request *request;
@@ -201,24 +204,18 @@ static fbp_status gradient_set(fbp_tensor *t, fbp_tensor *fresh) {
     return FBP_OK;
 }
 
-/* The sum of two gradients, as a new tensor. */
-static fbp_status gradient_sum(fbp_tensor *old, fbp_tensor *g, fbp_tensor **out) {
-    fbp_tensor *inputs[2] = {old, g};
-    return fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, out);
-}
-
-/* t.grad += g where there is one already, and more is to be done than to add to its elements. */
+/* t.grad += g where there is one already: in its elements where that can be, else as another tensor. */
 static fbp_status gradient_add(fbp_tensor *t, fbp_tensor *old, fbp_tensor *g, bool create_graph, fbp_capture *capture) {
     const bool able = !create_graph && old->dtype == g->dtype && fbp_same_shape(old, g) && !fbp_requires_grad(old) &&
                       fbp_writable("backward", old) == FBP_OK;
     const bool stays = able && capture && fbp_capture_is_seen(capture, old); /* the same tensor */
-    fbp_tensor *sum;
+    fbp_tensor *inputs[2] = {old, g}, *sum;
     fbp_retain(old); /* who has it besides may drop it */
     fbp_status status;
     if (able && !capture && !old->storage->symbolic && !g->storage->symbolic) {
         status = add_in_place(old, g);
     } else {
-        status = gradient_sum(old, g, &sum);
+        status = fbp_apply(FBP_OP_add, 2, inputs, NULL, 0, &sum);
         if (status == FBP_OK && stays) {
             status = fbp_capture_write(capture, old, sum);
             fbp_release(sum);

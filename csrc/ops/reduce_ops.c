@@ -323,11 +323,13 @@ fbp_status run_norm(const fbp_call *call, fbp_tensor *out) {
 
 /* ---- along one axis ---------------------------------------------------------------------------------------------- */
 
-/* [outer][n][inner] about the axis that the attribute names; a number is an axis of one element. */
+/* [outer][n][inner] about the axis that the attribute names; a number is an axis of one element.  However many rows of
+ * nothing there are, none is to be gone through. */
 static fold axis_fold(const fbp_call *call, const fbp_tensor *x) {
     int dim = ((const fbp_dim_attribute *)call->attributes)->dim;
     fold f = {1, 1, 1};
     for (int i = 0; i < x->ndim; i++) *(i < dim ? &f.outer : i == dim ? &f.n : &f.inner) *= fbp_shape(x)[i];
+    if (!x->numel) f.outer = 0;
     return f;
 }
 
@@ -376,25 +378,21 @@ INFER(log_softmax_grad, infer_axis)
 
 fbp_status run_softmax(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
-    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->softmax[out->dtype](out->data, call->inputs[0]->data, f.outer, f.n, f.inner);
     return FBP_OK;
 }
 fbp_status run_log_softmax(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
-    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->log_softmax[out->dtype](out->data, call->inputs[0]->data, f.outer, f.n, f.inner);
     return FBP_OK;
 }
 fbp_status run_softmax_grad(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
-    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->softmax_backward[out->dtype](out->data, call->inputs[0]->data, call->inputs[1]->data, f.outer, f.n, f.inner);
     return FBP_OK;
 }
 fbp_status run_log_softmax_grad(const fbp_call *call, fbp_tensor *out) {
     const fold f = axis_fold(call, out);
-    if (!out->numel) return FBP_OK; /* however many rows of nothing */
     fbp_kernels->normalize->log_softmax_backward[out->dtype](out->data, call->inputs[0]->data, call->inputs[1]->data, f.outer, f.n,
                                                              f.inner);
     return FBP_OK;

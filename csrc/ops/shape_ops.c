@@ -133,8 +133,8 @@ static fbp_status slice_layout(const char *op, fbp_dtype dtype, int ndim, const 
     for (int i = 0; i < ndim; i++) {
         const struct fbp_slice_axis *axis = &slice->axis[i];
         int64_t reach, last = axis->start;
-        bool far = axis->count < 0 || __builtin_mul_overflow(axis->count - 1, axis->step, &reach) ||
-                   __builtin_add_overflow(axis->start, reach, &last);
+        const bool far = __builtin_mul_overflow(axis->count - 1, axis->step, &reach) ||
+                         __builtin_add_overflow(axis->start, reach, &last);
         if (axis->size != shape[i] || axis->count < 0 ||
             (axis->count > 0 && (far || axis->start < 0 || axis->start >= shape[i] || last < 0 || last >= shape[i])))
             return fbp_fail(FBP_ERROR_INDEX, "%s: elements %lld to %lld are out of bounds for dimension %d with size %lld", op,

@@ -5,7 +5,7 @@
 #
 # What the lock gives besides: an object whose last reference has gone is freed before anything else happens. Without it the
 # thread that frees a Tensor first waits for the section, and meanwhile others may meet the pointer in `fbp_tensor.handle`:
-# they take a reference only where there still is one (hold_handle), and the pointer goes before the object does (free_tensor).
+# they take a reference only where there still is one (hold_handle), and the pointer goes before the object does (forget_handle).
 
 cdef extern from *:
     """

@@ -358,9 +358,8 @@ def roll(input, shifts, dims=None):
     if x.node.numel == 0:
         return x.clone()
     for shift, dim in zip(moves, axes):
-        axis_of("roll", dim, x.node)
-        at = wrap_dim("roll", dim, x.node.ndim)
-        size = fbp_shape(x.node)[at] if x.node.ndim else 0
+        at = axis_of("roll", dim, x.node)
+        size = fbp_shape(x.node)[at]
         back = (size - shift % size) % size if size > 0 else 0
         if back:
             result = cat([sliced(result, at, back, size - back, 1, False), sliced(result, at, 0, back, 1, False)], at)

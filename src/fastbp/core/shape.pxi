@@ -327,11 +327,9 @@ def chunk(input, chunks, dim=0):
 def unbind(input, dim=0):
     """Views of every element of an axis."""
     cdef Tensor x = tensor_argument("unbind", input)
-    cdef int at = wrap_dim("unbind", dim, x.node.ndim)
+    cdef int at = axis_of("unbind", dim, x.node)
     cdef list found = []
     cdef int64_t i
-    if x.node.ndim == 0:
-        raise IndexError("unbind(): dimension specified as 0 but tensor has no dimensions")
     note_outside(x.node)
     for i in range(fbp_shape(x.node)[at]):
         found.append(sliced(x, at, i, 1, 1, True))
